@@ -1,0 +1,30 @@
+"""Registries of LLMDet: children of mmdet's, so that every mmdet part can be named in a config.
+
+Configs set ``default_scope = 'llmdet'``; a name is looked up here first and in mmdet next.
+"""
+
+from mmdet import registry as mmdet
+from mmengine.registry import Registry
+
+MODELS = Registry("model", parent=mmdet.MODELS, scope="llmdet", locations=["llmdet.models"])
+TASK_UTILS = Registry(
+    "task util", parent=mmdet.TASK_UTILS, scope="llmdet", locations=["llmdet.models"]
+)
+DATASETS = Registry("dataset", parent=mmdet.DATASETS, scope="llmdet", locations=["llmdet.datasets"])
+DATA_SAMPLERS = Registry(
+    "data sampler", parent=mmdet.DATA_SAMPLERS, scope="llmdet", locations=["llmdet.datasets"]
+)
+TRANSFORMS = Registry(
+    "transform", parent=mmdet.TRANSFORMS, scope="llmdet", locations=["llmdet.datasets"]
+)
+METRICS = Registry("metric", parent=mmdet.METRICS, scope="llmdet", locations=["llmdet.evaluation"])
+EVALUATOR = Registry(
+    "evaluator", parent=mmdet.EVALUATOR, scope="llmdet", locations=["llmdet.evaluation"]
+)
+HOOKS = Registry("hook", parent=mmdet.HOOKS, scope="llmdet", locations=["llmdet.engine"])
+VISUALIZERS = Registry(
+    "visualizer", parent=mmdet.VISUALIZERS, scope="llmdet", locations=["llmdet.visualization"]
+)
+INFERENCERS = Registry(
+    "inferencer", parent=mmdet.INFERENCERS, scope="llmdet", locations=["llmdet.apis"]
+)
