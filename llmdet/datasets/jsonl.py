@@ -7,91 +7,26 @@ it is asked for. All workers and ranks share one copy, the page cache of the ope
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import logging
-import math
 import os
-import struct
-import time
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
 
+from llmdet.datasets.jsonl_index import (
+    file_digest,
+    file_stamp,
+    find_or_build_index,
+    map_rows,
+    open_checked,
+    whole_document_hint,
+)
 from llmdet.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-INDEX_SUFFIX = ".index"
-ROW = np.dtype([("start", "<i8"), ("length", "<u4"), ("line", "<u4"), ("aspect_ratio", "<f4")])
-
-_MAGIC = b"LLMDETIX"
-_FORMAT_VERSION = 1
-_HEADER = struct.Struct("<8sIqqqqq16s")
-_MAX_ROW_BYTES = 1 << 30
-_READ_BUFFER_BYTES = 1 << 22
-_ROWS_PER_WRITE = 1 << 16
-_PROGRESS_SECONDS = 15.0
-_HOPELESS = 1000  # broken lines at the start of a file after which it is given up
-# A file written again within the resolution of its time stamp keeps its mtime. Where the last
-# write is this recent the stamp is not trusted and the next open compares contents.
-_RECENT_WRITE_NS = 2_000_000_000
-
-_COMPRESSED = {
-    b"\x1f\x8b": ("gzip", "gunzip -k"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -dk"),
-    b"\xfd7zXZ": ("xz", "xz -dk"),
-    b"BZh": ("bzip2", "bunzip2 -k"),
-}
-_UTF8_BOM = b"\xef\xbb\xbf"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What the index knows about the file it was built from."""
-
-    rows: int
-    broken_rows: int
-    blank_lines: int
-    size: int  # bytes
-    mtime_ns: int  # 0 where the time stamp cannot be trusted
-    digest: bytes  # blake2b-128 of the whole file
-
-    def pack(self) -> bytes:
-        return _HEADER.pack(
-            _MAGIC,
-            _FORMAT_VERSION,
-            self.rows,
-            self.broken_rows,
-            self.blank_lines,
-            self.size,
-            self.mtime_ns,
-            self.digest,
-        )
-
-    @classmethod
-    def read(cls, path: Path) -> _Header | None:
-        """The header of an index, or None where it is missing, torn or of another version."""
-        try:
-            with path.open("rb") as file:
-                raw = file.read(_HEADER.size)
-                index_size = os.fstat(file.fileno()).st_size
-        except OSError:
-            return None
-        if len(raw) < _HEADER.size:
-            return None
-        magic, version, *fields = _HEADER.unpack(raw)
-        header = cls(*fields)
-        stored = header.rows + header.broken_rows
-        whole = index_size == _HEADER.size + stored * ROW.itemsize
-        return header if magic == _MAGIC and version == _FORMAT_VERSION and whole else None
 
 
 class IndexedJsonl(Sequence[dict[str, Any]]):
@@ -119,14 +54,14 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
         self._open()
 
     def _open(self) -> None:
-        file = _open_checked(self.path)
+        file = open_checked(self.path)
         with file:
             self._fd = os.dup(file.fileno())
             self._close = weakref.finalize(self, os.close, self._fd)
-            index_path, header = _find_or_build_index(self.path, file)
-        rows = _map_rows(index_path, header)
+            index_path, header = find_or_build_index(self.path, file)
+        rows = map_rows(index_path, header)
         self._digest = header.digest
-        self._stamp = _stamp(self._fd)
+        self._stamp = file_stamp(self._fd)
         # Broken rows are stored behind the good ones.
         self._rows = rows[: header.rows]
         self._starts = self._rows["start"]
@@ -142,7 +77,7 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
         problem = _json_problem(self._read(int(first["start"]), int(first["length"])))
         where = f"{self.path}:{first['line']}"
         if len(broken) > self.max_bad_rows:
-            hint = _whole_document_hint(len(self), int(first["line"]))
+            hint = whole_document_hint(len(self), int(first["line"]))
             raise DataError(
                 f"{where}: {problem}; {len(broken)} line(s) of the file are broken and "
                 f"max_bad_rows={self.max_bad_rows}. Mend them or raise max_bad_rows.{hint}"
@@ -181,7 +116,7 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
         return self._rows["aspect_ratio"]
 
     def _read(self, start: int, length: int) -> bytes:
-        if _stamp(self._fd) != self._stamp:
+        if file_stamp(self._fd) != self._stamp:
             self._accept_or_refuse_change()
         # pread shares no file position, so that forked workers may use one descriptor.
         raw = os.pread(self._fd, length, start)
@@ -190,8 +125,8 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
         return raw
 
     def _accept_or_refuse_change(self) -> None:
-        size, mtime_ns = _stamp(self._fd)
-        if size != self._stamp[0] or _digest(self._fd) != self._digest:
+        size, mtime_ns = file_stamp(self._fd)
+        if size != self._stamp[0] or file_digest(self._fd) != self._digest:
             raise DataError(self._changed())
         self._stamp = (size, mtime_ns)
 
@@ -212,247 +147,9 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
             raise DataError(self._changed())
 
 
-def aspect_ratio(row: dict[str, Any]) -> float:
-    """``width / height`` of a row, NaN where either is missing or not a positive number."""
-    width, height = row.get("width"), row.get("height")
-    if not isinstance(width, (int, float)) or not isinstance(height, (int, float)):
-        return math.nan
-    return width / height if width > 0 and height > 0 else math.nan
-
-
-def _open_checked(path: str) -> BinaryIO:
-    """Open the file, or say in a sentence why it cannot be JSON Lines."""
-    try:
-        file = open(path, "rb", buffering=_READ_BUFFER_BYTES)  # noqa: SIM115
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
-    begin = file.read(8)
-    problem = None
-    for magic, (kind, command) in _COMPRESSED.items():
-        if begin.startswith(magic):
-            problem = (
-                f"is {kind}-compressed, and rows of a compressed file cannot be reached at "
-                f"random. Unpack it: {command} {path}"
-            )
-    if begin.startswith(_UTF16_BOMS):
-        problem = f"is UTF-16; JSON Lines are UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 {path}"
-    if problem:
-        file.close()
-        raise DataError(f"{path}: {problem}")
-    return file
-
-
-def _find_or_build_index(path: str, file: BinaryIO) -> tuple[Path, _Header]:
-    with _one_builder(file):
-        stale = False
-        for index_path in _index_places(path):
-            header = _Header.read(index_path)
-            if header is not None:
-                fresh = _refresh(file, index_path, header)
-                if fresh is not None:
-                    return index_path, fresh
-                stale = True
-        if stale:
-            logger.warning("%s has changed since it was indexed; indexing it again", path)
-        return _build_index(path, file)
-
-
-def _index_places(path: str) -> tuple[Path, Path]:
-    """Where the index may be: beside the file, or in the cache of the user."""
-    real = Path(os.path.realpath(path))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.blake2b(os.fsencode(real), digest_size=8).hexdigest()
-    return (
-        real.with_name(real.name + INDEX_SUFFIX),
-        cache / "llmdet" / "jsonl" / f"{real.name}.{key}{INDEX_SUFFIX}",
-    )
-
-
-def _refresh(file: BinaryIO, index_path: Path, header: _Header) -> _Header | None:
-    """The header if it still describes the file, with a new time stamp where only that changed."""
-    size, mtime_ns = _stamp(file.fileno())
-    if size != header.size:
-        return None
-    if mtime_ns == header.mtime_ns:
-        return header
-    if _digest(file.fileno()) != header.digest:
-        return None
-    fresh = _Header(
-        header.rows,
-        header.broken_rows,
-        header.blank_lines,
-        size,
-        _trusted_mtime(mtime_ns),
-        header.digest,
-    )
-    # An index that cannot be updated stays valid; it only costs the comparison again.
-    with contextlib.suppress(OSError), index_path.open("r+b") as index_file:
-        index_file.write(fresh.pack())
-    return fresh
-
-
-def _build_index(path: str, file: BinaryIO) -> tuple[Path, _Header]:
-    beside, cached = _index_places(path)
-    problems = []
-    for index_path in (beside, cached):
-        temporary = index_path.with_name(f"{index_path.name}.{os.getpid()}.{time.time_ns()}.tmp")
-        try:
-            index_path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as index_file:
-                header = _write_index(path, file, index_file)
-            os.replace(temporary, index_path)
-        except OSError as error:
-            problems.append(f"{index_path.parent}: {error.strerror}")
-            continue
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        _announce(path, index_path, header, beside)
-        return index_path, header
-    raise DataError(
-        f"{path}: its index can be written nowhere ({'; '.join(problems)}). Make one of the "
-        "folders writable or set XDG_CACHE_HOME."
-    )
-
-
-def _announce(path: str, index_path: Path, header: _Header, beside: Path) -> None:
-    logger.info("%s: indexed %d rows into %s", path, header.rows, index_path)
-    if index_path != beside:
-        logger.warning("%s is not writable: the index is %s", beside.parent, index_path)
-    if header.blank_lines:
-        logger.warning("%s: skipped %d blank line(s)", path, header.blank_lines)
-
-
-def _write_index(path: str, file: BinaryIO, index_file: BinaryIO) -> _Header:
-    """Read the file once from its start: offsets, aspect ratios and the hash of its bytes."""
-    before = _stamp(file.fileno())
-    file.seek(0)
-    digest = hashlib.blake2b(digest_size=16)
-    index_file.write(bytes(_HEADER.size))
-    rows: list[tuple[int, int, int, float]] = []
-    broken: list[tuple[int, int, int, float]] = []
-    written = blank = offset = 0
-    next_report = time.monotonic() + _PROGRESS_SECONDS
-    for number, line in enumerate(iter(partial(file.readline, _MAX_ROW_BYTES), b""), start=1):
-        if len(line) == _MAX_ROW_BYTES:
-            raise DataError(
-                f"{path}:{number}: the line is longer than 1 GiB, so that this is hardly JSON "
-                f"Lines.{_whole_document_hint(0, number)}"
-            )
-        digest.update(line)
-        lead = len(_UTF8_BOM) if number == 1 and line.startswith(_UTF8_BOM) else 0
-        text = line[lead:].rstrip(b"\r\n \t")
-        if text:
-            ratio = _ratio_or_none(text)
-            row = (offset + lead, len(text), number, math.nan if ratio is None else ratio)
-            (broken if ratio is None else rows).append(row)
-        else:
-            blank += 1
-        if len(broken) == _HOPELESS and not written + len(rows):
-            raise DataError(
-                f"{path}: none of the first {number} lines is a JSON object."
-                f"{_whole_document_hint(0, 1)}"
-            )
-        offset += len(line)
-        if len(rows) == _ROWS_PER_WRITE:
-            written += _append(index_file, rows)
-            if time.monotonic() > next_report:
-                logger.info("%s: indexing, %d%%", path, 100 * offset // max(before[0], 1))
-                next_report = time.monotonic() + _PROGRESS_SECONDS
-    written += _append(index_file, rows)
-    broken_rows = _append(index_file, broken)
-    if _stamp(file.fileno()) != before:
-        raise DataError(f"{path}: the file changed while it was being indexed. Start again.")
-    size, mtime_ns = before
-    header = _Header(written, broken_rows, blank, size, _trusted_mtime(mtime_ns), digest.digest())
-    index_file.seek(0)
-    index_file.write(header.pack())
-    return header
-
-
-def _append(index_file: BinaryIO, rows: list[tuple[int, int, int, float]]) -> int:
-    index_file.write(np.array(rows, dtype=ROW).tobytes())
-    count = len(rows)
-    rows.clear()
-    return count
-
-
-def _ratio_or_none(text: bytes) -> float | None:
-    """The aspect ratio of a row, None where the text is not a JSON object."""
-    try:
-        row = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    return aspect_ratio(row) if isinstance(row, dict) else None
-
-
-def _map_rows(index_path: Path, header: _Header) -> np.ndarray:
-    count = header.rows + header.broken_rows
-    if not count:  # an empty file cannot be mapped
-        return np.empty(0, ROW)
-    return np.memmap(index_path, dtype=ROW, mode="r", offset=_HEADER.size, shape=(count,))
-
-
 def _json_problem(text: bytes) -> str:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return f"not valid JSON ({error.msg}, at character {error.pos + 1} of the line)"
     return f"a row must be a JSON object, this one is a {type(value).__name__}"
-
-
-def _whole_document_hint(good_rows: int, first_line: int) -> str:
-    if good_rows or first_line > 1:
-        return ""
-    return (
-        " The file looks like one JSON document (COCO?) rather than JSON Lines: "
-        "tools/convert/data.py converts it."
-    )
-
-
-def _stamp(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
-    return status.st_size, status.st_mtime_ns
-
-
-def _trusted_mtime(mtime_ns: int) -> int:
-    return mtime_ns if time.time_ns() - mtime_ns > _RECENT_WRITE_NS else 0
-
-
-def _digest(fd: int) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    offset = 0
-    while block := os.pread(fd, _READ_BUFFER_BYTES, offset):
-        digest.update(block)
-        offset += len(block)
-    return digest.digest()
-
-
-@contextlib.contextmanager
-def _one_builder(file: BinaryIO) -> Iterator[None]:
-    """Let one process at a time look for and build the index, where the file system can lock.
-
-    Without a lock several processes build the same index, and the last rename wins.
-    """
-    locked = _try_lock(file)
-    try:
-        yield
-    finally:
-        if locked:
-            _unlock(file)
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    try:
-        import fcntl  # absent on Windows
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _unlock(file: BinaryIO) -> None:
-    import fcntl
-
-    fcntl.flock(file.fileno(), fcntl.LOCK_UN)
