@@ -140,7 +140,6 @@ class MultiScaleDeformableAttention(nn.Module):
         per_point = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(positioned).unflatten(-1, (*per_point, 2))
         weights = self.attention_weights(positioned).unflatten(-1, (self.num_heads, -1))
-        weights = weights.float() if weights.dtype != torch.float64 else weights
         weights = weights.softmax(-1).unflatten(-1, per_point[1:])  # [B, Q, heads, levels, P]
         locations = sampling_locations(reference_points, offsets, pyramid.spatial_shapes)
         out = deformable_attention(values, pyramid.shapes, locations, weights)

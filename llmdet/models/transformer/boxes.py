@@ -1,0 +1,27 @@
+"""Box arithmetic that the transformer and the head share; always float32 or wider."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llmdet.ops.precision import float32_island
+
+
+@float32_island
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Inverse of the sigmoid, with ``x`` and ``1 - x`` kept at or above ``eps``."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """Turn [..., 4] centre and size into corners, in the same unit."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """Turn [..., 4] corners into centre and size, in the same unit."""
+    first, second = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(first + second) / 2, second - first], -1)

@@ -1,0 +1,135 @@
+"""The encoder: six times fusion, text self-attention and deformable image self-attention."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from llmdet.models.quirks import Quirks
+from llmdet.models.structures import EncoderOutput, FeaturePyramid, TextFeatures
+from llmdet.models.transformer.attention import MultiheadAttention, MultiScaleDeformableAttention
+from llmdet.models.transformer.feedforward import FFN
+from llmdet.models.transformer.fusion import FusionLayer
+from llmdet.models.transformer.positions import encode_text_positions
+from llmdet.models.transformer.pyramid import pixel_centres
+from llmdet.utils.construct import construct
+
+
+class ImageLayer(nn.Module):
+    """Deformable self-attention over all pixels, then a feed-forward net; norms after each."""
+
+    def __init__(self, self_attn_cfg: dict[str, Any], ffn_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        self.self_attn = construct(
+            MultiScaleDeformableAttention, self_attn_cfg, "encoder.layer_cfg.self_attn_cfg"
+        )
+        self.ffn = construct(FFN, ffn_cfg, "encoder.layer_cfg.ffn_cfg")
+        dims = self.self_attn.output_proj.out_features
+        self.norms = nn.ModuleList(nn.LayerNorm(dims) for _ in range(2))
+
+    def forward(self, visual: Tensor, references: Tensor, pyramid: FeaturePyramid) -> Tensor:
+        """Map [B, S, C] to [B, S, C]; references are [B, S, levels, 2] of the padded maps."""
+        visual = self.self_attn(visual, pyramid.pos, visual, references, pyramid)
+        return self.norms[1](self.ffn(self.norms[0](visual)))
+
+
+class TextLayer(nn.Module):
+    """Self-attention over the tokens of one phrase, then a feed-forward net; norms after each."""
+
+    def __init__(self, self_attn_cfg: dict[str, Any], ffn_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        self.self_attn = construct(
+            MultiheadAttention, self_attn_cfg, "encoder.text_layer_cfg.self_attn_cfg"
+        )
+        self.ffn = construct(FFN, ffn_cfg, "encoder.text_layer_cfg.ffn_cfg")
+        dims = self.self_attn.attn.embed_dim
+        self.norms = nn.ModuleList(nn.LayerNorm(dims) for _ in range(2))
+
+    def forward(self, text: Tensor, pos: Tensor, blocked: Tensor) -> Tensor:
+        """Map [B, L, C] to [B, L, C]; ``blocked`` is [B * heads, L, L] bool."""
+        text = self.self_attn(text, query_pos=pos, key_pos=pos, attn_mask=blocked)
+        return self.norms[1](self.ffn(self.norms[0](text)))
+
+
+class GroundingDINOEncoder(nn.Module):
+    """Image and text features attend to themselves and to each other (2303.05499, section 3.2).
+
+    Args:
+        num_layers: how many times all three kinds of layer run.
+        layer_cfg: settings of :class:`ImageLayer`.
+        text_layer_cfg: settings of :class:`TextLayer`.
+        fusion_layer_cfg: settings of :class:`FusionLayer`.
+        num_cp: number of layers whose activations are recomputed in the backward pass.
+        quirks: deviations of the original to reproduce.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        layer_cfg: dict[str, Any],
+        text_layer_cfg: dict[str, Any],
+        fusion_layer_cfg: dict[str, Any],
+        num_cp: int = -1,
+        quirks: Quirks | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_checkpointed = num_cp
+        self.quirks = quirks or Quirks()
+        self.layers = nn.ModuleList(
+            construct(ImageLayer, layer_cfg, "encoder.layer_cfg") for _ in range(num_layers)
+        )
+        self.text_layers = nn.ModuleList(
+            construct(TextLayer, text_layer_cfg, "encoder.text_layer_cfg")
+            for _ in range(num_layers)
+        )
+        self.fusion_layers = nn.ModuleList(
+            construct(FusionLayer, fusion_layer_cfg, "encoder.fusion_layer_cfg")
+            for _ in range(num_layers)
+        )
+        self.embed_dims: int = self.layers[0].self_attn.output_proj.out_features
+        self.num_text_heads: int = self.text_layers[0].self_attn.attn.num_heads
+
+    def forward(self, pyramid: FeaturePyramid, text: TextFeatures) -> EncoderOutput:
+        """Fuse image and text.
+
+        Args:
+            pyramid: image features, [B, S, C].
+            text: text features already mapped to C, [B, L, C].
+
+        Returns:
+            Memory of both, and the pyramid that describes the layout of the image's.
+        """
+        references = (
+            pixel_centres(pyramid)[:, :, None] * pyramid.valid_ratios[:, None]
+        )  # [B, S, levels, 2]
+        text_pos = encode_text_positions(text.position_ids, self.embed_dims)
+        text_pos = text_pos.to(text.embedded.dtype)
+        blocked = self._text_mask(text)
+        padded_text = None if self.quirks.fusion_attends_to_padded_text else ~text.token_mask
+        visual, language = pyramid.feat, text.embedded
+        for index, (fuse, text_layer, image_layer) in enumerate(
+            zip(self.fusion_layers, self.text_layers, self.layers, strict=True)
+        ):
+
+            def run(visual: Tensor, language: Tensor, parts=(fuse, text_layer, image_layer)):
+                fuse, text_layer, image_layer = parts
+                visual, language = fuse(visual, language, pyramid.padding_mask, padded_text)
+                language = text_layer(language, text_pos, blocked)
+                return image_layer(visual, references, pyramid), language
+
+            if index < self.num_checkpointed and torch.is_grad_enabled():
+                visual, language = checkpoint(run, visual, language, use_reentrant=False)
+            else:
+                visual, language = run(visual, language)
+        return EncoderOutput(visual, dataclasses.replace(text, embedded=language), pyramid)
+
+    def _text_mask(self, text: TextFeatures) -> Tensor:
+        blocked = ~text.attention_mask
+        heads = self.num_text_heads
+        if self.quirks.head_major_text_mask:
+            return blocked.repeat(heads, 1, 1)
+        return blocked.repeat_interleave(heads, dim=0)  # [B * heads, L, L]

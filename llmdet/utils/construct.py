@@ -1,0 +1,39 @@
+"""Build a part from its settings in a config, with an error that names the wrong key."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from llmdet.errors import ConfigError
+
+Part = TypeVar("Part")
+
+
+def construct(cls: type[Part], settings: Mapping[str, Any], where: str, **extra: Any) -> Part:
+    """Return ``cls(**settings, **extra)``.
+
+    Args:
+        cls: class whose constructor's signature is the schema of ``settings``.
+        settings: arguments as written in a config; ``extra`` ones are added by the caller.
+        where: path of ``settings`` in the config, for the error.
+
+    Raises:
+        ConfigError: a key is unknown or a required one is missing; names the nearest match.
+    """
+    parameters = inspect.signature(cls).parameters
+    for key in settings:
+        if key not in parameters:
+            near = difflib.get_close_matches(key, parameters, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(parameters)}"
+            raise ConfigError(f"{where} has the unknown key {key!r}; {hint}")
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and name not in settings and name not in extra
+    ]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}, which {cls.__name__} needs")
+    return cls(**settings, **extra)
