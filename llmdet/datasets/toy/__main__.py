@@ -1,0 +1,39 @@
+"""Command line of the toy set: ``python -m llmdet.datasets.toy OUT``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from llmdet.datasets.toy.writer import ToySettings, generate
+from llmdet.errors import DataError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Generate the toy set; returns the exit status."""
+    defaults = ToySettings()
+    parser = argparse.ArgumentParser(
+        prog="python -m llmdet.datasets.toy",
+        description="Generate the toy set: coloured shapes with boxes, phrases and captions.",
+    )
+    parser.add_argument("out", help="folder to write, for example data/toy")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--train", type=int, default=defaults.train, help="training images")
+    parser.add_argument(
+        "--val", type=int, default=defaults.val, help="images of each validation split"
+    )
+    parser.add_argument("--size", type=int, default=defaults.size, help="side of an image, pixels")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        generate(args.out, ToySettings(args.seed, args.train, args.val, args.size))
+    except DataError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Scenes of the toy set: what is where, and how it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from llmdet.datasets.toy.vocabulary import COLOURS, Kind
+
+#: Side of an object over the short side of its image.
+SIZES: dict[str, tuple[float, float]] = {"small": (0.15, 0.21), "large": (0.30, 0.42)}
+BACKGROUNDS: tuple[str, ...] = ("plain", "noisy", "shaded", "striped")
+
+_MARGIN = 2.0  # pixels between an object and the border
+_GAP = 2.0  # pixels between the boxes of two objects
+_TRIES = 30
+_SUPERSAMPLING = 4
+_MAX_ROTATION = np.deg2rad(15)  # far from the 45 degrees that would make a cross an X
+_REPEAT_PROBABILITY = 0.25  # that an object repeats a kind of its image
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One object of a scene."""
+
+    kind: Kind
+    size: str  # a key of SIZES
+    outline: tuple[np.ndarray, ...]  # polygons [P, 2] in image pixels, even-odd filled
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Tight xyxy box in pixels, where pixel 0 covers 0..1."""
+        low, high = self.outline[0].min(0), self.outline[0].max(0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image to be drawn."""
+
+    width: int
+    height: int
+    background: str
+    items: tuple[Item, ...]
+
+
+def sample_scene(
+    rng: np.random.Generator,
+    kinds: Sequence[Kind],
+    weights: np.ndarray,
+    required: Sequence[Kind] = (),
+    size: int = 128,
+) -> Scene:
+    """Draw a random scene of one to six objects that do not touch.
+
+    Args:
+        rng: source of all randomness.
+        kinds: what may appear.
+        weights: [len(kinds)] probabilities, sum 1.
+        required: kinds that certainly appear.
+        size: nominal side of the image in pixels; both sides vary by a quarter around it.
+    """
+    width, height = (int(v) for v in rng.integers(round(size * 0.75), round(size * 1.25) + 1, 2))
+    wanted = list(required)
+    count = max(int(rng.integers(1, 7)), len(wanted))
+    while len(wanted) < count:
+        if wanted and rng.random() < _REPEAT_PROBABILITY:
+            wanted.append(wanted[int(rng.integers(len(wanted)))])
+        else:
+            wanted.append(kinds[int(rng.choice(len(kinds), p=weights))])
+    items: list[Item] = []
+    for kind in wanted:
+        item = _place(rng, kind, width, height, items)
+        if item is not None:
+            items.append(item)
+    background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    return Scene(width, height, background, tuple(items))
+
+
+def _place(
+    rng: np.random.Generator, kind: Kind, width: int, height: int, others: Sequence[Item]
+) -> Item | None:
+    """Find a free place for an object, or None in a crowded image."""
+    size = ("small", "large")[int(rng.integers(2))]
+    for attempt in range(_TRIES):
+        if attempt == _TRIES // 2:
+            size = "small"
+        low, high = SIZES[size]
+        radius = rng.uniform(low, high) * min(width, height) / 2
+        angle = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
+        outline = tuple(radius * _rotate(part, angle) for part in _unit_outline(kind.shape))
+        low_corner, high_corner = outline[0].min(0), outline[0].max(0)
+        free = np.array([width, height]) - 2 * _MARGIN - (high_corner - low_corner)
+        shift = _MARGIN - low_corner + rng.random(2) * free
+        item = Item(kind, size, tuple(part + shift for part in outline))
+        if not any(_touch(item.box, other.box) for other in others):
+            return item
+    return None
+
+
+def _touch(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    across = min(a[2], b[2]) - max(a[0], b[0])
+    down = min(a[3], b[3]) - max(a[1], b[1])
+    return across > -_GAP and down > -_GAP
+
+
+def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return points @ np.array([[cos, sin], [-sin, cos]])
+
+
+def _unit_outline(shape: str) -> tuple[np.ndarray, ...]:
+    """Polygons of a shape that fits the unit circle or the square around it, y down."""
+    if shape == "circle":
+        return (_regular_polygon(48),)
+    if shape == "ring":
+        return _regular_polygon(48), 0.55 * _regular_polygon(48)
+    if shape == "triangle":
+        return (_regular_polygon(3),)
+    if shape == "star":
+        radii = np.where(np.arange(10) % 2, 0.42, 1.0)[:, None]
+        return (_regular_polygon(10) * radii,)
+    if shape == "square":
+        return (np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]) * 0.9,)
+    if shape == "cross":
+        arm = 0.34
+        quarter = np.array([[-arm, -1.0], [arm, -1.0], [arm, -arm]])
+        return (np.concatenate([_rotate(quarter, k * np.pi / 2) for k in range(4)]),)
+    raise ValueError(f"no outline for the shape {shape!r}")
+
+
+def _regular_polygon(corners: int) -> np.ndarray:
+    angles = 2 * np.pi * np.arange(corners) / corners - np.pi / 2  # the first corner points up
+    return np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """Paint a scene.
+
+    Returns:
+        [height, width, 3] uint8, RGB, antialiased.
+    """
+    canvas = _draw_background(scene, rng)
+    for item in scene.items:
+        colour = np.array(COLOURS[item.kind.colour]) + rng.uniform(-10, 10, 3)
+        _fill(canvas, item.outline, np.clip(colour, 0, 255).astype(np.float32))
+    canvas += rng.normal(0, 2, canvas.shape).astype(np.float32)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def _draw_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """Paint grey, tinted by less than any colour of the vocabulary: float32 [H, W, 3]."""
+    height, width = scene.height, scene.width
+    grey = rng.uniform(95, 165)
+    tint = rng.uniform(-12, 12, 3)
+    level = np.full((height, width), grey, np.float32)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    direction = rng.uniform(0, 2 * np.pi)
+    along = x * np.cos(direction) + y * np.sin(direction)
+    if scene.background == "noisy":
+        coarse = rng.normal(0, 14, (height // 4 + 1, width // 4 + 1)).astype(np.float32)
+        level += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    elif scene.background == "shaded":
+        level += (along - along.mean()) / np.ptp(along) * rng.uniform(30, 60)
+    elif scene.background == "striped":
+        level += 10 * np.sign(np.sin(along * 2 * np.pi / rng.uniform(8, 20)))
+    return (level[..., None] + tint).astype(np.float32)
+
+
+def _fill(canvas: np.ndarray, outline: Sequence[np.ndarray], colour: np.ndarray) -> None:
+    """Blend even-odd filled polygons into the canvas; coverage is measured on a finer grid."""
+    points = np.concatenate(list(outline))
+    x1, y1 = np.floor(points.min(0)).astype(int)
+    x2, y2 = np.ceil(points.max(0)).astype(int)
+    scale, fraction_bits = _SUPERSAMPLING, 4
+    fine = np.zeros(((y2 - y1) * scale, (x2 - x1) * scale), np.uint8)
+    # cv2 puts integer coordinates at pixel centres, our pixel 0 covers 0..1
+    corners = [
+        np.rint(((part - (x1, y1)) * scale - 0.5) * 2**fraction_bits).astype(np.int32)
+        for part in outline
+    ]
+    cv2.fillPoly(fine, corners, 255, lineType=cv2.LINE_8, shift=fraction_bits)
+    coverage = cv2.resize(fine, (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA)
+    alpha = (coverage.astype(np.float32) / 255)[..., None]
+    region = canvas[y1:y2, x1:x2]
+    region += alpha * (colour - region)
