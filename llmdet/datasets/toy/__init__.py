@@ -1,4 +1,4 @@
-"""The generated toy set: coloured shapes whose boxes, phrases and captions are true by construction.
+"""The generated toy set: coloured shapes with true boxes, phrases and captions.
 
 ``python -m llmdet.datasets.toy OUT`` writes images and annotations in every format that LLMDet
 reads. Some colour-shape combinations never appear in training, so that open-vocabulary

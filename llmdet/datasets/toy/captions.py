@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def grounding_caption(
 
 def _related_pair(groups: Sequence[Group]) -> tuple[Group, str, Group] | None:
     single = [group for group in groups if len(group.items) == 1]
-    for a, b in zip(single, single[1:], strict=False):
+    for a, b in pairwise(single):
         word = relation(a.items[0], b.items[0])
         if word is not None:
             return a, word, b
@@ -133,7 +134,7 @@ def long_caption(scene: Scene) -> str:
         sentences.append(f"{article} {name} is {position(item, scene)}.")
     names = Counter(describe_kind(item, with_size=True) for item in scene.items)
     unique = [item for item in scene.items if names[describe_kind(item, True)] == 1]
-    for a, b in zip(unique, unique[1:], strict=False):
+    for a, b in pairwise(unique):
         word = relation(a, b)
         if word is not None:
             sentences.append(

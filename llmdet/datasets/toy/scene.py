@@ -164,9 +164,10 @@ def _draw_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         coarse = rng.normal(0, 14, (height // 4 + 1, width // 4 + 1)).astype(np.float32)
         level += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     elif scene.background == "shaded":
-        level += (along - along.mean()) / np.ptp(along) * rng.uniform(30, 60)
+        level += (along - along.mean()) * np.float32(rng.uniform(30, 60) / np.ptp(along))
     elif scene.background == "striped":
-        level += 10 * np.sign(np.sin(along * 2 * np.pi / rng.uniform(8, 20)))
+        stripes = np.sign(np.sin(along * 2 * np.pi / rng.uniform(8, 20)))
+        level += (10 * stripes).astype(np.float32)
     return (level[..., None] + tint).astype(np.float32)
 
 

@@ -211,7 +211,7 @@ def _detection_row(record: Record) -> dict[str, Any]:
 
 def coco_dict(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
     """Build a COCO file with the categories `names`; objects of other classes are left out."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for record in records:
         for box, name in zip(record.boxes, record.names, strict=True):
             if name in names:
@@ -279,7 +279,8 @@ def lvis_dict(
     some classes with several objects one object is left out and the class is listed as not
     exhaustively annotated.
     """
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for record in records:
         counts = Counter(record.names)
         incomplete = {

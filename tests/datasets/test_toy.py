@@ -1,0 +1,208 @@
+"""The toy set is what it says: exact boxes, true captions, unseen combinations, equal by seed."""
+
+import hashlib
+import json
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from llmdet.datasets.toy import HELD_OUT_NAMES, SEEN_NAMES, ToySettings, generate
+from llmdet.datasets.toy.__main__ import main
+from llmdet.datasets.toy.captions import long_caption, relation
+from llmdet.datasets.toy.scene import Item, Scene, draw_scene, sample_scene
+from llmdet.datasets.toy.vocabulary import ALL_KINDS, COLOURS, HELD_OUT, SHAPES, Kind
+from llmdet.errors import DataError
+
+SETTINGS = ToySettings(seed=3, train=40, val=16)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp("toy"), SETTINGS)
+
+
+def rows(toy, name):
+    return [json.loads(line) for line in (toy / "annotations" / name).read_text().splitlines()]
+
+
+def load(toy, name):
+    return json.loads((toy / "annotations" / name).read_text())
+
+
+def digest(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(str(p.relative_to(folder)), hashlib.md5(p.read_bytes()).hexdigest()) for p in files]
+
+
+def uniform(count):
+    return np.full(count, 1 / count)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_box_is_the_tight_box_of_the_painted_pixels(seed):
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng, ALL_KINDS, uniform(len(ALL_KINDS)))
+    for item in scene.items:
+        state = np.random.default_rng(seed)
+        with_item = draw_scene(Scene(scene.width, scene.height, "plain", (item,)), state)
+        state = np.random.default_rng(seed)
+        background = draw_scene(Scene(scene.width, scene.height, "plain", ()), state)
+        # painting the item draws its tint from the generator, so the noise differs: look past it
+        changed = np.abs(with_item.astype(int) - background).max(-1) > 20
+        y, x = np.nonzero(changed)
+        painted = (x.min(), y.min(), x.max() + 1, y.max() + 1)
+        np.testing.assert_allclose(item.box, painted, atol=1.25)
+
+
+def test_objects_lie_inside_their_image_and_do_not_overlap():
+    for seed in range(50):
+        scene = sample_scene(np.random.default_rng(seed), ALL_KINDS, uniform(len(ALL_KINDS)))
+        assert 1 <= len(scene.items) <= 6
+        boxes = [item.box for item in scene.items]
+        for i, (x1, y1, x2, y2) in enumerate(boxes):
+            assert x1 >= 0
+            assert y1 >= 0
+            assert x2 <= scene.width
+            assert y2 <= scene.height
+            for a1, b1, a2, b2 in boxes[:i]:
+                assert min(x2, a2) <= max(x1, a1) or min(y2, b2) <= max(y1, b1)
+
+
+def test_each_held_out_word_is_learnt_from_other_combinations():
+    assert len(set(HELD_OUT)) == len(HELD_OUT)
+    assert Counter(kind.colour for kind in HELD_OUT) == dict.fromkeys(COLOURS, 1)
+    assert max(Counter(kind.shape for kind in HELD_OUT).values()) <= 2
+    assert set(SEEN_NAMES) | set(HELD_OUT_NAMES) == {f"{c} {s}" for c in COLOURS for s in SHAPES}
+
+
+def test_training_never_shows_or_names_a_held_out_combination(toy):
+    for name in ("train_grounding.jsonl", "train_detection.jsonl", "label_map.json"):
+        text = (toy / "annotations" / name).read_text()
+        for held_out in HELD_OUT_NAMES:
+            assert held_out not in text
+    assert {c["name"] for c in load(toy, "train_coco.json")["categories"]} == set(SEEN_NAMES)
+
+
+def test_every_unseen_validation_image_holds_a_held_out_combination(toy):
+    for row in rows(toy, "val_unseen_detection.jsonl"):
+        names = {instance["category"] for instance in row["detection"]["instances"]}
+        assert names & set(HELD_OUT_NAMES)
+
+
+@pytest.mark.parametrize("split", ["train", "val_seen", "val_unseen"])
+def test_all_annotation_forms_agree(toy, split):
+    label_map = load(toy, "label_map_all.json")
+    coco = COCO(str(toy / "annotations" / f"{split}_coco.json"))
+    pairs = zip(
+        rows(toy, f"{split}_grounding.jsonl"), rows(toy, f"{split}_detection.jsonl"), strict=True
+    )
+    for image_id, (grounding, detection) in enumerate(pairs, start=1):
+        instances = detection["detection"]["instances"]
+        assert all(label_map[str(i["label"])] == i["category"] for i in instances)
+        expected = sorted((i["bbox"], i["category"]) for i in instances)
+        from_coco = sorted(
+            (
+                [x, y, round(x + w, 2), round(y + h, 2)],
+                coco.cats[annotation["category_id"]]["name"],
+            )
+            for annotation in coco.imgToAnns[image_id]
+            for x, y, w, h in [annotation["bbox"]]
+        )
+        assert from_coco == expected
+        regions = grounding["grounding"]["regions"]
+        boxes = [
+            b for r in regions for b in (r["bbox"] if np.ndim(r["bbox"]) == 2 else [r["bbox"]])
+        ]
+        assert sorted(boxes) == sorted(i["bbox"] for i in instances)
+        image = cv2.imread(str(toy / "images" / detection["filename"]))
+        assert image.shape[:2] == (detection["height"], detection["width"])
+
+
+def test_spans_of_a_caption_are_its_phrases_and_name_the_right_objects(toy):
+    for grounding, detection in zip(
+        rows(toy, "train_grounding.jsonl"), rows(toy, "train_detection.jsonl"), strict=True
+    ):
+        kinds = {tuple(i["bbox"]): i["category"] for i in detection["detection"]["instances"]}
+        for region in grounding["grounding"]["regions"]:
+            [(start, end)] = region["tokens_positive"]
+            assert grounding["grounding"]["caption"][start:end] == region["phrase"]
+            for box in np.reshape(region["bbox"], (-1, 4)):
+                colour, shape = kinds[tuple(box)].split()
+                assert f"{colour} {shape}" in region["phrase"] or SHAPES[shape] in region["phrase"]
+
+
+def square(x, y, side=10.0):
+    corners = np.array([[x, y], [x + side, y], [x + side, y + side], [x, y + side]])
+    return Item(Kind("red", "square"), "small", (corners,))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [(30, 2, "left of"), (2, 30, "above"), (-30, 0, "right of"), (0, -30, "below"), (20, 20, None)],
+)
+def test_a_relation_is_stated_only_when_it_is_clear(x, y, expected):
+    assert relation(square(0, 0), square(x, y)) == expected
+
+
+def test_long_caption_counts_and_places_the_objects():
+    scene = Scene(90, 90, "plain", (square(0, 0), square(80, 80)))
+    text = long_caption(scene)
+    assert text.startswith("The image shows two shapes on a plain background.")
+    assert "A small red square is in the upper left." in text
+    assert "A small red square is in the lower right." in text
+
+
+def test_lvis_file_is_federated_and_consistent(toy):
+    content = load(toy, "val_unseen_lvis.json")
+    frequency = {c["id"]: c["frequency"] for c in content["categories"]}
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    assert {names[i] for i, f in frequency.items() if f == "r"} == set(HELD_OUT_NAMES)
+    assert set(frequency.values()) == {"r", "c", "f"}
+    positives = {}
+    for annotation in content["annotations"]:
+        positives.setdefault(annotation["image_id"], set()).add(annotation["category_id"])
+    for image in content["images"]:
+        assert not positives[image["id"]] & set(image["neg_category_ids"])
+        assert set(image["not_exhaustive_category_ids"]) <= positives[image["id"]]
+    assert any(image["not_exhaustive_category_ids"] for image in content["images"])
+
+
+def test_equal_seeds_give_equal_files_and_other_seeds_do_not(toy, tmp_path):
+    again = generate(tmp_path / "again", SETTINGS)
+    assert digest(again) == digest(toy)
+    other = generate(tmp_path / "other", ToySettings(seed=4, train=40, val=16))
+    assert digest(other) != digest(toy)
+
+
+def test_a_larger_set_begins_with_the_images_of_a_smaller_one(toy, tmp_path):
+    larger = generate(tmp_path / "larger", ToySettings(seed=3, train=60, val=16))
+    small, large = rows(toy, "train_grounding.jsonl"), rows(larger, "train_grounding.jsonl")
+    assert large[: len(small)] == small
+
+
+def test_a_second_run_keeps_a_complete_set_and_replaces_another(tmp_path):
+    out = generate(tmp_path / "toy", ToySettings(train=2, val=1))
+    path = out / "images" / "train" / "000000.jpg"
+    written = path.stat().st_mtime_ns
+    generate(out, ToySettings(train=2, val=1))
+    assert path.stat().st_mtime_ns == written
+    generate(out, ToySettings(train=1, val=1))
+    assert [p.name for p in (out / "images" / "train").iterdir()] == ["000000.jpg"]
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="not empty"):
+        generate(tmp_path)
+    assert main([str(tmp_path)]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_command_line_writes_the_set(tmp_path):
+    out = tmp_path / "toy"
+    assert main([str(out), "--train", "3", "--val", "2", "--seed", "5", "--size", "64"]) == 0
+    assert len(rows(out, "train_grounding.jsonl")) == 3
+    assert len(load(out, "val_seen_coco.json")["images"]) == 2
