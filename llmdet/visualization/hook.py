@@ -1,0 +1,103 @@
+"""Pictures of what the detector found, while it is validated or tested (``--show-dir``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+from mmdet.structures import DetDataSample
+from mmengine.fileio import get
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from llmdet.registry import HOOKS
+
+
+@HOOKS.register_module(name=["DetVisualizationHook", "GroundingVisualizationHook"])
+class DetectionVisualizationHook(Hook):
+    """Draw detections with the runner's visualizer; takes the place of mmdet's two hooks.
+
+    Args:
+        draw: Whether to draw at all; the tools switch it on for ``--show`` and ``--show-dir``.
+        interval: While validating, the first image of every such iteration is drawn.
+        score_thr: Detections below this score are left out.
+        show: Open a window for each picture.
+        wait_time: Seconds that a window stays; 0 waits until it is closed.
+        test_out_dir: Folder of the test's pictures; a relative one lies under the run's folder.
+            None hands them to the visualizer's backends.
+        backend_args: How mmengine reads the images, where they are not local files.
+    """
+
+    def __init__(
+        self,
+        draw: bool = False,
+        interval: int = 50,
+        score_thr: float = 0.3,
+        show: bool = False,
+        wait_time: float = 0.0,
+        test_out_dir: str | None = None,
+        backend_args: dict[str, Any] | None = None,
+    ) -> None:
+        self.draw = draw
+        self.interval = interval
+        self.score_thr = score_thr
+        self.show = show
+        self.wait_time = wait_time
+        self.test_out_dir = test_out_dir
+        self.backend_args = backend_args
+        self._test_index = 0
+        self._used: set[Path] = set()
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[DetDataSample] | None = None,
+    ) -> None:
+        """Draw the first image of every ``interval``-th iteration."""
+        step = runner.iter + batch_idx
+        if self.draw and outputs and step % self.interval == 0:
+            self._add(outputs[0], "val_img", step, None)
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[DetDataSample] | None = None,
+    ) -> None:
+        """Draw every image of the test."""
+        if not self.draw:
+            return
+        for sample in outputs or ():
+            self._test_index += 1
+            out_file = None
+            if self.test_out_dir is not None:
+                folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)
+                out_file = self._free_name(folder, Path(sample.img_path))
+            self._add(sample, "test_img", self._test_index, out_file)
+
+    def _free_name(self, folder: Path, image: Path) -> Path:
+        """Keep the picture of an equally named image in another folder."""
+        path = folder / image.name
+        if path in self._used:
+            path = folder / f"{image.stem}_{self._test_index}{image.suffix}"
+        self._used.add(path)
+        return path
+
+    def _add(self, sample: DetDataSample, name: str, step: int, out_file: Path | None) -> None:
+        content = get(sample.img_path, backend_args=self.backend_args)
+        Visualizer.get_current_instance().add_datasample(
+            Path(sample.img_path).name if self.show else name,
+            mmcv.imfrombytes(content, channel_order="rgb"),
+            data_sample=sample,
+            show=self.show,
+            wait_time=self.wait_time,
+            pred_score_thr=self.score_thr,
+            out_file=out_file,
+            step=step,
+        )

@@ -1,0 +1,70 @@
+"""Where the labels of a picture go: inside it, near their boxes, and off each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: How much a pixel shared with another label weighs against one place further down the list.
+_OVERLAP_WEIGHT = 100.0
+_SLIDES = 12
+
+
+def place_labels(
+    boxes: np.ndarray, sizes: np.ndarray, image_size: tuple[int, int], gap: int = 0
+) -> np.ndarray:
+    """Choose a rectangle for each label, the first labels having the first choice.
+
+    A label would rather sit on top of its box at the left; then at the other corners, outside
+    and inside; then slide along the left side of the box. Of these places the first that is
+    free of earlier labels is taken, else the one that hides the smallest part of them.
+
+    Args:
+        boxes: [N, 4] float xyxy in pixels of the image.
+        sizes: [N, 2] width and height of the labels in pixels.
+        image_size: Width and height of the image in pixels.
+        gap: Pixels between the outside of a box and its label: the width of the box's line.
+
+    Returns:
+        [N, 4] int64 xyxy, inside the image wherever the label is not larger than the image.
+    """
+    placed = np.zeros((len(boxes), 4))
+    for index, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
+        candidates = _candidates(box, size, image_size, gap)
+        hidden = _overlap(candidates, placed[:index]).sum(axis=1) / size.prod()
+        cost = _OVERLAP_WEIGHT * hidden + np.arange(len(candidates)) / len(candidates)
+        placed[index] = candidates[np.argmin(cost)]
+    return placed.astype(np.int64)
+
+
+def _candidates(
+    box: np.ndarray, size: np.ndarray, image_size: tuple[int, int], gap: int
+) -> np.ndarray:
+    """Return [M, 4] places for a label, best first, moved into the image."""
+    x1, y1, x2, y2 = box
+    width, height = size
+    right = x2 - width
+    above, below = y1 - height + gap, y2 - gap
+    corners = [
+        (x1, above),
+        (x1, y1),
+        (right, above),
+        (x1, below),
+        (right, y1),
+        (right, below),
+        (x1, y2 - height),
+        (right, y2 - height),
+    ]
+    slide = np.linspace(y1, max(y2 - height, y1), _SLIDES)[1:]
+    stack = y1 - height + gap - np.arange(1, 5) * height
+    corners += [(x1, y) for y in slide] + [(x1, y) for y in stack]
+    left_top = np.array(corners)
+    limit = np.maximum(np.array(image_size) - size, 0)
+    left_top = np.clip(np.rint(left_top), 0, limit)
+    return np.concatenate([left_top, left_top + size], axis=1)
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the [M, N] areas that rectangles of two xyxy lists share."""
+    left_top = np.maximum(first[:, None, :2], second[None, :, :2])
+    right_bottom = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    return np.clip(right_bottom - left_top, 0, None).prod(axis=2)

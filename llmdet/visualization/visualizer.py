@@ -1,0 +1,121 @@
+"""The visualizer of configs: mmdet's interface, our drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.structures import DetDataSample
+from mmengine.dist import master_only
+from mmengine.structures import InstanceData
+from mmengine.visualization import Visualizer
+
+from llmdet.registry import VISUALIZERS
+from llmdet.visualization.drawing import draw_boxes
+from llmdet.visualization.palette import RGB
+from llmdet.visualization.pictures import save_picture, show_picture
+
+
+@VISUALIZERS.register_module()
+class DetLocalVisualizer(Visualizer):
+    """Draw ground truth and predictions of a sample; used by hooks as mmdet's class of this name.
+
+    Args:
+        name: Name of the instance, for ``Visualizer.get_instance``.
+        image: [H, W, 3] RGB picture to begin with.
+        vis_backends: mmengine's backends that store pictures when no file is named.
+        save_dir: Folder of the backends.
+        palette: See :func:`llmdet.visualization.palette.label_color`.
+    """
+
+    def __init__(
+        self,
+        name: str = "visualizer",
+        image: np.ndarray | None = None,
+        vis_backends: Any = None,
+        save_dir: str | None = None,
+        palette: str | Sequence[RGB] = "none",
+    ) -> None:
+        super().__init__(name=name, image=image, vis_backends=vis_backends, save_dir=save_dir)
+        self.palette = palette
+        self.dataset_meta: dict[str, Any] = {}
+
+    @master_only
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: DetDataSample | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_file: str | Path | None = None,
+        pred_score_thr: float = 0.3,
+        step: int = 0,
+    ) -> None:
+        """Draw a sample: ground truth at the left, predictions at the right, where there are any.
+
+        Args:
+            name: Title of the window and name of the picture in the backends.
+            image: [H, W, 3] uint8 RGB.
+            data_sample: With ``gt_instances`` and ``pred_instances`` in pixels of the image.
+            draw_gt: Draw the ground truth, if the sample has it.
+            draw_pred: Draw the predictions, if the sample has them.
+            show: Open a window.
+            wait_time: Seconds that the window stays; 0 waits until it is closed.
+            out_file: Where to save the picture; None hands it to the backends.
+            pred_score_thr: Predictions below this score are left out.
+            step: Step under which backends store the picture.
+
+        Raises:
+            ConfigError: ``show`` without a screen.
+            DataError: ``out_file`` cannot be written.
+        """
+        panels = []
+        if data_sample is not None:
+            if draw_gt and "gt_instances" in data_sample:
+                panels.append(self._draw(image, data_sample.gt_instances, data_sample))
+            if draw_pred and "pred_instances" in data_sample:
+                found = data_sample.pred_instances
+                found = found[found.scores >= pred_score_thr]
+                panels.append(self._draw(image, found, data_sample))
+        drawn = np.concatenate(panels or [image], axis=1)
+        self.set_image(drawn)
+        if show:
+            show_picture(drawn, name, wait_time)
+        if out_file is not None:
+            save_picture(drawn, out_file)
+        else:
+            self.add_image(name, drawn, step)
+
+    def _draw(
+        self, image: np.ndarray, instances: InstanceData, sample: DetDataSample
+    ) -> np.ndarray:
+        if "bboxes" not in instances:
+            return image
+        instances = instances.cpu()
+        boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
+        labels = np.asarray(instances.labels).tolist()
+        names = instances.get("label_names")
+        if names is None:
+            known = label_names(sample, (self.dataset_meta or {}).get("classes"))
+            names = [known[label] if label < len(known) else f"label {label}" for label in labels]
+        scores = np.asarray(instances.scores).tolist() if "scores" in instances else None
+        return draw_boxes(image, np.asarray(boxes), labels, names, scores, self.palette)
+
+
+def label_names(sample: DetDataSample, classes: Sequence[str] | None) -> list[str]:
+    """Return what the labels of a sample stand for: its own prompt first, the data set's next."""
+    text = sample.get("text")
+    spans = sample.get("tokens_positive")
+    if isinstance(text, (list, tuple)):
+        return list(text)
+    if isinstance(text, str) and spans == -1:
+        return [text]
+    if isinstance(text, str) and spans:
+        entities = [spans[key] for key in sorted(spans)] if isinstance(spans, dict) else spans
+        return [" ".join(text[start:end] for start, end in entity) for entity in entities]
+    return list(classes or [])
