@@ -4,6 +4,7 @@ Configs set ``default_scope = 'llmdet'``; a name is looked up here first and in 
 """
 
 from mmdet import registry as mmdet
+from mmengine.registry import INFERENCERS as MMENGINE_INFERENCERS
 from mmengine.registry import Registry
 
 MODELS = Registry("model", parent=mmdet.MODELS, scope="llmdet", locations=["llmdet.models"])
@@ -26,5 +27,5 @@ VISUALIZERS = Registry(
     "visualizer", parent=mmdet.VISUALIZERS, scope="llmdet", locations=["llmdet.visualization"]
 )
 INFERENCERS = Registry(
-    "inferencer", parent=mmdet.INFERENCERS, scope="llmdet", locations=["llmdet.apis"]
+    "inferencer", parent=MMENGINE_INFERENCERS, scope="llmdet", locations=["llmdet.apis"]
 )
