@@ -1,0 +1,101 @@
+"""Writing a checkpoint in another format."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmdet.errors import CheckpointError, ConfigError
+
+from .files import StateDict, read_checkpoint, write_checkpoint
+from .load import is_language_key, to_llmdet
+from .transformers_config import config_from_state_dict, write_processor
+from .transformers_keys import LLMDET_ONLY, llmdet_to_transformers, reason_without_place
+from .upstream_keys import llmdet_to_upstream
+
+logger = logging.getLogger(__name__)
+
+SOURCES = ("auto", "upstream", "mm_grounding_dino", "transformers", "llmdet")
+TARGETS = ("llmdet", "transformers", "upstream")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written, and what the target format has no place for."""
+
+    source_format: str
+    written: tuple[str, ...]  # keys of the target format
+    left_out: dict[str, tuple[str, ...]]  # reason -> our keys
+
+
+def convert_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    source_format: str = "auto",
+    target_format: str = "llmdet",
+    model: Mapping[str, Any] | None = None,
+    tokenizer: str | None = None,
+) -> Conversion:
+    """Reads ``source`` and writes ``target`` in another format; values stay bit-exact.
+
+    Args:
+        target: a file (``.pth`` or ``.safetensors``), or the folder to make for transformers.
+        model: the ``model`` of our config, for what shapes do not tell.
+        tokenizer: BERT path or hub id whose tokenizer files go into a transformers folder;
+            default: the one named in ``model``.
+
+    Raises:
+        ConfigError: an unknown format, or no tokenizer for a transformers folder.
+        CheckpointError: a tensor has no place in the target format and no reason to be left out.
+    """
+    _check_formats(source_format, target_format)
+    layout, state_dict = to_llmdet(read_checkpoint(source), source_format)
+    if target_format == "transformers":
+        return _write_transformers(Path(target), layout, state_dict, model, tokenizer)
+    tensors = llmdet_to_upstream(state_dict) if target_format == "upstream" else state_dict
+    write_checkpoint(target, tensors)
+    return Conversion(layout, tuple(tensors), {})
+
+
+def _check_formats(source: str, target: str) -> None:
+    for value, known, option in ((source, SOURCES, "--from"), (target, TARGETS, "--to")):
+        if value not in known:
+            raise ConfigError(f"{option} {value} is unknown; one of {', '.join(known)}")
+
+
+def _write_transformers(
+    folder: Path,
+    layout: str,
+    state_dict: StateDict,
+    model: Mapping[str, Any] | None,
+    tokenizer: str | None,
+) -> Conversion:
+    if folder.is_file() or folder.suffix in {".pth", ".safetensors"}:
+        raise CheckpointError(f"'{folder}' names a file; the transformers format is a folder")
+    tokenizer = tokenizer or (model or {}).get("language_model", {}).get("name")
+    if tokenizer is None:
+        raise ConfigError(
+            "a transformers folder needs the tokenizer files of its BERT: give --tokenizer PATH, "
+            "or --config with the config of the model"
+        )
+    left_out: dict[str, list[str]] = {}
+    for key in state_dict:
+        reason = reason_without_place(key, LLMDET_ONLY)
+        if is_language_key(key):
+            reason = "the language model exists only while training"
+        if reason:
+            left_out.setdefault(reason, []).append(key)
+    detector = {key: value for key, value in state_dict.items() if not is_language_key(key)}
+    config = config_from_state_dict(detector, model)
+    tensors = llmdet_to_transformers(detector)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder / "model.safetensors", tensors)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_processor(folder, tokenizer, model)
+    reasons = {reason: tuple(keys) for reason, keys in left_out.items()}
+    return Conversion(layout, tuple(tensors), reasons)

@@ -1,0 +1,210 @@
+"""Reading and writing checkpoint files without running anything that is stored in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmdet.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+StateDict = dict[str, Tensor]
+
+#: Where training programs keep the weights inside their checkpoint, in order of preference.
+_WRAPPERS = ("ema_state_dict", "state_dict", "model", "ema", "module")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """The tensors of a checkpoint and, for a transformers folder, its configuration."""
+
+    source: str  # what the user gave
+    state_dict: StateDict
+    config: dict[str, Any] | None = None  # parsed config.json
+    meta: dict[str, Any] = field(default_factory=dict)  # mmengine's "meta", strings and numbers
+
+
+def read_checkpoint(path: str | Path) -> CheckpointFile:
+    """Reads weights from a ``.pth``, a ``.safetensors``, a transformers folder or a hub id.
+
+    Pickled files are read with ``weights_only=True``: tensors and plain containers only.
+    Wrappers (``state_dict``, ``model``, ``ema``) are opened and a leading ``module.`` is removed.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, holds no tensors, or would run a program.
+    """
+    location = Path(path).expanduser()
+    if location.is_dir():
+        return _read_folder(location, str(path))
+    if location.is_file():
+        if location.suffix == ".safetensors":
+            return _with_config(location, str(path), _read_safetensors(location))
+        return _read_pickle(location)
+    if _HUB_ID.fullmatch(str(path)) and location.suffix not in {".pth", ".pt", ".bin"}:
+        return _read_folder(_fetch_from_hub(str(path)), str(path))
+    raise CheckpointError(
+        f"checkpoint '{path}' does not exist; give a .pth or .safetensors file, a folder with "
+        "config.json and *.safetensors, or a hub id such as 'owner/name'"
+    )
+
+
+def write_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
+    """Writes tensors as ``.safetensors`` or, for any other suffix, as mmengine's ``.pth``."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        # safetensors refuses tensors that share memory, as tied embeddings do
+        tensors = {key: value.detach().cpu().clone() for key, value in state_dict.items()}
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()},
+            str(target),
+            metadata={"format": "pt"},
+        )
+        return
+    tensors = {key: value.detach().cpu() for key, value in state_dict.items()}
+    torch.save({"meta": {}, "state_dict": tensors}, target)
+
+
+def _read_folder(folder: Path, source: str) -> CheckpointFile:
+    shards = _safetensors_of(folder)
+    if not shards:
+        raise CheckpointError(
+            f"folder '{source}' holds no *.safetensors; name the weight file itself if it is a .pth"
+        )
+    state_dict: StateDict = {}
+    for shard in shards:
+        state_dict.update(_read_safetensors(shard))
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text()) if config_file.is_file() else None
+    return CheckpointFile(source, state_dict, config)
+
+
+def _safetensors_of(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        missing = sorted(name for name in names if not (folder / name).is_file())
+        if missing:
+            raise CheckpointError(
+                f"{index} names {missing[0]} which is not there ({len(missing)} shards missing); "
+                "fetch the folder again"
+            )
+        return sorted(folder / name for name in names)
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _with_config(weights: Path, source: str, state_dict: StateDict) -> CheckpointFile:
+    config_file = weights.parent / "config.json"
+    config = json.loads(config_file.read_text()) if config_file.is_file() else None
+    return CheckpointFile(source, state_dict, config)
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _fetch_from_hub(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    logger.info("taking '%s' from the Hugging Face hub (or its local cache)", hub_id)
+    try:
+        return Path(
+            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "vocab.txt"])
+        )
+    except Exception as error:  # the hub client has no common base class for its failures
+        raise CheckpointError(
+            f"'{hub_id}' is neither a file here nor reachable on the hub "
+            f"({type(error).__name__}); download it elsewhere and give the folder"
+        ) from error
+
+
+def _read_pickle(path: Path) -> CheckpointFile:
+    try:
+        with torch.serialization.safe_globals(_inert_log_globals()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path)) from error
+    except (EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {error}") from error
+    meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    state_dict = _unwrap(content, path)
+    return CheckpointFile(str(path), state_dict, meta=dict(meta) if isinstance(meta, dict) else {})
+
+
+def _refusal(path: Path) -> str:
+    try:
+        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, ValueError, pickle.UnpicklingError):
+        unsafe = []
+    named = f" (it asks for {', '.join(sorted(unsafe)[:3])})" if unsafe else ""
+    return (
+        f"{path} is a pickle that would run a program on loading{named}; refused. If you trust "
+        "its source, convert it once where that source's own program is installed: "
+        "safetensors.torch.save_file(torch.load(PATH, weights_only=False)['state_dict'], OUT)"
+    )
+
+
+class _InertBuffer:
+    """Stands in for mmengine's log buffers: read over, never used."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _inert_attribute(*_: Any) -> None:
+    """Stands in for the ``getattr`` that pickled log buffers ask for: answers nothing."""
+
+
+def _inert_log_globals() -> list[Any]:
+    """What mmengine's own checkpoints hold beside tensors, replaced by harmless stand-ins."""
+    import numpy as np
+    from numpy._core.multiarray import _reconstruct, scalar
+
+    arrays: list[Any] = [np.ndarray, np.dtype, *_numpy_dtypes(np)]
+    for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
+        arrays += [(_reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
+    return [
+        (_InertBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_inert_attribute, "builtins.getattr"),
+        *arrays,
+    ]
+
+
+def _numpy_dtypes(np: Any) -> list[Any]:
+    names = ("Float16", "Float32", "Float64", "Int32", "Int64", "UInt8", "Bool")
+    return [getattr(np.dtypes, f"{name}DType") for name in names]
+
+
+def _unwrap(content: Any, path: Path) -> StateDict:
+    tensors = content
+    for key in _WRAPPERS:
+        if isinstance(tensors, Mapping) and isinstance(tensors.get(key), Mapping):
+            tensors = tensors[key]
+            break
+    if not isinstance(tensors, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
+    found = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    if not found:
+        raise CheckpointError(
+            f"{path} holds no tensors; its top-level entries are {list(tensors)[:5]}"
+        )
+    return {key.removeprefix("module."): value for key, value in found.items()}

@@ -1,0 +1,169 @@
+"""The ``config.json`` of transformers that belongs to our weights, read off their shapes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from llmdet.errors import CheckpointError
+
+_ATTENTION_HEADS = 8  # of encoder and decoder, in every published MM-Grounding-DINO
+_BERT_HEAD_WIDTH = 64  # of every published BERT
+
+#: mean and std of ImageNet in 0..1, which mmdet gives in 0..255
+_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def config_from_state_dict(
+    state_dict: Mapping[str, Tensor], model: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Configuration for ``MMGroundingDinoForObjectDetection`` that holds these weights.
+
+    Args:
+        state_dict: detector weights under our names.
+        model: the ``model`` of our config; needed only where shapes do not tell (BERT's heads).
+
+    Raises:
+        CheckpointError: transformers' model cannot have these sizes. It ties the text layers'
+            width and the fusion width to half of the image layers' FFN width.
+    """
+    shape = {key: tuple(value.shape) for key, value in state_dict.items()}
+    encoder_ffn = shape["encoder.layers.0.ffn.layers.0.0.weight"][0]
+    text_ffn = shape["encoder.text_layers.0.ffn.layers.0.0.weight"][0]
+    fusion = shape["encoder.fusion_layers.0.attn.v_proj.weight"][0]
+    if not text_ffn == fusion == encoder_ffn // 2:
+        raise CheckpointError(
+            f"transformers' MM-Grounding-DINO wants text FFN {text_ffn} and fusion width {fusion} "
+            f"to be half of the image FFN {encoder_ffn}; this model does not fit that format"
+        )
+    queries, width = shape["query_embedding.weight"]
+    levels = shape["level_embed"][0]
+    return {
+        "model_type": "mm-grounding-dino",
+        "architectures": ["MMGroundingDinoForObjectDetection"],
+        "backbone_config": _swin(shape, model or {}),
+        "text_config": _bert(shape, model or {}),
+        "d_model": width,
+        "num_queries": queries,
+        "num_feature_levels": levels,
+        "encoder_layers": _count(shape, r"encoder\.layers\.\d+\.norms\.0\.weight"),
+        "encoder_ffn_dim": encoder_ffn,
+        "encoder_attention_heads": _ATTENTION_HEADS,
+        "encoder_n_points": _points(shape, "encoder.layers.0.self_attn", levels),
+        "decoder_layers": _count(shape, r"decoder\.layers\.\d+\.norms\.0\.weight"),
+        "decoder_ffn_dim": shape["decoder.layers.0.ffn.layers.0.0.weight"][0],
+        "decoder_attention_heads": _ATTENTION_HEADS,
+        "decoder_n_points": _points(shape, "decoder.layers.0.cross_attn", levels),
+        "dropout": 0.0,
+        "positional_embedding_temperature": 20,
+        "disable_custom_kernels": True,
+        # every layer has its own box head; tying would copy the first over the others
+        "tie_word_embeddings": False,
+    }
+
+
+def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our ``model`` settings that a transformers configuration determines, as config fields."""
+    backbone, text = config["backbone_config"], config["text_config"]
+    stages = [int(name.removeprefix("stage")) - 1 for name in backbone["out_features"]]
+    return {
+        "num_queries": config["num_queries"],
+        "num_feature_levels": config["num_feature_levels"],
+        "backbone": {
+            "embed_dims": backbone["embed_dim"],
+            "depths": backbone["depths"],
+            "num_heads": backbone["num_heads"],
+            "window_size": backbone["window_size"],
+            "out_indices": stages,
+        },
+        "language_model": {"width": text["hidden_size"], "layers": text["num_hidden_layers"]},
+        "encoder": {"num_layers": config["encoder_layers"]},
+        "decoder": {"num_layers": config["decoder_layers"]},
+    }
+
+
+def write_processor(folder: Path, tokenizer: str, model: Mapping[str, Any] | None = None) -> None:
+    """Writes image processor and tokenizer files, so that ``AutoProcessor`` reads the folder.
+
+    Args:
+        tokenizer: path or hub id of the BERT whose tokenizer the detector uses.
+        model: the ``model`` of our config; its preprocessor gives mean and std.
+    """
+    from transformers import AutoTokenizer, GroundingDinoImageProcessor, GroundingDinoProcessor
+
+    preprocessor = (model or {}).get("data_preprocessor", {})
+    mean = [value / 255 for value in preprocessor.get("mean", ())] or _MEAN
+    std = [value / 255 for value in preprocessor.get("std", ())] or _STD
+    images = GroundingDinoImageProcessor(
+        size={"shortest_edge": 800, "longest_edge": 1333}, image_mean=mean, image_std=std
+    )
+    text = AutoTokenizer.from_pretrained(tokenizer)
+    GroundingDinoProcessor(images, text).save_pretrained(folder)
+
+
+def _swin(shape: Mapping[str, tuple[int, ...]], model: Mapping[str, Any]) -> dict[str, Any]:
+    embed_dim = shape["backbone.patch_embed.projection.weight"][0]
+    stages = _count(shape, r"backbone\.stages\.\d+\.blocks\.0\.norm1\.weight")
+    depths = [
+        _count(shape, rf"backbone\.stages\.{stage}\.blocks\.\d+\.norm1\.weight")
+        for stage in range(stages)
+    ]
+    tables = [
+        shape[f"backbone.stages.{stage}.blocks.0.attn.w_msa.relative_position_bias_table"]
+        for stage in range(stages)
+    ]
+    window = (math.isqrt(tables[0][0]) + 1) // 2
+    features = sorted(
+        int(found[1])
+        for key in shape
+        if (found := re.fullmatch(r"backbone\.norm(\d)\.weight", key))
+    )
+    return {
+        "model_type": "swin",
+        "embed_dim": embed_dim,
+        "depths": depths,
+        "num_heads": [table[1] for table in tables],
+        "window_size": window,
+        "drop_path_rate": model.get("backbone", {}).get("drop_path_rate", 0.0),
+        "out_features": [f"stage{stage + 1}" for stage in features],
+        "out_indices": [stage + 1 for stage in features],
+    }
+
+
+def _bert(shape: Mapping[str, tuple[int, ...]], model: Mapping[str, Any]) -> dict[str, Any]:
+    stem = "language_model.language_backbone.body.model."
+    vocabulary, width = shape[stem + "embeddings.word_embeddings.weight"]
+    return {
+        "model_type": "bert",
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": _count(
+            shape, re.escape(stem) + r"encoder\.layer\.\d+\.output\.dense\.weight"
+        ),
+        "num_attention_heads": _bert_heads(width, model),
+        "intermediate_size": shape[stem + "encoder.layer.0.intermediate.dense.weight"][0],
+        "max_position_embeddings": shape[stem + "embeddings.position_embeddings.weight"][0],
+        "type_vocab_size": shape[stem + "embeddings.token_type_embeddings.weight"][0],
+    }
+
+
+def _bert_heads(width: int, model: Mapping[str, Any]) -> int:
+    name = model.get("language_model", {}).get("name")
+    if name is None:
+        return max(1, width // _BERT_HEAD_WIDTH)
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(name).num_attention_heads
+
+
+def _points(shape: Mapping[str, tuple[int, ...]], stem: str, levels: int) -> int:
+    return shape[stem + ".attention_weights.bias"][0] // (_ATTENTION_HEADS * levels)
+
+
+def _count(shape: Mapping[str, tuple[int, ...]], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, key) is not None for key in shape)
