@@ -187,8 +187,9 @@ def missing_operator(name: str) -> Callable[..., NoReturn]:
     def operator(*args: object, **kwargs: object) -> NoReturn:
         raise ConfigError(
             f"The operator '{name}' of mmcv.ops is compiled code, which this installation of mmcv "
-            "does not have: build mmcv with its operators for this torch (a C++ or CUDA compiler "
-            "and MMCV_WITH_OPS=1, see docs/install.md), or choose a model part that does without."
+            "does not have: choose a model part that does without, or compile mmcv for this torch: "
+            "pip install --no-build-isolation --no-deps --force-reinstall --no-cache-dir "
+            "onedl-mmcv (needs a C++ compiler, and nvcc for CUDA)."
         )
 
     operator.__name__ = name

@@ -1,0 +1,51 @@
+"""Packaging of LLMDet; the tested environment is requirements/lock.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    """``__version__`` of the package, read without importing it."""
+    source = (ROOT / "llmdet" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("llmdet/__init__.py has no __version__")
+    return found.group(1)
+
+
+def requirements() -> list[str]:
+    """The ranges of requirements.txt without its comments."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+
+
+setup(
+    name="llmdet",
+    version=version(),
+    description="Open-vocabulary object detection taught by a language model",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["llmdet", "llmdet.*"]),
+    python_requires=">=3.10,<3.14",
+    install_requires=requirements(),
+    extras_require={
+        "gpu": ["liger-kernel>=0.6"],
+        "demo": ["gradio>=5"],
+        "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+        "deepspeed": ["deepspeed>=0.17"],
+        "dev": [
+            "hypothesis>=6.100",
+            "mypy>=1.15",
+            "pytest>=8.3",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+        ],
+    },
+)
