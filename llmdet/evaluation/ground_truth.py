@@ -1,0 +1,203 @@
+"""Box annotations in COCO and LVIS form as arrays."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmdet.errors import DataError
+from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.files import read_json, require
+
+logger = logging.getLogger(__name__)
+
+FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: bins of LVIS categories
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundTruth:
+    """G annotated boxes over I images and K categories."""
+
+    image_ids: np.ndarray  # [I] int64, in file order
+    category_ids: np.ndarray  # [K] int64, in file order
+    category_names: tuple[str, ...]  # K names, in file order
+    ids: np.ndarray  # [G] int64 annotation ids
+    images: np.ndarray  # [G] int64 image id of each box
+    categories: np.ndarray  # [G] int64 category id of each box
+    boxes: np.ndarray  # [G, 4] float64 x, y, width, height
+    areas: np.ndarray  # [G] float64 px^2, of the segmentation where the file says so
+    crowd: np.ndarray  # [G] bool, COCO's iscrowd
+    ignore: np.ndarray  # [G] bool, the optional field "ignore"
+
+    def select(self, index: np.ndarray) -> "GroundTruth":
+        """The same images and categories with only the named boxes."""
+        fields = ("ids", "images", "categories", "boxes", "areas", "crowd", "ignore")
+        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in fields})
+
+
+@dataclasses.dataclass(frozen=True)
+class LVISGroundTruth:
+    """LVIS annotations: boxes, and which categories of an image the annotators looked for."""
+
+    boxes: GroundTruth
+    negative: np.ndarray  # [X, 2] int64 (image id, category id): verified absent
+    not_exhaustive: np.ndarray  # [Y, 2] int64 (image id, category id): not all are boxed
+    frequencies: tuple[str, ...]  # K times r, c or f, in the order of boxes.category_ids
+
+
+def read_coco(path: str | Path) -> GroundTruth:
+    """A COCO annotation file (``.json`` or ``.json.gz``)."""
+    return parse_coco(read_json(path), str(path))
+
+
+def read_lvis(path: str | Path) -> LVISGroundTruth:
+    """An LVIS annotation file, v0.5 or v1 (``.json`` or ``.json.gz``)."""
+    return parse_lvis(read_json(path), str(path))
+
+
+def parse_coco(data: Mapping[str, Any], where: str = "annotations") -> GroundTruth:
+    """COCO's JSON as arrays.
+
+    Boxes without ``area`` get width times height, without ``iscrowd`` count as single objects.
+
+    Raises:
+        DataError: a list or a field is missing, an id occurs twice, or an annotation names an
+            image or a category that the file does not have.
+    """
+    if not isinstance(data, Mapping):
+        raise DataError(f"{where} must be a COCO JSON object, not {type(data).__name__}")
+    record = dict(data)
+    images = require(record, "images", where)
+    categories = require(record, "categories", where)
+    annotations = require(record, "annotations", where)
+    boxes = _column(annotations, "bbox", f"{where}: annotations")
+    for index, box in enumerate(boxes):
+        if len(box) != 4:
+            raise DataError(f"{where}: annotations[{index}] has a bbox of {len(box)} numbers")
+    xywh = np.asarray(boxes, np.float64).reshape(-1, 4)
+    truth = GroundTruth(
+        image_ids=_ids(images, "images", where),
+        category_ids=_ids(categories, "categories", where),
+        category_names=tuple(str(category.get("name", "")) for category in categories),
+        ids=_ids(annotations, "annotations", where),
+        images=np.asarray(_column(annotations, "image_id", f"{where}: annotations"), np.int64),
+        categories=np.asarray(
+            _column(annotations, "category_id", f"{where}: annotations"), np.int64
+        ),
+        boxes=xywh,
+        areas=_areas(annotations, xywh, where),
+        crowd=np.asarray([bool(item.get("iscrowd", 0)) for item in annotations], bool),
+        ignore=np.asarray([bool(item.get("ignore", 0)) for item in annotations], bool),
+    )
+    _check_known(truth.images, truth.image_ids, "image_id", where)
+    return truth
+
+
+def parse_lvis(data: Mapping[str, Any], where: str = "annotations") -> LVISGroundTruth:
+    """LVIS's JSON as arrays.
+
+    Raises:
+        DataError: as `parse_coco`, or an image lacks ``neg_category_ids`` or
+            ``not_exhaustive_category_ids``, or a category its ``frequency``.
+    """
+    boxes = parse_coco(data, where)
+    frequencies = []
+    for category in data["categories"]:
+        frequency = require(category, "frequency", f"{where}: category {category['id']}")
+        if frequency not in FREQUENCIES:
+            raise DataError(
+                f"{where}: category {category['id']} has frequency {frequency!r}, not r, c or f"
+            )
+        frequencies.append(frequency)
+    return LVISGroundTruth(
+        boxes=boxes,
+        negative=_image_lists(data["images"], "neg_category_ids", where),
+        not_exhaustive=_image_lists(data["images"], "not_exhaustive_category_ids", where),
+        frequencies=tuple(frequencies),
+    )
+
+
+def check_images(detections: Detections, truth: GroundTruth) -> None:
+    """Refuse detections on images that the annotations do not have.
+
+    Raises:
+        DataError: it names the first such image id.
+    """
+    _check_known(detections.image_ids, truth.image_ids, "image_id", "predictions")
+
+
+def labels_to_categories(classes: Sequence[str], truth: GroundTruth) -> np.ndarray:
+    """Category id of every class label of a data set: [K] int64.
+
+    Labels are matched to categories by name. If names differ (some data sets write
+    ``aerosol can`` for the file's ``aerosol_can``) but numbers agree, by position in the file.
+
+    Raises:
+        DataError: neither is possible.
+    """
+    by_name: dict[str, list[int]] = {}
+    for name, category in zip(truth.category_names, truth.category_ids.tolist(), strict=True):
+        by_name.setdefault(name, []).append(category)
+    if all(len(by_name.get(name, [])) == 1 for name in classes):
+        return np.asarray([by_name[name][0] for name in classes], np.int64)
+    if len(classes) == len(truth.category_ids):
+        return truth.category_ids
+    missing = [name for name in classes if len(by_name.get(name, [])) != 1]
+    raise DataError(
+        f"the data set has {len(classes)} classes, the annotations {len(truth.category_ids)}, and "
+        f"class {missing[0]!r} has no single category of that name; "
+        "make metainfo.classes equal to the category names of ann_file"
+    )
+
+
+def _ids(records: Sequence[Mapping[str, Any]], kind: str, where: str) -> np.ndarray:
+    ids = np.asarray(_column(records, "id", f"{where}: {kind}"), np.int64)
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) != len(ids):
+        raise DataError(
+            f"{where}: id {values[counts > 1][0]} occurs {counts.max()} times in {kind!r}; "
+            "ids must be unique"
+        )
+    return ids
+
+
+def _column(records: Sequence[Mapping[str, Any]], field: str, where: str) -> list[Any]:
+    try:
+        return [record[field] for record in records]
+    except KeyError:
+        index = next(i for i, record in enumerate(records) if field not in record)
+        raise DataError(f"{where}[{index}] has no field {field!r}") from None
+
+
+def _areas(annotations: Sequence[Mapping[str, Any]], xywh: np.ndarray, where: str) -> np.ndarray:
+    areas = xywh[:, 2] * xywh[:, 3]
+    missing = 0
+    for index, annotation in enumerate(annotations):
+        if "area" in annotation:
+            areas[index] = annotation["area"]
+        else:
+            missing += 1
+    if missing:
+        logger.warning("%s: %d boxes have no area; width times height is used", where, missing)
+    return areas
+
+
+def _image_lists(images: Sequence[Mapping[str, Any]], field: str, where: str) -> np.ndarray:
+    pairs = []
+    for image in images:
+        for category in require(dict(image), field, f"{where}: image {image['id']}"):
+            pairs.append((image["id"], category))
+    return np.asarray(pairs, np.int64).reshape(-1, 2)
+
+
+def _check_known(values: np.ndarray, known: np.ndarray, field: str, where: str) -> None:
+    unknown = ~np.isin(values, known)
+    if unknown.any():
+        index = int(np.flatnonzero(unknown)[0])
+        raise DataError(
+            f"{where}: {field} {values[index]} (row {index}) is not among the annotated ones; "
+            "are predictions and annotations of the same split?"
+        )
