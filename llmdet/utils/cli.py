@@ -1,0 +1,78 @@
+"""What all command-line programs share: how errors are shown and config options parsed.
+
+Imports nothing heavy, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from mmengine.config import DictAction
+
+from llmdet.errors import LLMDetError
+
+#: Exit code for a mistake in the user's input, as argparse uses it.
+USAGE_ERROR = 2
+
+
+def run_cli(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program's ``main`` and exit with its code (None counts as 0).
+
+    An :class:`~llmdet.errors.LLMDetError` ends the program with its sentence on stderr and exit
+    code 2; any other exception is a defect and keeps its traceback.
+    """
+    try:
+        code = main() or 0
+    except LLMDetError as error:
+        rank = os.environ.get("RANK")
+        sys.stderr.write(f"{f'[rank {rank}] ' if rank else ''}error: {error}\n")
+        code = USAGE_ERROR
+    except KeyboardInterrupt:
+        code = 130  # 128 + SIGINT, as shells report it
+    raise SystemExit(code)
+
+
+class ConfigOptions(DictAction):
+    """Argparse action of ``--cfg-options key=value ...``; refuses what has no ``=``."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        for value in values or ():
+            if "=" not in value:
+                parser.error(f"{option_string} takes key=value pairs, got {value!r}")
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, the way to change a config from the command line."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=ConfigOptions,
+        default={},
+        metavar="KEY=VALUE",
+        help="change settings of the config, e.g. optim_wrapper.optimizer.lr=5e-5; lists as "
+        "key='[a,b]'",
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add ``--launcher`` and the ``--local-rank`` that launchers append."""
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="who started the processes; dist_train.sh and dist_test.sh pass 'pytorch'",
+    )
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS
+    )

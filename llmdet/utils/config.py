@@ -1,0 +1,94 @@
+"""Reading configs, with one sentence for each way in which they can be wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
+
+from llmdet.errors import ConfigError
+
+#: A config is a Python program of the user's: these are the ways in which it fails by mistake.
+_MISTAKES = (
+    ArithmeticError,
+    AttributeError,
+    ConfigParsingError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config file with its bases.
+
+    A base named ``mmdet::...`` marks its parts with mmdet's scope, where mmdet's own detectors
+    would be found; under ``default_scope = 'llmdet'`` the marks are removed, so that names are
+    looked up here first and in mmdet next, as everywhere else.
+
+    Args:
+        path: ``.py``, ``.yaml`` or ``.json`` file.
+        options: dotted key -> value, merged last (``--cfg-options``).
+
+    Raises:
+        ConfigError: the file is missing or faulty, or an option names a place that is not there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"There is no config file '{path}'{_nearest(path)}.")
+    try:
+        config = Config.fromfile(str(path))
+    except _MISTAKES as error:
+        raise ConfigError(f"Config '{path}' cannot be read: {_sentence(error)}") from error
+    if config.get("default_scope") == "llmdet":
+        _drop_scope(config._cfg_dict, "mmdet")
+    if options:
+        merge_options(config, options)
+    return config
+
+
+def merge_options(config: Config, options: Mapping[str, Any]) -> None:
+    """Merge dotted ``key=value`` options into ``config``, in place.
+
+    Raises:
+        ConfigError: a key leads into a value that has no such entry.
+    """
+    for key, value in options.items():
+        try:
+            config.merge_from_dict({key: value})
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"--cfg-options {key}={value} does not fit the config: {_sentence(error)}"
+            ) from error
+
+
+def _drop_scope(part: Any, scope: str) -> None:
+    if isinstance(part, dict):
+        if part.get("_scope_") == scope:
+            del part["_scope_"]
+        for value in part.values():
+            _drop_scope(value, scope)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            _drop_scope(value, scope)
+
+
+def _nearest(path: Path) -> str:
+    folder = path.parent
+    names = [entry.name for entry in folder.glob(f"*{path.suffix}")] if folder.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean '{folder / close[0]}'?" if close else ""
+
+
+def _sentence(error: Exception) -> str:
+    # str(KeyError("x")) is "'x'": the bare argument reads better.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return f"{type(error).__name__}: {text}"
