@@ -1,0 +1,122 @@
+"""Class names of well-known data sets, and those that a config was written for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmdet.errors import ConfigError, DataError
+
+#: Name -> the class in mmdet.datasets whose METAINFO lists the classes.
+_DATASETS = {
+    "ade20k": "ADE20KInstanceDataset",
+    "cityscapes": "CityscapesDataset",
+    "coco": "CocoDataset",
+    "coco_panoptic": "CocoPanopticDataset",
+    "crowdhuman": "CrowdHumanDataset",
+    "deepfashion": "DeepFashionDataset",
+    "isaid": "iSAIDDataset",
+    "lvis": "LVISV1Dataset",
+    "lvis_v05": "LVISV05Dataset",
+    "objects365v1": "Objects365V1Dataset",
+    "objects365v2": "Objects365V2Dataset",
+    "voc": "VOCDataset",
+    "wider_face": "WIDERFaceDataset",
+}
+#: Name -> what mmdet.evaluation.get_classes calls it.
+_LISTS = {
+    "imagenet_det": "imagenet_det",
+    "imagenet_vid": "imagenet_vid",
+    "openimages": "oid_v6",
+    "openimages_challenge": "oid_challenge",
+}
+_V3DET_FILE = Path("data/v3det/annotations/category_name_13204_v3det_2023_v1.txt")
+_ALIASES = {
+    "citys": "cityscapes",
+    "mscoco": "coco",
+    "lvis_v1": "lvis",
+    "obj365v1": "objects365v1",
+    "obj365v2": "objects365v2",
+    "objects365": "objects365v2",
+    "oid_v6": "openimages",
+    "oid_challenge": "openimages_challenge",
+    "openimages_v6": "openimages",
+    "pascal_voc": "voc",
+}
+
+
+def known_datasets() -> tuple[str, ...]:
+    """Return the names that ``$: NAME`` accepts, without their aliases."""
+    return tuple(sorted([*_DATASETS, *_LISTS, "v3det"]))
+
+
+def dataset_class_names(name: str) -> tuple[str, ...]:
+    """Return the class names of a data set, in the order of its label ids.
+
+    Args:
+        name: One of :func:`known_datasets`, or an alias; upper and lower case are the same.
+
+    Raises:
+        ConfigError: No data set is known under this name.
+        DataError: V3Det's list of names is not where its annotations belong.
+    """
+    key = name.strip().lower()
+    key = _ALIASES.get(key, key)
+    if key in _DATASETS:
+        from mmdet import datasets
+
+        return tuple(getattr(datasets, _DATASETS[key]).METAINFO["classes"])
+    if key in _LISTS:
+        from mmdet.evaluation import get_classes
+
+        return tuple(get_classes(_LISTS[key]))
+    if key == "v3det":
+        return _read_names(_V3DET_FILE)
+    raise ConfigError(
+        f"No class names are known for the data set {name!r}: choose one of "
+        f"{', '.join(known_datasets())}, or write the classes as 'cat . dog'."
+    )
+
+
+def config_class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the class names of the data set that a config is tested on.
+
+    They come from ``test_dataloader.dataset.metainfo.classes`` or else from the METAINFO of the
+    data set's class. Nothing is read from annotation files.
+
+    Raises:
+        ConfigError: The config names no classes.
+    """
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    while "classes" not in (dataset.get("metainfo") or {}):
+        inner = dataset.get("datasets") or [dataset.get("dataset")]
+        if inner[0] is None:
+            break
+        dataset = inner[0]
+    classes = (dataset.get("metainfo") or {}).get("classes") or _metainfo_classes(dataset)
+    if not classes:
+        raise ConfigError(
+            "No text was given, and the config's test_dataloader names no classes to look for: "
+            "say what to find (--text 'cat . dog' -c, or texts= in Python)."
+        )
+    return (classes,) if isinstance(classes, str) else tuple(classes)
+
+
+def _metainfo_classes(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
+    from llmdet.registry import DATASETS
+
+    kind = dataset.get("type")
+    cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return getattr(cls, "METAINFO", {}).get("classes")
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"V3Det's class names are read from {path}, which cannot be opened "
+            f"({error.strerror}): put the file of V3Det's annotations there."
+        ) from error
+    return tuple(line.strip() for line in lines if line.strip())

@@ -1,0 +1,253 @@
+"""Detection on anything that users point at: the one class behind demo, notebook and export."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mmdet.models  # noqa: F401  backbones and necks of configs register themselves
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+
+from llmdet.apis.class_names import config_class_names
+from llmdet.apis.inputs import ImageSource, InputImage, collect_images
+from llmdet.apis.prompts import ImagePrompt, Texts, image_prompts
+from llmdet.apis.results import Delivery, Detections
+from llmdet.checkpoint import load_weights
+from llmdet.errors import ConfigError, DataError
+from llmdet.registry import MODELS, TRANSFORMS
+from llmdet.visualization.drawing import draw_boxes
+from llmdet.visualization.palette import RGB
+
+logger = logging.getLogger(__name__)
+
+NOUN_PHRASES = ("auto", "nltk", "rules")
+
+
+class LLMDetInferencer:
+    """Find in images what a text names.
+
+    The model is the config's without its language model, the images pass through the config's
+    test pipeline, and prompts are built where evaluation builds them, inside ``model.predict``.
+
+    Args:
+        config: Path of a config, or a loaded one, which is left as it is.
+        weights: Checkpoint in any form that :func:`llmdet.checkpoint.load_weights` reads; None
+            leaves the weights random and says so.
+        device: Such as "cuda:0" or "cpu"; None takes CUDA where there is one.
+        palette: Colours of the boxes, see :func:`llmdet.visualization.palette.label_color`.
+        chunked_size: Most classes in one prompt; -1 takes as many as fit into the text encoder.
+            None keeps the config's ``model.test_cfg.chunked_size``.
+        noun_phrases: "nltk", "rules", or "auto": NLTK's tagger where its data is installed.
+
+    Raises:
+        ConfigError: The config cannot be read, has no test pipeline, or the device is missing.
+        CheckpointError: The weights cannot be read safely or do not fit the model.
+
+    Example:
+        >>> detect = LLMDetInferencer("configs/grounding_dino_swin_t.py", "tiny.pth")
+        >>> result = detect("street.jpg", texts="bus . traffic light", custom_entities=True)
+        >>> result["predictions"][0]["label_names"]
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        weights: str | Path | None = None,
+        device: str | torch.device | None = None,
+        palette: str | Sequence[RGB] = "none",
+        *,
+        chunked_size: int | None = None,
+        noun_phrases: str = "auto",
+    ) -> None:
+        init_default_scope("llmdet")
+        self.config = _load_config(config)
+        self.palette = palette
+        self.device = _choose_device(device)
+        self.model = _build_model(self.config, chunked_size, noun_phrases)
+        if weights is None:
+            logger.warning("No weights were given: the model is random, and so are its boxes.")
+        else:
+            load_weights(self.model, weights)
+        self.model.to(self.device).eval()
+        self._load_image, self._transform = _split_test_pipeline(self.config)
+        self._arrays_seen = 0
+
+    def __call__(
+        self,
+        inputs: ImageSource | Sequence[ImageSource],
+        texts: Texts | None = None,
+        *,
+        custom_entities: bool = False,
+        tokens_positive: int | list | None = None,
+        batch_size: int = 1,
+        pred_score_thr: float = 0.3,
+        out_dir: str | Path = "",
+        return_vis: bool = False,
+        show: bool = False,
+        no_save_vis: bool = False,
+        no_save_pred: bool = False,
+        print_result: bool = False,
+    ) -> dict[str, list[Any]]:
+        """Detect, and save, show or return what was found.
+
+        Args:
+            inputs: An image file, a folder, a text file that lists images, a [H, W, 3] uint8 BGR
+                array, or a sequence of these.
+            texts: One text for all images, or one entry per image: a text, a list of class
+                names, or an :class:`~llmdet.apis.prompts.ImagePrompt`; ``"$: lvis"`` stands for
+                the classes of a data set. None takes those of the config's test set.
+            custom_entities: Texts are lists of classes, separated by " . ".
+            tokens_positive: None finds the noun phrases of each text; -1 takes the whole text as
+                one expression; a list of character spans asks for those entities.
+            batch_size: Images that pass through the model together; texts may differ.
+            pred_score_thr: Boxes below this score are neither returned, saved nor drawn.
+            out_dir: Folder that gets ``preds/NAME.json`` and ``vis/NAME.ext``; "" saves nothing.
+            return_vis: Return the pictures with boxes.
+            show: Show each picture in a window.
+            no_save_vis, no_save_pred: Save nothing of that kind in ``out_dir``.
+            print_result: Write each prediction to the standard output, one line of JSON each.
+
+        Returns:
+            ``predictions``: per image ``labels``, ``scores``, ``bboxes`` (xyxy in pixels of the
+            original image) and ``label_names``, best score first. ``visualization``: per image
+            [H, W, 3] uint8 RGB if ``return_vis``, else nothing.
+
+        Raises:
+            ConfigError: Texts and images do not match, or an argument has no such value.
+            DataError: An image or a prompt cannot be used, a result cannot be written.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}: it is 1 or more.")
+        images = collect_images(inputs, self._arrays_seen)
+        self._arrays_seen += sum(isinstance(image.source, np.ndarray) for image in images)
+        prompts = image_prompts(
+            self._config_texts() if texts is None else texts,
+            len(images),
+            custom_entities=custom_entities,
+            tokens_positive=tokens_positive,
+        )
+        folder = Path(out_dir) if out_dir else None
+        deliver = Delivery(
+            pred_dir=None if folder is None or no_save_pred else folder / "preds",
+            vis_dir=None if folder is None or no_save_vis else folder / "vis",
+            draw=self.draw,
+            print_result=print_result,
+            show=show,
+            return_vis=return_vis,
+        )
+        for image, pixels, found in self._detect(images, prompts, batch_size, pred_score_thr):
+            deliver(image, pixels, found)
+        return {"predictions": deliver.predictions, "visualization": deliver.visualization}
+
+    def draw(self, image: np.ndarray, found: Detections) -> np.ndarray:
+        """Draw detections on a [H, W, 3] BGR image; returns uint8 RGB."""
+        rgb = np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
+        labels, scores = found.labels.tolist(), found.scores.tolist()
+        return draw_boxes(rgb, found.bboxes, labels, found.label_names, scores, self.palette)
+
+    def _detect(
+        self,
+        images: Sequence[InputImage],
+        prompts: Sequence[ImagePrompt],
+        batch_size: int,
+        score_thr: float,
+    ) -> Iterator[tuple[InputImage, np.ndarray, Detections]]:
+        """Yield each image, its pixels ([H, W, 3] BGR, original size) and what was found."""
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            loaded = [self._read(image) for image in batch]
+            inputs = [
+                self._transform({**fields, **prompt.metainfo()})
+                for fields, prompt in zip(loaded, prompts[start:], strict=False)
+            ]
+            with torch.no_grad():
+                samples = self.model.test_step(pseudo_collate(inputs))
+            for image, fields, sample in zip(batch, loaded, samples, strict=True):
+                yield image, fields["img"], Detections.from_sample(sample, score_thr)
+
+    def _read(self, image: InputImage) -> dict[str, Any]:
+        """Return the fields with which a pipeline goes on after loading an image."""
+        if isinstance(image.source, np.ndarray):
+            shape = image.source.shape[:2]
+            pixels = image.source.copy()
+            return {"img": pixels, "img_path": None, "img_shape": shape, "ori_shape": shape}
+        try:
+            fields = self._load_image({"img_path": str(image.source)})
+        except (OSError, ValueError, AttributeError, SyntaxError) as error:
+            # Decoders answer damage with any of these; AttributeError: OpenCV returned None.
+            raise DataError(f"{image.source} is damaged or no image ({error}).") from error
+        if not fields or fields.get("img") is None:
+            raise DataError(f"{image.source} is damaged or no image.")
+        return fields
+
+    def _config_texts(self) -> ImagePrompt:
+        names = config_class_names(self.config)
+        logger.info("No text was given: looking for the %d classes of the config.", len(names))
+        return ImagePrompt(names, custom_entities=True)
+
+
+def _load_config(config: str | Path | Config) -> Config:
+    if isinstance(config, Config):
+        return config.copy()
+    if not Path(config).is_file():
+        raise ConfigError(f"There is no config {config}: check its path.")
+    return Config.fromfile(config)
+
+
+def _choose_device(device: str | torch.device | None) -> torch.device:
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device {device!r}: write cpu, cuda or cuda:1.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"The device {device} was asked for, and PyTorch sees no CUDA GPU here.")
+    logger.info("Running on %s%s.", chosen, "" if device else ", chosen automatically")
+    return chosen
+
+
+def _build_model(config: Config, chunked_size: int | None, noun_phrases: str) -> BaseModel:
+    if noun_phrases not in NOUN_PHRASES:
+        raise ConfigError(
+            f"noun_phrases is {noun_phrases!r}: choose one of {', '.join(NOUN_PHRASES)}."
+        )
+    settings = config.model
+    if settings.get("lmm") is not None:
+        settings.lmm = None
+    settings.test_cfg = settings.get("test_cfg") or {}
+    settings.test_cfg.noun_phrases = noun_phrases
+    if chunked_size is not None:
+        settings.test_cfg.chunked_size = chunked_size
+    return MODELS.build(settings)
+
+
+def _split_test_pipeline(config: Config) -> tuple[Compose, Compose]:
+    """Return the part of the test pipeline that loads images, and the rest without annotations."""
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    while "pipeline" not in dataset:
+        inner = dataset.get("datasets") or [dataset.get("dataset")]
+        if inner[0] is None:
+            raise ConfigError("The config has no test_dataloader.dataset.pipeline to load images.")
+        dataset = inner[0]
+    steps = list(dataset["pipeline"])
+    kinds = [str(step["type"]).rpartition(".")[2] for step in steps]
+    if "LoadImageFromFile" not in kinds:
+        raise ConfigError("The config's test pipeline has no LoadImageFromFile.")
+    first = kinds.index("LoadImageFromFile") + 1
+    later = [
+        step
+        for step, kind in zip(steps[first:], kinds[first:], strict=True)
+        if not kind.startswith("Load")
+    ]
+    return _compose(steps[:first]), _compose(later)
+
+
+def _compose(steps: Sequence[dict[str, Any]]) -> Compose:
+    return Compose([TRANSFORMS.build(step) for step in steps])

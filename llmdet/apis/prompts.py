@@ -1,0 +1,142 @@
+"""What to look for in each image: from the forms that users write to one form per image."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmdet.apis.class_names import dataset_class_names
+from llmdet.errors import ConfigError
+
+Span = list[int]
+#: None: find the noun phrases; -1: the whole text is one expression; else the spans of entities.
+TokensPositive = int | list[list[Span]] | None
+
+_DATASET_MARK = "$:"
+_SPAN_FORMS = (
+    "write -1 for the whole text, or a list of character spans, one entry per entity: "
+    "'[[0, 7], [12, 15]]' or, for an entity of several pieces, '[[[0, 3], [8, 11]], [[12, 15]]]'"
+)
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """What to look for in one image; the model turns it into tokens.
+
+    Attributes:
+        text: Class names, or a text whose meaning the other two decide.
+        custom_entities: The text is a list of classes, separated by " . ".
+        tokens_positive: None finds the noun phrases of the text; -1 takes the whole text as one
+            expression; else one list of [start, end) character spans per entity.
+    """
+
+    text: str | tuple[str, ...]
+    custom_entities: bool = False
+    tokens_positive: TokensPositive = None
+
+    def metainfo(self) -> dict[str, Any]:
+        """Return the fields that the model reads from a data sample."""
+        return {
+            "text": self.text,
+            "custom_entities": self.custom_entities,
+            "tokens_positive": self.tokens_positive,
+        }
+
+
+Texts = str | ImagePrompt | Sequence[str | Sequence[str] | ImagePrompt]
+
+
+def image_prompts(
+    texts: Texts,
+    count: int,
+    *,
+    custom_entities: bool = False,
+    tokens_positive: int | list | None = None,
+) -> list[ImagePrompt]:
+    """Return one prompt for each of ``count`` images.
+
+    Args:
+        texts: One text for all images, or one entry per image: a text, a list of class names or
+            an :class:`ImagePrompt`. ``"$: lvis"`` stands for the class names of a data set.
+        count: Number of images.
+        custom_entities, tokens_positive: How texts are read, see :class:`ImagePrompt`; entries
+            that are prompts themselves bring their own.
+
+    Raises:
+        ConfigError: The number of texts differs from that of the images, a text is empty, or
+            classes come together with spans.
+    """
+    spans = normalize_spans(tokens_positive)
+    if custom_entities and spans is not None:
+        raise ConfigError(
+            "custom_entities and tokens_positive exclude each other: the first says that the text "
+            "is a list of classes, the second which parts of a sentence to find."
+        )
+    if isinstance(texts, (str, ImagePrompt)):
+        return [_prompt(texts, custom_entities, spans)] * count
+    if len(texts) != count:
+        raise ConfigError(
+            f"texts has {len(texts)} entries for {count} images: give one text for all, or one "
+            "entry per image; class names for a single image are a list in that list, [['cat', "
+            "'dog']]."
+        )
+    return [_prompt(text, custom_entities, spans) for text in texts]
+
+
+def normalize_spans(value: int | list | None) -> TokensPositive:
+    """Check ``tokens_positive`` and wrap plain spans, so that there is one list per entity.
+
+    Raises:
+        ConfigError: It is neither None, -1 nor a list of spans.
+    """
+    if value is None or (isinstance(value, int) and value == -1):
+        return value
+    if not isinstance(value, (list, tuple)) or len(value) == 0:
+        raise ConfigError(f"tokens_positive is {value!r}: {_SPAN_FORMS}.")
+    return [_entity_spans(entity, value) for entity in value]
+
+
+def parse_spans(value: str) -> TokensPositive:
+    """Read ``tokens_positive`` from the command line.
+
+    Raises:
+        ConfigError: As :func:`normalize_spans`, or the text is no number and no list.
+    """
+    try:
+        return normalize_spans(ast.literal_eval(value.strip()))
+    except (ValueError, SyntaxError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"tokens_positive is {value!r}: {_SPAN_FORMS}.") from error
+
+
+def _prompt(
+    text: str | Sequence[str] | ImagePrompt, custom_entities: bool, spans: TokensPositive
+) -> ImagePrompt:
+    if isinstance(text, ImagePrompt):
+        return text
+    if not isinstance(text, str):
+        return ImagePrompt(tuple(text), custom_entities=True)
+    if text.strip().startswith(_DATASET_MARK):
+        names = dataset_class_names(text.strip().removeprefix(_DATASET_MARK))
+        return ImagePrompt(names, custom_entities=True)
+    if not text.strip():
+        raise ConfigError("The text is empty: say what to look for, such as 'cat . dog'.")
+    return ImagePrompt(text, custom_entities, spans)
+
+
+def _entity_spans(entity: Any, value: Any) -> list[Span]:
+    spans = [entity] if _is_span(entity) else entity
+    if not isinstance(spans, (list, tuple)) or not spans or not all(map(_is_span, spans)):
+        raise ConfigError(f"tokens_positive is {value!r}: {_SPAN_FORMS}.")
+    return [[int(start), int(end)] for start, end in spans]
+
+
+def _is_span(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(number, int) and not isinstance(number, bool) for number in value)
+    )
