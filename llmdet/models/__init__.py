@@ -4,3 +4,9 @@ The letters of all shape comments: B images, Q queries, M denoising queries, C c
 L text tokens, S flattened pixels of all levels, K classes or phrases of a prompt, N boxes,
 P sampling points, D decoder layers.
 """
+
+from llmdet.models.detectors import GroundingDINO
+from llmdet.models.heads import GroundingDINOHead
+from llmdet.models.text.bert import BertModel
+
+__all__ = ["BertModel", "GroundingDINO", "GroundingDINOHead"]

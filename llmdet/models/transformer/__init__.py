@@ -1,0 +1,1 @@
+"""Grounding DINO's transformer, readable top to bottom: pyramid, encoder, proposals, decoder."""

@@ -1,0 +1,294 @@
+"""Grounding DINO: a detector that finds what a text names (arXiv 2303.05499, MM 2401.02361)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.structures import DetDataSample
+from torch import Tensor, nn
+
+from llmdet.errors import ConfigError, DataError
+from llmdet.models.detectors.inference import detect_batch
+from llmdet.models.detectors.targets import prepare_targets
+from llmdet.models.quirks import Quirks
+from llmdet.models.structures import (
+    DecoderOutput,
+    DenoisingQueries,
+    EncoderOutput,
+    FeaturePyramid,
+    QueryProposals,
+    TextFeatures,
+    TrainingOutput,
+)
+from llmdet.models.transformer.attention import MultiScaleDeformableAttention
+from llmdet.models.transformer.decoder import GroundingDINODecoder
+from llmdet.models.transformer.denoising import DenoisingQueryGenerator
+from llmdet.models.transformer.encoder import GroundingDINOEncoder
+from llmdet.models.transformer.positions import SinePositionalEncoding
+from llmdet.models.transformer.proposals import pixel_proposals
+from llmdet.models.transformer.pyramid import build_pyramid, valid_level_sizes
+from llmdet.registry import MODELS
+from llmdet.utils.construct import construct
+
+Config = Mapping[str, Any]
+Size = tuple[int, int]
+
+
+@MODELS.register_module()
+class GroundingDINO(BaseDetector):
+    """Backbone, neck, text encoder, encoder, two-stage selection, decoder and head.
+
+    The nested settings are those of mmdet's ``mm_grounding_dino`` configs, and the parameters
+    carry the names of its checkpoints.
+
+    Args:
+        backbone, neck, language_model, bbox_head: modules of the registry.
+        encoder, decoder: settings of :class:`GroundingDINOEncoder`, :class:`GroundingDINODecoder`.
+        positional_encoding: settings of :class:`SinePositionalEncoding`.
+        dn_cfg: settings of :class:`DenoisingQueryGenerator`.
+        num_queries: Q, boxes that the decoder refines.
+        num_feature_levels: levels of the pyramid.
+        use_dn: train with denoising queries; without, their label embedding is frozen.
+        freeze_backbone: backbone and neck get no gradient and stay in eval mode.
+        freeze_lm: the text encoder gets no gradient and stays in eval mode.
+        use_autocast: run backbone and neck in half precision although the rest does not.
+        quirks: deviations of the original to reproduce, see :class:`Quirks`.
+        with_box_refine, as_two_stage: True, as in every released model; all else is refused.
+        train_cfg: ``assigner`` with its matching costs.
+        test_cfg: ``max_per_img`` detections; ``chunked_size``, the largest number of classes in
+            one prompt (-1: as many as fit into the text encoder); ``chunks_per_forward``, how
+            many pairs of image and prompt run at once (8).
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Config,
+        neck: Config,
+        language_model: Config,
+        encoder: Config,
+        decoder: Config,
+        bbox_head: Config,
+        positional_encoding: Config,
+        dn_cfg: Config | None = None,
+        num_queries: int = 900,
+        num_feature_levels: int = 4,
+        use_dn: bool = True,
+        freeze_backbone: bool = False,
+        freeze_lm: bool = False,
+        use_autocast: bool = False,
+        quirks: Config | None = None,
+        with_box_refine: bool = True,
+        as_two_stage: bool = True,
+        train_cfg: Config | None = None,
+        test_cfg: Config | None = None,
+        data_preprocessor: Config | nn.Module | None = None,
+        init_cfg: Config | None = None,
+    ) -> None:
+        if isinstance(data_preprocessor, Mapping):
+            data_preprocessor = MODELS.build(data_preprocessor)
+        super().__init__(data_preprocessor, init_cfg)
+        if not (with_box_refine and as_two_stage):
+            raise ConfigError("model.with_box_refine and model.as_two_stage must be True")
+        self.quirks = construct(Quirks, quirks or {}, "model.quirks")
+        self.num_queries, self.use_dn, self.use_autocast = num_queries, use_dn, use_autocast
+        self.freeze_backbone, self.freeze_lm = freeze_backbone, freeze_lm
+        self.test_cfg = dict(test_cfg or {})
+        self.backbone, self.neck = MODELS.build(backbone), MODELS.build(neck)
+        self.language_model = MODELS.build(language_model)
+        self.encoder = construct(GroundingDINOEncoder, encoder, "model.encoder", quirks=self.quirks)
+        self.decoder = construct(GroundingDINODecoder, decoder, "model.decoder")
+        self.positional_encoding = construct(
+            SinePositionalEncoding, positional_encoding, "model.positional_encoding"
+        )
+        dims = self.encoder.embed_dims
+        sizes = {"num_layers": self.decoder.num_layers, "embed_dims": dims}
+        stages = {"train_cfg": train_cfg, "test_cfg": test_cfg}
+        self.bbox_head = MODELS.build({**sizes, **bbox_head, **stages})
+        self.dn_query_generator = construct(
+            DenoisingQueryGenerator,
+            dn_cfg or {},
+            "model.dn_cfg",
+            num_classes=self.bbox_head.num_classes,
+            embed_dims=dims,
+            num_matching_queries=num_queries,
+        )
+        self.level_embed = nn.Parameter(torch.empty(num_feature_levels, dims))
+        self.query_embedding = nn.Embedding(num_queries, dims)
+        self.memory_trans_fc = nn.Linear(dims, dims)
+        self.memory_trans_norm = nn.LayerNorm(dims)
+        self.text_feat_map = nn.Linear(self.language_model.language_dim, dims)
+        self._init_own_weights()
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        self.dn_query_generator.requires_grad_(use_dn)
+
+    def _init_own_weights(self) -> None:
+        for parameter in [*self.encoder.parameters(), *self.decoder.parameters()]:
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(module, MultiScaleDeformableAttention):
+                module.init_weights()
+        nn.init.normal_(self.level_embed)
+        for layer in (self.query_embedding, self.memory_trans_fc, self.text_feat_map):
+            nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(self.text_feat_map.bias)
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        parts = [self.backbone, self.neck] if self.freeze_backbone else []
+        return [*parts, self.language_model] if self.freeze_lm else parts
+
+    def train(self, mode: bool = True) -> GroundingDINO:
+        """Set training mode; frozen parts stay in eval mode, without dropout or drop path."""
+        super().train(mode)
+        if not self.quirks.dropout_in_frozen_parts:
+            for part in self._frozen_parts():
+                part.eval()
+        return self
+
+    # Stages, in the order in which they run.
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return one [B, C, H, W] map per level, fine to coarse, of images [B, 3, H, W]."""
+        device = batch_inputs.device.type
+        with (
+            torch.no_grad() if self.freeze_backbone else nullcontext(),
+            torch.autocast(device) if self.use_autocast else nullcontext(),
+        ):
+            return tuple(self.neck(self.backbone(batch_inputs)))
+
+    def encode_text(self, texts: Sequence[str]) -> TextFeatures:
+        """Encode prompts and map them to the width of the transformer."""
+        text = self.language_model(texts)
+        return dataclasses.replace(text, embedded=self.text_feat_map(text.embedded))
+
+    def pyramid(
+        self, feats: Sequence[Tensor], valid_sizes: Sequence[Sequence[Size]]
+    ) -> FeaturePyramid:
+        """Flatten maps; ``valid_sizes`` is the unpadded (height, width) per level and image."""
+        return build_pyramid(feats, valid_sizes, self.level_embed, self.positional_encoding)
+
+    def encode(self, pyramid: FeaturePyramid, text: TextFeatures) -> EncoderOutput:
+        """Let image and text attend to each other."""
+        return self.encoder(pyramid, text)
+
+    def propose(self, encoded: EncoderOutput) -> QueryProposals:
+        """Choose the Q pixels whose features are nearest to any text token.
+
+        Raises:
+            DataError: the image has fewer than Q pixels on all levels together.
+        """
+        pixels = encoded.memory.shape[1]
+        if pixels < self.num_queries:
+            raise DataError(
+                f"an image of {pixels} feature pixels cannot give num_queries={self.num_queries}; "
+                "scale images up in the pipeline or lower model.num_queries"
+            )
+        anchors, usable = pixel_proposals(encoded.pyramid)
+        memory = encoded.memory.masked_fill(~usable[..., None], 0.0)
+        memory = self.memory_trans_norm(self.memory_trans_fc(memory))
+        last = self.decoder.num_layers
+        logits = self.bbox_head.cls_branches[last](memory, encoded.text)
+        indices = logits.amax(-1).topk(self.num_queries, dim=1).indices
+        # The box map runs on the chosen pixels only.
+        chosen = memory.gather(1, indices[..., None].expand(-1, -1, memory.shape[-1]))
+        deltas = self.bbox_head.reg_branches[last](chosen)
+        anchors = anchors.gather(1, indices[..., None].expand(-1, -1, 4))
+        return QueryProposals(
+            logits=logits.gather(1, indices[..., None].expand(-1, -1, logits.shape[-1])),
+            boxes=(deltas.to(anchors.dtype) + anchors).sigmoid(),
+            indices=indices,
+        )
+
+    def decode(
+        self,
+        encoded: EncoderOutput,
+        proposals: QueryProposals,
+        denoising: DenoisingQueries | None = None,
+    ) -> DecoderOutput:
+        """Refine the proposals, and the denoising queries in front of them if there are any."""
+        query = self.query_embedding.weight.expand(len(encoded.memory), -1, -1)
+        references = proposals.boxes.detach()
+        blocked = None
+        if denoising is not None:
+            query = torch.cat([denoising.content.to(query.dtype), query], 1)
+            references = torch.cat([denoising.boxes_unact.sigmoid(), references], 1)
+            blocked = denoising.attention_mask
+        return self.decoder(query, references, encoded, self.bbox_head.reg_branches, blocked)
+
+    # What a runner calls.
+
+    def forward_train(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]
+    ) -> TrainingOutput:
+        """Run every stage with ground truth.
+
+        Args:
+            batch_inputs: [B, 3, H, W] normalised images, padded right and below.
+            batch_data_samples: with ``gt_instances`` (``bboxes`` xyxy in pixels of the input,
+                ``labels``), ``text``, ``tokens_positive`` (label -> spans) where the text is a
+                sentence, and ``img_shape``.
+
+        Raises:
+            DataError: a text or a label that cannot be used; names the image.
+        """
+        prompts, targets, labels = prepare_targets(
+            batch_data_samples, self.language_model, batch_inputs.device
+        )
+        text = self.encode_text([prompt.text for prompt in prompts])
+        feats = self.extract_feat(batch_inputs)
+        sizes = valid_level_sizes(
+            [target.size for target in targets],
+            tuple(batch_inputs.shape[-2:]),
+            [tuple(feat.shape[-2:]) for feat in feats],
+        )
+        encoded = self.encode(self.pyramid(feats, sizes), text)
+        proposals = self.propose(encoded)
+        denoising = None
+        if self.use_dn:
+            denoising = self.dn_query_generator([target.corners for target in targets], labels)
+        decoded = self.decode(encoded, proposals, denoising)
+        predictions = self.bbox_head(decoded, encoded.text)
+        losses, matches = self.bbox_head.loss(predictions, proposals, denoising, targets)
+        return TrainingOutput(
+            encoded, proposals, denoising, decoded, predictions, tuple(matches), losses
+        )
+
+    def loss(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]
+    ) -> dict[str, Tensor]:
+        """Return the detection losses by name; arguments as in :meth:`forward_train`."""
+        return self.forward_train(batch_inputs, batch_data_samples).losses
+
+    @torch.no_grad()
+    def predict(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: Sequence[DetDataSample],
+        rescale: bool = True,
+    ) -> Sequence[DetDataSample]:
+        """Detect what each sample's text names; fills ``pred_instances`` and returns the samples.
+
+        Args:
+            batch_inputs: [B, 3, H, W] normalised images, padded right and below.
+            batch_data_samples: with ``text`` (sentence, or list of class names), and optionally
+                ``custom_entities``, ``tokens_positive`` and ``caption_prompt``; prompts may
+                differ from image to image.
+            rescale: give boxes in pixels of the original image instead of the input.
+        """
+        results = detect_batch(self, batch_inputs, batch_data_samples, rescale)
+        for sample, instances in zip(batch_data_samples, results, strict=True):
+            sample.pred_instances = instances
+        return batch_data_samples
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]
+    ) -> tuple[Tensor, Tensor]:
+        output = self.forward_train(batch_inputs, batch_data_samples).predictions
+        return output.logits[-1], output.boxes[-1]

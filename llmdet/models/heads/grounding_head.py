@@ -1,0 +1,189 @@
+"""The head: logits against text, boxes, losses, and detections in the image's own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from llmdet.models.heads.contrastive import ContrastiveEmbed
+from llmdet.models.heads.losses import GroundingLoss
+from llmdet.models.heads.matching import HungarianMatcher, Targets
+from llmdet.models.structures import (
+    DecoderOutput,
+    DenoisingQueries,
+    HeadOutput,
+    Matches,
+    QueryProposals,
+    TextFeatures,
+)
+from llmdet.models.transformer.boxes import cxcywh_to_xyxy
+from llmdet.models.transformer.decoder import refine
+from llmdet.ops.precision import float32_island
+from llmdet.registry import MODELS
+from llmdet.utils.construct import construct
+
+
+@MODELS.register_module()
+class GroundingDINOHead(BaseModule):
+    """One contrastive classifier and one box map per decoder layer, and a last pair for pixels.
+
+    Args:
+        contrastive_cfg: settings of :class:`ContrastiveEmbed`.
+        num_classes: entries of the denoising label embedding.
+        num_layers: decoder layers, D.
+        embed_dims: width C of the queries.
+        loss_cls, loss_bbox, loss_iou: losses of the registry; focal, L1 and GIoU by default.
+        sync_cls_avg_factor: average the number of matched boxes over all processes.
+        train_cfg: ``assigner`` of mmdet's configs.
+        test_cfg: ``max_per_img``, the largest number of detections per image.
+    """
+
+    def __init__(
+        self,
+        contrastive_cfg: Mapping[str, Any],
+        num_classes: int = 256,
+        num_layers: int = 6,
+        embed_dims: int = 256,
+        loss_cls: Mapping[str, Any] | None = None,
+        loss_bbox: Mapping[str, Any] | None = None,
+        loss_iou: Mapping[str, Any] | None = None,
+        sync_cls_avg_factor: bool = True,
+        train_cfg: Mapping[str, Any] | None = None,
+        test_cfg: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.num_classes, self.num_layers = num_classes, num_layers
+        self.max_per_img: int = (test_cfg or {}).get("max_per_img", 300)
+        self.cls_branches = nn.ModuleList(
+            construct(ContrastiveEmbed, contrastive_cfg, "bbox_head.contrastive_cfg")
+            for _ in range(num_layers + 1)
+        )
+        self.reg_branches = nn.ModuleList(_box_map(embed_dims) for _ in range(num_layers + 1))
+        self.matcher = HungarianMatcher.from_config((train_cfg or {}).get("assigner"))
+        self.losses = GroundingLoss(loss_cls, loss_bbox, loss_iou, sync_cls_avg_factor)
+
+    def init_weights(self) -> None:
+        """Start from boxes that stay where they are."""
+        super().init_weights()
+        for branch in self.reg_branches:
+            nn.init.zeros_(branch[-1].weight)
+            nn.init.zeros_(branch[-1].bias)
+
+    def forward(self, decoded: DecoderOutput, text: TextFeatures) -> HeadOutput:
+        """Classify and place the queries of every layer.
+
+        Args:
+            decoded: hidden states [D, B, Q, C] and the boxes they started from.
+            text: text memory, embedded [B, L, C].
+        """
+        logits, boxes = [], []
+        for layer, hidden in enumerate(decoded.hidden_states):
+            logits.append(self.cls_branches[layer](hidden, text))
+            boxes.append(refine(self.reg_branches[layer](hidden), decoded.references[layer]))
+        return HeadOutput(torch.stack(logits), torch.stack(boxes))
+
+    def match(
+        self, predictions: HeadOutput, proposals: QueryProposals, targets: Sequence[Targets]
+    ) -> list[Matches]:
+        """Match decoder layers 0 .. D-1 and then the proposals; no denoising query takes part.
+
+        Args:
+            predictions: logits and boxes of the matching queries only.
+            proposals: logits and boxes of the two-stage selection.
+            targets: ground truth per image.
+        """
+        return self.matcher(
+            [*predictions.logits, proposals.logits],
+            [*predictions.boxes, proposals.boxes],
+            targets,
+        )
+
+    def loss(
+        self,
+        predictions: HeadOutput,
+        proposals: QueryProposals,
+        denoising: DenoisingQueries | None,
+        targets: Sequence[Targets],
+    ) -> tuple[dict[str, Tensor], list[Matches]]:
+        """Compute all detection losses.
+
+        Args:
+            predictions: all queries, the M denoising ones first.
+            proposals: the two-stage selection.
+            denoising: layout of the denoising queries; None if there are none.
+            targets: ground truth per image.
+
+        Returns:
+            Named losses (``loss_cls``, ``d0.loss_cls``, ``enc_loss_cls``, ``dn_loss_cls`` ...)
+            and the matches of the decoder layers.
+        """
+        count = 0 if denoising is None else denoising.content.shape[1]
+        matching = HeadOutput(predictions.logits[:, :, count:], predictions.boxes[:, :, count:])
+        *matches, proposal_matches = self.match(matching, proposals, targets)
+        losses = self.losses.of_layer(
+            proposals.logits, proposals.boxes, targets, proposal_matches, "enc_"
+        )
+        for layer, layer_matches in enumerate(matches):
+            prefix = "" if layer == self.num_layers - 1 else f"d{layer}."
+            losses |= self.losses.of_layer(
+                matching.logits[layer], matching.boxes[layer], targets, layer_matches, prefix
+            )
+            if denoising is not None:
+                losses |= self.losses.of_denoising(
+                    predictions.logits[layer, :, :count],
+                    predictions.boxes[layer, :, :count],
+                    targets,
+                    denoising,
+                    f"{prefix}dn_",
+                )
+        return losses, matches
+
+    @float32_island
+    def detect(
+        self, logits: Tensor, boxes: Tensor, token_map: Tensor | None, size: tuple[int, int]
+    ) -> InstanceData:
+        """Turn one image's queries into its best detections.
+
+        Args:
+            logits: [Q, L] of the last layer, -inf at padded text.
+            boxes: [Q, 4] cxcywh in 0..1 of the valid image.
+            token_map: [K, L] bool, the tokens of each class; None scores a query by its best
+                token (a referring expression), label 0.
+            size: (height, width) of the valid image in pixels.
+
+        Returns:
+            ``bboxes`` [n, 4] xyxy in pixels of the valid image, ``scores`` [n], ``labels`` [n]
+            and ``bbox_index`` [n], the query of each, best first; n = min(max_per_img, Q K).
+        """
+        probabilities = logits.sigmoid()
+        if token_map is None:
+            scores = probabilities.amax(-1, keepdim=True)  # [Q, 1]
+        else:
+            weights = token_map.to(probabilities.dtype)
+            scores = probabilities @ (weights / weights.sum(-1, keepdim=True)).T  # [Q, K]
+        best, flat = scores.flatten().topk(min(self.max_per_img, scores.numel()))
+        query = flat.div(scores.shape[1], rounding_mode="floor")
+        height, width = size
+        limits = boxes.new_tensor([width, height, width, height])
+        return InstanceData(
+            bboxes=(cxcywh_to_xyxy(boxes[query]) * limits).clamp(min=0).minimum(limits),
+            scores=best,
+            labels=flat % scores.shape[1],
+            bbox_index=query,
+        )
+
+
+def _box_map(embed_dims: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(embed_dims, embed_dims),
+        nn.ReLU(),
+        nn.Linear(embed_dims, embed_dims),
+        nn.ReLU(),
+        nn.Linear(embed_dims, 4),
+    )

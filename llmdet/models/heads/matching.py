@@ -1,0 +1,139 @@
+"""Hungarian matching of queries with ground truth, all layers and images in one transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import generalized_box_iou
+
+from llmdet.errors import ConfigError
+from llmdet.models.structures import Matches
+from llmdet.models.transformer.boxes import cxcywh_to_xyxy
+from llmdet.ops.precision import float32_island
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truth of one image, as the losses want it."""
+
+    boxes: Tensor  # [N, 4] float32 cxcywh in 0..1 of the valid image
+    corners: Tensor  # [N, 4] float32, the same boxes as xyxy
+    positive_map: Tensor  # [N, L] float32, 1 where a token names the box
+    size: tuple[int, int]  # (height, width) of the valid image in pixels
+
+
+@dataclass(frozen=True)
+class HungarianMatcher:
+    """Weights and settings of the matching costs (DETR 2005.12872, section 3.1).
+
+    Attributes:
+        classification: weight of the focal cost over text tokens.
+        l1: weight of the L1 distance of normalised cxcywh boxes.
+        giou: weight of the negative generalised IoU.
+        alpha, gamma: of the focal cost.
+    """
+
+    classification: float = 2.0
+    l1: float = 5.0
+    giou: float = 2.0
+    alpha: float = 0.25
+    gamma: float = 2.0
+
+    @classmethod
+    def from_config(cls, assigner: dict[str, Any] | None) -> HungarianMatcher:
+        """Read mmdet's ``train_cfg.assigner``.
+
+        Raises:
+            ConfigError: an assigner or a cost that grounding does not define.
+        """
+        if assigner is None:
+            return cls()
+        kind = assigner.get("type", "HungarianAssigner")
+        if kind != "HungarianAssigner":
+            raise ConfigError(
+                f"train_cfg.assigner.type={kind!r}; only HungarianAssigner is defined"
+            )
+        weights: dict[str, float] = {"classification": 0.0, "l1": 0.0, "giou": 0.0}
+        for cost in assigner.get("match_costs", []):
+            match cost.get("type"), cost.get("box_format", "xywh"), cost.get("iou_mode", "giou"):
+                case "BinaryFocalLossCost", _, _:
+                    weights["classification"] = cost.get("weight", 1.0)
+                    weights |= {k: cost[k] for k in ("alpha", "gamma") if k in cost}
+                case "BBoxL1Cost", "xywh", _:
+                    weights["l1"] = cost.get("weight", 1.0)
+                case "IoUCost", _, "giou":
+                    weights["giou"] = cost.get("weight", 1.0)
+                case _:
+                    raise ConfigError(
+                        f"train_cfg.assigner.match_costs has {dict(cost)}; choose "
+                        "BinaryFocalLossCost, BBoxL1Cost with box_format='xywh' and IoUCost "
+                        "with iou_mode='giou'"
+                    )
+        return cls(**weights)
+
+    @torch.no_grad()
+    def __call__(
+        self, logits: Sequence[Tensor], boxes: Sequence[Tensor], targets: Sequence[Targets]
+    ) -> list[Matches]:
+        """Match every layer's queries with every image's boxes.
+
+        Args:
+            logits: per layer [B, Q, L], -inf at padded text.
+            boxes: per layer [B, Q, 4] cxcywh in 0..1.
+            targets: ground truth of the B images.
+
+        Returns:
+            Per layer, indices on the device of ``logits``. Costs travel to the host once.
+        """
+        device = logits[0].device
+        all_logits, all_boxes = torch.stack(list(logits), 1), torch.stack(list(boxes), 1)
+        costs = [
+            self.cost(all_logits[i], all_boxes[i], target) for i, target in enumerate(targets)
+        ]  # per image [layers, Q, N_i]
+        flat = torch.cat([cost.flatten() for cost in costs]).cpu()
+        on_host = flat.split([cost.numel() for cost in costs])
+        queries: list[list[Tensor]] = [[] for _ in logits]
+        matched: list[list[Tensor]] = [[] for _ in logits]
+        for cost, numbers in zip(costs, on_host, strict=True):
+            # A prediction that is not finite must not stop training here: it costs the most.
+            table = torch.nan_to_num(
+                numbers.view(cost.shape), nan=100.0, posinf=100.0, neginf=-100.0
+            )
+            for layer, layer_cost in enumerate(table.numpy()):
+                query, box = linear_sum_assignment(layer_cost)
+                order = box.argsort()
+                queries[layer].append(torch.from_numpy(query[order]).to(device, non_blocking=True))
+                matched[layer].append(torch.from_numpy(box[order]).to(device, non_blocking=True))
+        return [Matches(tuple(q), tuple(b)) for q, b in zip(queries, matched, strict=True)]
+
+    @float32_island
+    def cost(self, logits: Tensor, boxes: Tensor, target: Targets) -> Tensor:
+        """Cost [layers, Q, N] of matching queries of one image with its boxes."""
+        boxes_true = target.boxes.to(boxes.dtype)
+        l1 = torch.cdist(boxes, boxes_true[None].expand(len(boxes), -1, -1), p=1)
+        height, width = target.size
+        scale = boxes.new_tensor([width, height, width, height])
+        giou = generalized_box_iou(
+            cxcywh_to_xyxy(boxes.flatten(0, 1)) * scale, cxcywh_to_xyxy(boxes_true) * scale
+        ).view_as(l1)
+        classes = self._focal_cost(logits, target.positive_map.to(logits.dtype))
+        return self.classification * classes + self.l1 * l1 - self.giou * giou
+
+    def _focal_cost(self, logits: Tensor, positive_map: Tensor) -> Tensor:
+        valid = logits > float("-inf")  # [layers, Q, L]; the same for all queries
+        finite = logits.masked_fill(~valid, 0.0)
+        probability = finite.sigmoid()
+        # softplus is -log(1 - p), and stays exact where p rounds to 1.
+        negative = F.softplus(finite) * (1 - self.alpha) * probability**self.gamma
+        positive = F.softplus(-finite) * self.alpha * (1 - probability) ** self.gamma
+        weights = positive_map.T  # [L, N]
+        difference = ((positive - negative) * valid) @ weights + (negative * valid).sum(
+            -1, keepdim=True
+        )
+        return difference / valid.sum(-1, keepdim=True)
