@@ -133,7 +133,5 @@ class HungarianMatcher:
         negative = F.softplus(finite) * (1 - self.alpha) * probability**self.gamma
         positive = F.softplus(-finite) * self.alpha * (1 - probability) ** self.gamma
         weights = positive_map.T  # [L, N]
-        difference = ((positive - negative) * valid) @ weights + (negative * valid).sum(
-            -1, keepdim=True
-        )
-        return difference / valid.sum(-1, keepdim=True)
+        absent = (negative * valid).sum(-1, keepdim=True)  # cost of naming no token at all
+        return ((positive - negative) * valid) @ weights + absent

@@ -1,4 +1,4 @@
-"""Contrastive denoising: noised ground truth joins the queries while training (DINO, 2203.03605)."""
+"""Contrastive denoising: noised ground truth joins the queries while training (2203.03605)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Comparison with recorded runs of the original program, tensor by tensor."""
