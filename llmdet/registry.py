@@ -18,9 +18,9 @@ DATA_SAMPLERS = Registry(
 TRANSFORMS = Registry(
     "transform", parent=mmdet.TRANSFORMS, scope="llmdet", locations=["llmdet.datasets"]
 )
-METRICS = Registry("metric", parent=mmdet.METRICS, scope="llmdet", locations=["llmdet.evaluation"])
+METRICS = Registry("metric", parent=mmdet.METRICS, scope="llmdet", locations=["llmdet.evaluation.metrics"])
 EVALUATOR = Registry(
-    "evaluator", parent=mmdet.EVALUATOR, scope="llmdet", locations=["llmdet.evaluation"]
+    "evaluator", parent=mmdet.EVALUATOR, scope="llmdet", locations=["llmdet.evaluation.metrics"]
 )
 HOOKS = Registry("hook", parent=mmdet.HOOKS, scope="llmdet", locations=["llmdet.engine"])
 VISUALIZERS = Registry(

@@ -193,7 +193,7 @@ class _Table:
             boxes=kept.xywh(),
             areas=kept.areas() if detection_areas is None else detection_areas[rows],
             unpunished=np.zeros(len(rows), bool) if unpunished is None else unpunished[rows],
-            by_score=[by_score[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)],
+            by_score=np.split(by_score, bounds[1:-1]),
             gt_rows=gt_rows,
             gt_groups=gt_groups,
             gt_starts=np.searchsorted(gt_groups, starts),

@@ -8,6 +8,7 @@ one vectorised step per rank instead of one per detection.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -114,7 +115,7 @@ def greedy_match(
     bounds = np.flatnonzero(np.diff(pairs.ranks[order], prepend=-1, append=-1))
     taken = np.zeros((len(thresholds), len(ignored)), bool)
     reached = iou >= np.minimum(thresholds, CEILING)[:, None]  # [T, P]
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in itertools.pairwise(bounds):
         turn = column[start:stop]
         choice = box[start:stop]
         free = reached[:, start:stop] & (~taken[:, choice] | crowd[choice])

@@ -1,0 +1,255 @@
+"""What all metrics share: collecting arrays per image and gathering them across processes."""
+
+import difflib
+import inspect
+import json
+import logging
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import get_local_path
+
+from llmdet.errors import ConfigError
+from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.topk import join
+
+logger = logging.getLogger(__name__)
+
+Columns = tuple[np.ndarray, ...]
+
+
+class DetectionMetric(BaseMetric):
+    """Collects image ids, labels, boxes, scores and their places in the image as arrays.
+
+    An image that arrives twice (samplers repeat images to fill the last round) counts once. The
+    detections are ordered by image id before they are judged, so that results do not depend on
+    the number of processes.
+
+    Args:
+        ann_file: annotations, read when results are computed, on the main process alone.
+        format_only: write the predictions as COCO results and compute nothing.
+        outfile_prefix: if given, results are written to ``PREFIX.bbox.json``.
+        backend_args: mmengine's file backend of ``ann_file``.
+        collect_device: ``cpu`` gathers through gloo, ``gpu`` through the default process group.
+        prefix: first part of the metric names.
+    Raises:
+        ConfigError: a setting is unknown or contradictory, or ``ann_file`` does not exist.
+    """
+
+    def __init__(
+        self,
+        ann_file: str | None,
+        format_only: bool = False,
+        outfile_prefix: str | None = None,
+        backend_args: dict[str, Any] | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        name = type(self).__name__
+        if ann_file is None:
+            raise ConfigError(f"{name} needs ann_file: ground truth is read from annotations only")
+        if backend_args is None and not Path(ann_file).is_file():
+            raise ConfigError(f"{name}: ann_file {ann_file} does not exist")
+        if format_only and outfile_prefix is None:
+            raise ConfigError(f"{name}: format_only writes to outfile_prefix, which is not set")
+        self.ann_file = str(ann_file)
+        self.format_only = format_only
+        self.outfile_prefix = outfile_prefix
+        self.backend_args = backend_args
+        self._seen: set[int] = set()
+        self.reset()
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Take the predictions of one batch.
+
+        Args:
+            data_batch: not used.
+            data_samples: each with ``img_id`` and ``pred_instances`` (bboxes xyxy in pixels of
+                the original image, scores, labels).
+        """
+        for sample in data_samples:
+            image_id = int(sample["img_id"])
+            if image_id in self._seen:
+                continue
+            self._seen.add(image_id)
+            instances = sample["pred_instances"]
+            self.collect(
+                image_id,
+                to_numpy(instances["bboxes"], torch.float32).reshape(-1, 4),
+                to_numpy(instances["scores"], torch.float32).reshape(-1),
+                to_numpy(instances["labels"], torch.int64).reshape(-1),
+                sample,
+            )
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Gather the arrays of all processes and compute the metrics on the main one.
+
+        Args:
+            size: number of images of the data set, named in a warning if fewer arrived.
+        """
+        seen = np.fromiter(self._seen, np.int64, len(self._seen))
+        gathered = gather_to_main((seen, self.arrays()), self.collect_device)
+        outcome: list[Any] = [None]
+        if gathered is not None:
+            images, columns = merge_ranks(gathered)
+            if len(images) < size:
+                logger.warning(
+                    "%s: predictions of %d images, the data set has %d",
+                    type(self).__name__,
+                    len(images),
+                    size,
+                )
+            metrics = self.compute_metrics(columns)
+            outcome = [{self._named(key): value for key, value in metrics.items()}]
+        broadcast_object_list(outcome)
+        self._seen = set()
+        self.reset()
+        return outcome[0]
+
+    def compute_metrics(self, results: Columns) -> dict[str, float]:
+        """Metrics of the gathered columns; empty if only a file was to be written."""
+        classes = tuple((self.dataset_meta or {}).get("classes") or ())
+        with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
+            truth = self.read_truth(path)
+        detections = self.to_detections(results, truth, classes)
+        if self.outfile_prefix is not None:
+            write_coco_results(f"{self.outfile_prefix}.bbox.json", detections)
+        return {} if self.format_only else self.summarize(truth, detections)
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget all collected predictions."""
+
+    @abstractmethod
+    def collect(
+        self,
+        image_id: int,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        sample: Mapping[str, Any],
+    ) -> None:
+        """Keep what is needed of one image: boxes [N, 4] float32, scores, labels [N]."""
+
+    @abstractmethod
+    def arrays(self) -> Columns:
+        """Image ids, labels, boxes, scores, places: what this process holds."""
+
+    @abstractmethod
+    def read_truth(self, path: str) -> Any:
+        """The annotations."""
+
+    @abstractmethod
+    def to_detections(self, columns: Columns, truth: Any, classes: tuple[str, ...]) -> Detections:
+        """The gathered columns as detections with category ids."""
+
+    @abstractmethod
+    def summarize(self, truth: Any, detections: Detections) -> dict[str, float]:
+        """Metric values by name, without prefix."""
+
+    def _named(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+
+class ImageColumns:
+    """Columns of detections, appended image by image."""
+
+    def __init__(self) -> None:
+        self._parts: list[Columns] = []
+
+    def add(self, image_id: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+        """Append the detections of one image."""
+        images = np.full(len(scores), image_id, np.int64)
+        places = np.arange(len(scores), dtype=np.int32)
+        self._parts.append((images, labels.astype(np.int32), boxes, scores, places))
+
+    def arrays(self) -> Columns:
+        """All rows as columns."""
+        empty = (
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int32),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.int32),
+        )
+        return join([empty, *self._parts])
+
+
+def to_numpy(value: Any, dtype: torch.dtype) -> np.ndarray:
+    """A tensor, mmdet box container or array on the CPU with the given type."""
+    value = getattr(value, "tensor", value)
+    return torch.as_tensor(value).detach().to("cpu", dtype).numpy()
+
+
+def gather_to_main(payload: Any, collect_device: str) -> list[Any] | None:
+    """Payloads of all ranks on the main process, None elsewhere."""
+    if get_world_size() == 1:
+        return [payload]
+    group = dist.new_group(backend="gloo") if collect_device == "cpu" else None
+    is_main = get_rank() == 0
+    gathered: list[Any] | None = [None] * get_world_size() if is_main else None
+    dist.gather_object(payload, gathered, dst=0, group=group)
+    if group is not None:
+        dist.destroy_process_group(group)
+    return gathered
+
+
+def merge_ranks(gathered: list[tuple[np.ndarray, Columns]]) -> tuple[np.ndarray, Columns]:
+    """Join the ranks' columns, each image from the first rank that saw it, ordered by image.
+
+    Args:
+        gathered: of each rank, the ids of the images it saw and its columns.
+    Returns:
+        The ids of all images, and the columns sorted by image id and place in the image.
+    """
+    known = np.zeros(0, np.int64)
+    parts = []
+    for seen, columns in gathered:
+        fresh = ~np.isin(columns[0], known)
+        parts.append(tuple(column[fresh] for column in columns))
+        known = np.union1d(known, seen)
+    columns = join(parts)
+    order = np.lexsort((columns[-1], columns[0]))
+    return known, tuple(column[order] for column in columns)
+
+
+def write_coco_results(path: str, detections: Detections) -> None:
+    """Write detections as a COCO results file."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    rows = zip(
+        detections.image_ids.tolist(),
+        detections.category_ids.tolist(),
+        detections.xywh().tolist(),
+        detections.scores.tolist(),
+        strict=True,
+    )
+    records = [
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in rows
+    ]
+    Path(path).write_text(json.dumps(records), encoding="utf-8")
+
+
+def refuse_settings(metric: type, unknown: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+    """Raise a ConfigError for the first setting that the metric does not have.
+
+    Args:
+        metric: the class whose constructor was called.
+        unknown: the settings.
+        reasons: what to do instead, for settings known from mmdet.
+    """
+    for name in unknown:
+        if name in reasons:
+            raise ConfigError(f"{metric.__name__}: {name} is not supported; {reasons[name]}")
+        known = [key for key in inspect.signature(metric).parameters if key != "unknown"]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+        raise ConfigError(f"{metric.__name__} has no setting {name!r}; {hint}")

@@ -1,0 +1,93 @@
+"""Metrics give the same numbers, to the last digit, with one process and with two."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from llmdet.evaluation.detections import read_npz_detections
+from llmdet.evaluation.files import read_json
+from llmdet.registry import METRICS
+from llmdet.testing.golden import assert_equal_metrics, case_folder, expected
+
+COCO = ("coco/syn_main", {"type": "CocoMetric"})
+LVIS = ("lvis/syn_edge", {"type": "LVISMetric"})
+FIXED = ("lvis/syn_fixed_ties_topk600", {"type": "LVISFixedAPMetric", "topk": 600})
+
+
+def samples_of(folder: Path) -> tuple[list[dict], list[str]]:
+    """One data sample per annotated image, in file order, and the class names."""
+    truth = read_json(folder / "gt.json.gz")
+    detections = read_npz_detections(folder / "preds.npz")
+    names = [category["name"] for category in truth["categories"]]
+    label = {category["id"]: index for index, category in enumerate(truth["categories"])}
+    samples = []
+    for image in truth["images"]:
+        rows = np.flatnonzero(detections.image_ids == image["id"])
+        labels = [label[category] for category in detections.category_ids[rows].tolist()]
+        instances = {
+            "bboxes": torch.from_numpy(detections.boxes[rows]),
+            "scores": torch.from_numpy(detections.scores[rows]),
+            "labels": torch.tensor(labels, dtype=torch.int64),
+        }
+        samples.append({"img_id": image["id"], "pred_instances": instances})
+    return samples, names
+
+
+def run_rank(rank: int, world: int, case: str, settings: dict, out: str) -> None:
+    """Evaluate as one of ``world`` processes, the last round filled up as samplers do."""
+    if world > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{out}.rendezvous", rank=rank, world_size=world
+        )
+    folder = case_folder(case)
+    samples, names = samples_of(folder)
+    metric = METRICS.build(settings | {"ann_file": str(folder / "gt.json.gz")})
+    metric.dataset_meta = {"classes": names}
+    padded = samples + samples[: -len(samples) % world + world * (world > 1)]
+    for start in range(rank, len(padded), world * 4):
+        metric.process(None, padded[start : start + world * 4 : world])
+    values = metric.evaluate(len(samples))
+    Path(f"{out}.{rank}").write_text(json.dumps(values))
+    if world > 1:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("case", "settings"), [COCO, LVIS, FIXED])
+def test_two_processes_with_a_padded_sampler_give_the_numbers_of_one(tmp_path, case, settings):
+    run_rank(0, 1, case, settings, str(tmp_path / "one"))
+    mp.spawn(run_rank, args=(2, case, settings, str(tmp_path / "two")), nprocs=2)
+    one = json.loads((tmp_path / "one.0").read_text())
+    assert one == json.loads((tmp_path / "two.0").read_text())
+    assert one == json.loads((tmp_path / "two.1").read_text())
+
+
+def test_fixed_ap_metric_equals_the_reference_program(tmp_path):
+    case, settings = "lvis/syn_edge", {"type": "LVISFixedAPMetric"}
+    run_rank(0, 1, case, settings, str(tmp_path / "one"))
+    values = json.loads((tmp_path / "one.0").read_text())
+    theirs = expected(case_folder(case), "lvis_fixed_ap_mmdet")
+    ours = {name.removeprefix("lvis_fixed_ap/"): value for name, value in values.items()}
+    assert_equal_metrics(ours, {k: v for k, v in theirs.items() if k.startswith("AP")})
+
+
+def test_lvis_metric_equals_lvis_api(tmp_path):
+    case, settings = LVIS
+    run_rank(0, 1, case, settings, str(tmp_path / "one"))
+    values = json.loads((tmp_path / "one.0").read_text())
+    theirs = expected(case_folder(case), "lvis_ap")
+    ours = {name.removeprefix("lvis/bbox_"): value for name, value in values.items()}
+    assert_equal_metrics(ours, {k: v for k, v in theirs.items() if k.startswith("AP")})
+
+
+def test_coco_metric_equals_mmdet_to_its_three_decimals(tmp_path):
+    case, settings = COCO
+    run_rank(0, 1, case, settings, str(tmp_path / "one"))
+    values = json.loads((tmp_path / "one.0").read_text())
+    theirs = expected(case_folder(case), "mmdet_CocoMetric")["metrics"]
+    ours = {name.removeprefix("coco/"): round(value, 3) for name, value in values.items()}
+    assert_equal_metrics(ours, theirs)
