@@ -74,7 +74,7 @@ def dataset_class_names(name: str) -> tuple[str, ...]:
     if key == "v3det":
         return _read_names(_V3DET_FILE)
     raise ConfigError(
-        f"No class names are known for the data set {name!r}: choose one of "
+        f"No class names are known for the data set {name.strip()!r}: choose one of "
         f"{', '.join(known_datasets())}, or write the classes as 'cat . dog'."
     )
 

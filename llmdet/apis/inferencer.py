@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import mmdet.models  # noqa: F401  backbones and necks of configs register themselves
+import mmdet.datasets
+import mmdet.models  # noqa: F401  register themselves when they are imported
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -15,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
+from tqdm import tqdm
 
 from llmdet.apis.class_names import config_class_names
 from llmdet.apis.inputs import ImageSource, InputImage, collect_images
@@ -23,6 +26,7 @@ from llmdet.apis.results import Delivery, Detections
 from llmdet.checkpoint import load_weights
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import MODELS, TRANSFORMS
+from llmdet.utils.config import load_config
 from llmdet.visualization.drawing import draw_boxes
 from llmdet.visualization.palette import RGB
 
@@ -46,6 +50,7 @@ class LLMDetInferencer:
         chunked_size: Most classes in one prompt; -1 takes as many as fit into the text encoder.
             None keeps the config's ``model.test_cfg.chunked_size``.
         noun_phrases: "nltk", "rules", or "auto": NLTK's tagger where its data is installed.
+        show_progress: Show a progress bar on terminals.
 
     Raises:
         ConfigError: The config cannot be read, has no test pipeline, or the device is missing.
@@ -66,10 +71,12 @@ class LLMDetInferencer:
         *,
         chunked_size: int | None = None,
         noun_phrases: str = "auto",
+        show_progress: bool = False,
     ) -> None:
         init_default_scope("llmdet")
-        self.config = _load_config(config)
+        self.config = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
         self.palette = palette
+        self.show_progress = show_progress
         self.device = _choose_device(device)
         self.model = _build_model(self.config, chunked_size, noun_phrases)
         if weights is None:
@@ -161,7 +168,9 @@ class LLMDetInferencer:
         score_thr: float,
     ) -> Iterator[tuple[InputImage, np.ndarray, Detections]]:
         """Yield each image, its pixels ([H, W, 3] BGR, original size) and what was found."""
-        for start in range(0, len(images), batch_size):
+        starts = range(0, len(images), batch_size)
+        # tqdm's disable=None keeps quiet where the standard error is no terminal.
+        for start in tqdm(starts, unit="batch", disable=None if self.show_progress else True):
             batch = images[start : start + batch_size]
             loaded = [self._read(image) for image in batch]
             inputs = [
@@ -192,14 +201,6 @@ class LLMDetInferencer:
         names = config_class_names(self.config)
         logger.info("No text was given: looking for the %d classes of the config.", len(names))
         return ImagePrompt(names, custom_entities=True)
-
-
-def _load_config(config: str | Path | Config) -> Config:
-    if isinstance(config, Config):
-        return config.copy()
-    if not Path(config).is_file():
-        raise ConfigError(f"There is no config {config}: check its path.")
-    return Config.fromfile(config)
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:

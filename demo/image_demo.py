@@ -1,0 +1,180 @@
+"""Find in images what a text names, and draw the boxes.
+
+Open-vocabulary detection (class names, separated by " . "):
+    python image_demo.py IMAGE CONFIG --weights W --text 'apple . banana .' -c
+Phrase grounding (the noun phrases of a sentence):
+    python image_demo.py IMAGE CONFIG --weights W --text 'There are many apples here.'
+Referring expression (the text as a whole):
+    python image_demo.py IMAGE CONFIG --weights W --text 'red apple.' --tokens-positive -1
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# What runs with `python image_demo.py` finds the package beside it, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+PALETTES = ("none", "random", "coco", "voc", "citys")
+NOUN_PHRASES = ("auto", "nltk", "rules")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported, so that --help answers at once."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("inputs", help="image file, folder, or text file that lists images")
+    parser.add_argument("model", metavar="config", help="config of the model")
+    _add_prompt_arguments(parser)
+    parser.add_argument(
+        "--weights",
+        "--weight",
+        help="checkpoint: .pth (ours, upstream's, MM-Grounding-DINO's), .safetensors, or a "
+        "transformers folder",
+    )
+    parser.add_argument("--device", help="cuda:0, cpu ...; default: cuda where there is one")
+    parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
+    parser.add_argument(
+        "--pred-score-thr",
+        type=float,
+        default=0.3,
+        help="boxes below this score are neither drawn nor saved (default 0.3)",
+    )
+    _add_output_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to look for")
+    group.add_argument(
+        "--text",
+        "--texts",
+        dest="texts",
+        help="'cat . dog .', a sentence, or '$: lvis' for the classes of a data set; default: "
+        "the classes of the config's test set",
+    )
+    group.add_argument(
+        "-c",
+        "--custom-entities",
+        action="store_true",
+        help="the text is a list of class names, separated by ' . '",
+    )
+    group.add_argument(
+        "--tokens-positive",
+        metavar="SPANS",
+        help="-1: the text as a whole is one referring expression; '[[0, 7], [12, 15]]': these "
+        "character spans of the text are the entities",
+    )
+    group.add_argument(
+        "--noun-phrases",
+        choices=NOUN_PHRASES,
+        default="auto",
+        help="how the noun phrases of a sentence are found (default auto: NLTK's tagger where "
+        "its data is installed, else rules)",
+    )
+    group.add_argument(
+        "--chunked-size",
+        "-s",
+        type=int,
+        metavar="N",
+        help="at most N class names in one prompt; -1: as many as the text encoder takes; "
+        "default: the config's",
+    )
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--out-dir",
+        default="outputs",
+        help="folder that gets vis/ (pictures) and preds/ (JSON); default: outputs",
+    )
+    group.add_argument("--no-save-vis", action="store_true", help="save no pictures")
+    group.add_argument("--no-save-pred", action="store_true", help="save no JSON")
+    group.add_argument("--print-result", action="store_true", help="print each JSON, one a line")
+    group.add_argument("--show", action="store_true", help="show each picture in a window")
+    group.add_argument(
+        "--palette",
+        choices=PALETTES,
+        default="none",
+        help="colours of the labels (default none: evenly spread hues)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check what is cheap to check, build the model, detect, and say what was found."""
+    from llmdet.apis.inputs import collect_images
+    from llmdet.apis.prompts import image_prompts, parse_spans
+
+    images = collect_images(args.inputs)
+    spans = None if args.tokens_positive is None else parse_spans(args.tokens_positive)
+    prompt: dict[str, Any] = {"custom_entities": args.custom_entities, "tokens_positive": spans}
+    # mmdet announces a data set that it could not import on the standard output, which is ours.
+    with contextlib.redirect_stdout(io.StringIO()):
+        if args.texts is not None:
+            image_prompts(args.texts, len(images), **prompt)
+        from llmdet.apis import LLMDetInferencer
+
+    detect = LLMDetInferencer(
+        args.model,
+        args.weights,
+        args.device,
+        args.palette,
+        chunked_size=args.chunked_size,
+        noun_phrases=args.noun_phrases,
+        show_progress=len(images) > args.batch_size,
+    )
+    result = detect(
+        args.inputs,
+        args.texts,
+        **prompt,
+        batch_size=args.batch_size,
+        pred_score_thr=args.pred_score_thr,
+        out_dir=args.out_dir,
+        show=args.show,
+        no_save_vis=args.no_save_vis,
+        no_save_pred=args.no_save_pred,
+        print_result=args.print_result,
+    )
+    _summarize([str(image) for image in images], result["predictions"], args)
+
+
+def _summarize(
+    images: Sequence[str], predictions: Sequence[dict[str, Any]], args: argparse.Namespace
+) -> None:
+    """Say on the standard error what was found, so that --print-result can be piped."""
+    for image, prediction in zip(images, predictions, strict=True):
+        counts = Counter(prediction["label_names"])
+        found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        nothing = f"nothing with a score of {args.pred_score_thr:g} or more"
+        print(f"{image}: {found or nothing}", file=sys.stderr)
+    saved = [
+        str(Path(args.out_dir) / folder)
+        for folder, left_out in (("vis", args.no_save_vis), ("preds", args.no_save_pred))
+        if not left_out
+    ]
+    if args.out_dir and saved:
+        print(f"Saved in {' and '.join(saved)}.", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program on a command line."""
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("llmdet").setLevel(logging.INFO)
+    run(args)
+
+
+if __name__ == "__main__":
+    from llmdet.utils.cli import run_cli
+
+    run_cli(main)
