@@ -1,0 +1,207 @@
+"""JSONL rows of the grounding and of the detection form, read into samples.
+
+Beside ``NAME.jsonl`` lie ``NAME_label_map.json`` (detection form: label -> class name) and
+``NAME.source.jsonl``, which keeps what the rows do not need for training (ids, masks, licences,
+crowd boxes): its first line describes the data set, every further line one row, so that converting
+back gives the original file. Without it new ids are given, and that is said.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmdet.datasets.formats.coco import is_box
+from llmdet.datasets.formats.mdetr import span_problem
+from llmdet.datasets.formats.samples import Instance, Ledger, ReadOptions, Sample, Source
+from llmdet.datasets.jsonl import IndexedJsonl
+from llmdet.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+ROW_KEYS = ("filename", "width", "height", "grounding", "detection")
+
+
+def label_map_path(path: Path) -> Path:
+    """Where the class names of a detection file are: ``NAME_label_map.json``."""
+    return path.with_name(f"{path.stem}_label_map.json")
+
+
+def source_path(path: Path) -> Path:
+    """Where the fields of the original format are: ``NAME.source.jsonl``."""
+    return path.with_name(f"{path.stem}.source.jsonl")
+
+
+def read_rows(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
+    """Open a JSONL file of either form.
+
+    Class names come from ``options.classes`` (a label map), else from the label map beside the
+    file, else from the rows' ``category``.
+
+    Raises:
+        DataError: On a broken row, with file, line and field.
+    """
+    rows = IndexedJsonl(path, max_bad_rows=ledger.max_bad_rows)
+    for line in rows.bad_lines:
+        ledger.skip(DataError(f"{path}:{line}: not a JSON object"))
+    origin, extras = _read_source(path, len(rows))
+    categories = origin.get("categories")
+    names = None if categories else _label_names(path, options)
+    if names is not None:
+        categories = numbered_categories(names)
+    samples = _samples(rows, extras, categories, ledger)
+    return Source(samples, len(rows), categories, origin.get("header", {}))
+
+
+def _read_source(path: Path, rows: int) -> tuple[dict[str, Any], IndexedJsonl | None]:
+    beside = source_path(path)
+    if not beside.exists():
+        logger.info("%s is absent: ids and other fields of the source are not restored", beside)
+        return {}, None
+    extras = IndexedJsonl(beside)
+    if len(extras) != rows + 1:
+        raise DataError(
+            f"{beside} describes {len(extras) - 1} rows, {path} has {rows}. Convert again, or "
+            f"remove {beside.name} to give new ids."
+        )
+    return extras[0], extras
+
+
+def numbered_categories(names: list[str]) -> list[dict[str, Any]]:
+    """COCO categories with ids from 1 for formats that know names only."""
+    return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+
+
+def _label_names(path: Path, options: ReadOptions) -> list[str] | None:
+    file = options.classes or label_map_path(path)
+    if not file.exists():
+        if options.classes:
+            raise DataError(f"{file}: the label map does not exist")
+        return None
+    return read_label_map(file)
+
+
+def read_label_map(path: Path) -> list[str]:
+    """Class names of a label map ``{"0": "person", ...}``, whose labels must be 0 .. K-1.
+
+    Raises:
+        DataError: The file is no such mapping.
+    """
+    try:
+        mapping = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the label map cannot be read ({error})") from None
+    if not isinstance(mapping, dict) or set(mapping) != {str(i) for i in range(len(mapping))}:
+        raise DataError(f'{path}: a label map is {{"0": name, "1": name, ...}} without holes')
+    return [str(mapping[str(label)]) for label in range(len(mapping))]
+
+
+def _samples(
+    rows: IndexedJsonl,
+    extras: IndexedJsonl | None,
+    categories: list[dict[str, Any]] | None,
+    ledger: Ledger,
+) -> Iterator[Sample]:
+    labels = {category.get("id"): i for i, category in enumerate(categories or [])}
+    for index in range(len(rows)):
+        try:
+            sample = row_sample(rows[index], rows.location(index))
+            if extras is not None:
+                _restore(sample, extras[index + 1], labels)
+            _check_labels(sample, categories)
+        except DataError as error:
+            ledger.skip(error)
+            continue
+        yield sample
+
+
+def row_sample(row: dict[str, Any], where: str) -> Sample:
+    """The sample of one row.
+
+    Raises:
+        DataError: A field is missing or malformed; the message names it.
+    """
+    filename = row.get("filename")
+    if not isinstance(filename, str) or not filename:
+        raise DataError(f"{where}: field 'filename' is missing")
+    fields = {key: value for key, value in row.items() if key not in ROW_KEYS}
+    sample = Sample(filename, row.get("width"), row.get("height"), [], where, fields=fields)
+    if isinstance(row.get("grounding"), dict):
+        _read_grounding(sample, row["grounding"])
+    elif isinstance(row.get("detection"), dict):
+        _read_detection(sample, row["detection"])
+    else:
+        raise DataError(f"{where}: field 'grounding' or 'detection' is missing")
+    return sample
+
+
+def _read_grounding(sample: Sample, grounding: dict[str, Any]) -> None:
+    sample.caption = grounding.get("caption")
+    if not isinstance(sample.caption, str):
+        raise DataError(f"{sample.where}: field 'grounding.caption' is missing")
+    for number, region in enumerate(_list_of_dicts(grounding, "regions", "grounding", sample)):
+        name = f"grounding.regions[{number}]"
+        boxes = region.get("bbox")
+        boxes = [boxes] if is_box(boxes) else boxes
+        if not isinstance(boxes, list) or not all(map(is_box, boxes)):
+            raise DataError(
+                f"{sample.where}: field '{name}.bbox' is neither four numbers nor a list of such"
+            )
+        spans = region.get("tokens_positive")
+        problem = span_problem(spans, sample.caption)
+        if problem:
+            raise DataError(f"{sample.where}: field '{name}': {problem}")
+        phrase = region.get("phrase", "")
+        sample.instances += [Instance(box, phrase, None, spans) for box in boxes]
+
+
+def _read_detection(sample: Sample, detection: dict[str, Any]) -> None:
+    for number, item in enumerate(_list_of_dicts(detection, "instances", "detection", sample)):
+        name = f"detection.instances[{number}]"
+        if not is_box(item.get("bbox")):
+            raise DataError(f"{sample.where}: field '{name}.bbox' is not four numbers")
+        if not isinstance(item.get("label"), int):
+            raise DataError(f"{sample.where}: field '{name}.label' is not a whole number")
+        sample.instances.append(Instance(item["bbox"], item.get("category", ""), item["label"]))
+
+
+def _list_of_dicts(
+    parent: dict[str, Any], key: str, name: str, sample: Sample
+) -> list[dict[str, Any]]:
+    items = parent.get(key)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise DataError(f"{sample.where}: field '{name}.{key}' is not a list of objects")
+    return items
+
+
+def _check_labels(sample: Sample, categories: list[dict[str, Any]] | None) -> None:
+    for instance in sample.instances:
+        label = instance.label
+        if label is None or categories is None:
+            continue
+        if not 0 <= label < len(categories):
+            raise DataError(
+                f"{sample.where}: label {label} ({instance.phrase!r}) is not in the label map of "
+                f"{len(categories)} classes"
+            )
+        instance.phrase = categories[label]["name"]
+
+
+def _restore(sample: Sample, extra: dict[str, Any], labels: dict[Any, int]) -> None:
+    """Give the sample back the fields that its row left out."""
+    same_boxes = len(extra["annotations"]) == len(sample.instances)
+    if extra["filename"] != sample.filename or not same_boxes:
+        raise DataError(
+            f"{sample.where}: the row no longer fits the .source.jsonl beside it. Convert again, "
+            "or remove that file to give new ids."
+        )
+    sample.extra = extra["image"]
+    for instance, fields in zip(sample.instances, extra["annotations"], strict=True):
+        instance.label = labels.get(fields.pop("label_id", None), instance.label)
+        instance.extra = fields
+    for item in extra["ignored"]:
+        label = labels.get(item.pop("label_id", None))
+        sample.instances.append(Instance(**item, label=label, ignored=True))

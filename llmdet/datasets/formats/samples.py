@@ -1,0 +1,134 @@
+"""What every annotation format is read into and written from: a stream of samples.
+
+A reader yields one :class:`Sample` per image, a writer consumes them, and neither holds more than
+one at a time. What a format says beyond boxes, names and text (ids, masks, licences ...) travels in
+``extra``, so that a conversion and its inverse give back the same file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmdet.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Instance:
+    """One box and what it is called."""
+
+    bbox: list[float]  # x1, y1, x2, y2 in pixels of the image
+    phrase: str | list[str]  # class name, or the words of the text that name it
+    label: int | None = None  # position in Source.categories; None for free text
+    spans: list[list[int]] | None = None  # [start, end) characters of Sample.caption
+    ignored: bool = False  # a crowd or a difficult object: not to be learnt
+    extra: dict[str, Any] = field(default_factory=dict)  # the source's other fields
+
+
+@dataclass(slots=True)
+class Sample:
+    """One image, or one image with one of its sentences."""
+
+    filename: str
+    width: int | None
+    height: int | None
+    instances: list[Instance]
+    where: str  # file and line or id, for messages
+    caption: str | None = None  # the sentence that Instance.spans point into
+    fields: dict[str, Any] = field(default_factory=dict)  # conversations, tags ...
+    extra: dict[str, Any] = field(default_factory=dict)  # the source's other fields
+
+
+@dataclass(slots=True)
+class Source:
+    """An opened annotation file or folder."""
+
+    samples: Iterator[Sample]
+    total: int | None  # number of samples where it is known beforehand
+    categories: list[dict[str, Any]] | None = None  # at least {"name"}; None for free text
+    header: dict[str, Any] = field(default_factory=dict)  # info, licences ...
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts what a conversion leaves out or changes, and how much breakage is permitted.
+
+    Args:
+        max_bad_rows: Broken records that are skipped before the first further one is raised.
+    """
+
+    max_bad_rows: int = 0
+    bad_rows: int = 0
+    counts: Counter[str] = field(default_factory=Counter)  # by cause
+    first: dict[str, str] = field(default_factory=dict)  # where a cause was met first
+
+    def skip(self, error: DataError) -> None:
+        """Count a broken record, or raise its error where too many are broken."""
+        self.bad_rows += 1
+        if self.bad_rows > self.max_bad_rows:
+            if not self.max_bad_rows:
+                raise error
+            raise DataError(f"{error} (more than max_bad_rows={self.max_bad_rows})") from None
+        logger.warning("skipped: %s", error)
+        self.note("broken record skipped", str(error))
+
+    def note(self, cause: str, where: str) -> None:
+        """Count one event of a cause."""
+        self.counts[cause] += 1
+        self.first.setdefault(cause, where)
+
+    def report(self) -> str:
+        """One line per cause: how often and where first; empty if nothing happened."""
+        return "\n".join(
+            f"{count:>10,}  {cause} (first: {self.first[cause]})"
+            for cause, count in self.counts.most_common()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a reader may need to know beyond the path of the annotations."""
+
+    images: Path | None = None  # folder of the pictures, for formats that lack their sizes
+    classes: Path | None = None  # file with the class names
+    split: str | None = None  # part of the data set, for formats that keep all in one folder
+
+
+def image_size(path: Path, where: str) -> tuple[int, int]:
+    """Width and height of a picture as it will be decoded, that is after its EXIF rotation.
+
+    Raises:
+        DataError: The file is missing or is not a picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    orientation_tag, transposed = 0x0112, (5, 6, 7, 8)
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(orientation_tag) in transposed
+    except FileNotFoundError:
+        raise DataError(f"{where}: the picture {path} does not exist") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{where}: the picture {path} cannot be read ({error})") from None
+    return (height, width) if turned else (width, height)
+
+
+def class_names(path: Path) -> list[str]:
+    """Names of a text file with one class a line; blank lines at its end are not classes."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the class names cannot be read ({error.strerror})") from None
+    names = [line.strip() for line in lines]
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise DataError(f"{path}:{names.index('') + 1}: a class has no name")
+    return names
