@@ -11,12 +11,23 @@ MODELS = Registry("model", parent=mmdet.MODELS, scope="llmdet", locations=["llmd
 TASK_UTILS = Registry(
     "task util", parent=mmdet.TASK_UTILS, scope="llmdet", locations=["llmdet.models"]
 )
-DATASETS = Registry("dataset", parent=mmdet.DATASETS, scope="llmdet", locations=["llmdet.datasets"])
+DATASETS = Registry(
+    "dataset",
+    parent=mmdet.DATASETS,
+    scope="llmdet",
+    locations=["llmdet.datasets.odvg", "llmdet.datasets.coco", "llmdet.datasets.lvis"],
+)
 DATA_SAMPLERS = Registry(
-    "data sampler", parent=mmdet.DATA_SAMPLERS, scope="llmdet", locations=["llmdet.datasets"]
+    "data sampler",
+    parent=mmdet.DATA_SAMPLERS,
+    scope="llmdet",
+    locations=["llmdet.datasets.samplers"],
 )
 TRANSFORMS = Registry(
-    "transform", parent=mmdet.TRANSFORMS, scope="llmdet", locations=["llmdet.datasets"]
+    "transform",
+    parent=mmdet.TRANSFORMS,
+    scope="llmdet",
+    locations=["llmdet.datasets.transforms"],
 )
 METRICS = Registry("metric", parent=mmdet.METRICS, scope="llmdet", locations=["llmdet.evaluation.metrics"])
 EVALUATOR = Registry(

@@ -1,0 +1,197 @@
+"""COCO json as a data set whose class names may come from the file."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from mmdet.datasets import BaseDetDataset
+from mmengine.dataset import force_full_init
+
+from llmdet.datasets.counting import DropCounter
+from llmdet.datasets.rows import BOX_OUTSIDE, BOX_TINY
+from llmdet.errors import ConfigError, DataError
+from llmdet.registry import DATASETS
+
+BOX_UNLISTED = "box of a class that is not in metainfo.classes"
+IMAGE_EMPTY = "image without boxes (filter_empty_gt)"
+IMAGE_SMALL = "image smaller than min_size"
+
+Json = dict[str, Any]
+
+
+@DATASETS.register_module()
+class CocoDataset(BaseDetDataset):
+    """Detection data in COCO format; takes the arguments of mmdet's ``CocoDataset``.
+
+    Without ``metainfo=dict(classes=...)`` the classes are the categories of the file in its
+    order. With it, label i is the category *named* classes[i], whatever its place and id in the
+    file. Category ids may start anywhere and have holes. `dropped` counts the boxes that are left
+    out; crowd boxes are kept with ``ignore_flag`` 1.
+
+    Samples carry img_path, img_id, height, width, instances (bbox xyxy, bbox_label, ignore_flag)
+    and, with ``return_classes=True``, text (the class names), custom_entities and caption_prompt.
+
+    Attributes:
+        cat_ids: category id of each label.
+        dropped: what was left out, by cause.
+
+    Raises:
+        ConfigError: a class of `metainfo` is not in the file; names its nearest match.
+        DataError: the file is missing, is no COCO json, or contradicts itself.
+    """
+
+    METAINFO: dict[str, Any] = {}  # noqa: RUF012 mmengine reads it from the class
+    _fully_initialized: bool
+    serialize_data: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.cat_ids: list[int] = []
+        self.dropped = DropCounter(BOX_OUTSIDE, BOX_TINY, BOX_UNLISTED, IMAGE_EMPTY, IMAGE_SMALL)
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[Json]:
+        """Read the file; class names are known afterwards."""
+        content = _read_json(self.ann_file)
+        categories = self._ordered_categories(content["categories"])
+        self._choose_classes(categories)
+        labels = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
+        known_ids = {category["id"] for category in categories}
+        instances: dict[Any, list[Json]] = defaultdict(list)
+        sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+        for annotation in content["annotations"]:
+            self._check_annotation(annotation, sizes, known_ids)
+            instance = self._instance(annotation, labels, sizes[annotation["image_id"]])
+            if instance is not None:
+                instances[annotation["image_id"]].append(instance)
+        return [self._data_info(image, instances[image["id"]]) for image in content["images"]]
+
+    def _ordered_categories(self, categories: Sequence[Json]) -> Sequence[Json]:
+        return categories
+
+    def _choose_classes(self, categories: Sequence[Json]) -> None:
+        """Set the class names and the category id of each label."""
+        ids = {category["name"]: category["id"] for category in categories}
+        if len(ids) != len(categories):
+            names = [category["name"] for category in categories]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{self.ann_file}: the category name {twice!r} appears twice.")
+        classes = self._metainfo.get("classes")
+        if classes is None:
+            classes = tuple(ids)
+            self._metainfo["classes"] = classes
+        for name in classes:
+            if name not in ids:
+                near = difflib.get_close_matches(name, ids, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(ids)}."
+                raise ConfigError(
+                    f"metainfo.classes: {self.ann_file} has no category {name!r}; {hint}"
+                )
+        self.cat_ids = [ids[name] for name in classes]
+
+    def _check_annotation(self, annotation: Json, images: Mapping[Any, Any], ids: set[Any]) -> None:
+        where = f"{self.ann_file}: annotation {annotation.get('id')!r}"
+        box = annotation.get("bbox")
+        if not isinstance(box, list) or len(box) != 4:
+            raise DataError(f"{where}: field 'bbox' must be [x, y, width, height], not {box!r}.")
+        if annotation.get("image_id") not in images:
+            raise DataError(f"{where}: no image has the id {annotation.get('image_id')!r}.")
+        if annotation.get("category_id") not in ids:
+            raise DataError(f"{where}: no category has the id {annotation.get('category_id')!r}.")
+
+    def _instance(
+        self, annotation: Json, labels: Mapping[int, int], size: tuple[int, int]
+    ) -> Json | None:
+        label = labels.get(annotation["category_id"])
+        x, y, width, height = annotation["bbox"]
+        if annotation.get("ignore", False):
+            return None
+        if label is None:
+            self.dropped.add(BOX_UNLISTED)
+            return None
+        if min(x + width, size[0]) <= max(x, 0) or min(y + height, size[1]) <= max(y, 0):
+            self.dropped.add(BOX_OUTSIDE)
+            return None
+        if width < 1 or height < 1:
+            self.dropped.add(BOX_TINY)
+            return None
+        return {
+            "bbox": [x, y, x + width, y + height],
+            "bbox_label": label,
+            "ignore_flag": int(bool(annotation.get("iscrowd", 0))),
+        }
+
+    def _data_info(self, image: Json, instances: list[Json]) -> Json:
+        return {
+            "img_path": str(Path(self.data_prefix.get("img", ""), self._file_name(image))),
+            "img_id": image["id"],
+            "height": image["height"],
+            "width": image["width"],
+            "instances": instances,
+        }
+
+    def _file_name(self, image: Json) -> str:
+        return image["file_name"]
+
+    def filter_data(self) -> list[Json]:
+        """Apply ``filter_cfg=dict(filter_empty_gt, min_size)`` while training."""
+        filters = self.filter_cfg or {}
+        kept = self.data_list
+        if self.test_mode or not filters:
+            return kept
+        if filters.get("filter_empty_gt", False):
+            before = len(kept)
+            kept = [info for info in kept if info["instances"]]
+            self.dropped.add(IMAGE_EMPTY, before - len(kept))
+        before = len(kept)
+        smallest = filters.get("min_size", 0)
+        kept = [info for info in kept if min(info["width"], info["height"]) >= smallest]
+        self.dropped.add(IMAGE_SMALL, before - len(kept))
+        return kept
+
+    def full_init(self) -> None:
+        """Read the file and note the aspect ratios, which batches are grouped by."""
+        if self._fully_initialized:
+            return
+        keep_serialized, self.serialize_data = self.serialize_data, False
+        super().full_init()
+        self._aspect_ratios = np.array(
+            [info["width"] / info["height"] for info in self.data_list], np.float32
+        )
+        self.serialize_data = keep_serialized
+        if self.serialize_data:
+            self.data_bytes, self.data_address = self._serialize_data()
+
+    @property
+    @force_full_init
+    def aspect_ratios(self) -> np.ndarray:
+        """[len(self)] float32 width / height of every image."""
+        return self._aspect_ratios
+
+    def get_data_info(self, idx: int) -> Json:
+        """One image with its boxes, as listed in the class's docstring."""
+        info = super().get_data_info(idx)
+        if self.return_classes:
+            # Added here and not stored: 1,203 names beside each of 100,000 images are gigabytes.
+            info["text"] = self._metainfo["classes"]
+            info["custom_entities"] = True
+            info["caption_prompt"] = self.caption_prompt
+        return info
+
+
+def _read_json(path: str) -> Json:
+    try:
+        content = orjson.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: the annotation file does not exist.") from None
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{path}: line {error.lineno}: not valid JSON ({error.msg}).") from None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DataError(f"{path}: field {key!r} is missing; a COCO json holds a list there.")
+    return content

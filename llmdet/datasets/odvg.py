@@ -1,0 +1,209 @@
+"""Grounding JSONL (ODVG, GroundingCap-1M) as a data set that parses a row when it is asked for."""
+
+from __future__ import annotations
+
+import copy
+import os.path as osp
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.datasets import BaseDetDataset
+from mmengine.dataset import force_full_init
+
+from llmdet.datasets.counting import DropCounter
+from llmdet.datasets.formats.rows import read_label_map
+from llmdet.datasets.jsonl import IndexedJsonl
+from llmdet.datasets.rows import (
+    ROW_CAUSES,
+    CaptionOptions,
+    Fields,
+    read_detection,
+    read_grounding,
+    read_image_caption,
+)
+from llmdet.errors import ConfigError, DataError
+from llmdet.registry import DATASETS
+
+IMAGE_EMPTY = "image without boxes (filter_empty_gt)"
+IMAGE_SMALL = "image smaller than min_size"
+ROW_BROKEN = "broken row (max_bad_rows)"
+
+
+@DATASETS.register_module()
+class ODVGDataset(BaseDetDataset):
+    """Object detection and visual grounding data with optional captions, one JSON row an image.
+
+    Rows are in grounding form (a caption, phrases with character spans, boxes) or, with
+    `label_map_file`, in detection form (boxes with labels). The file is indexed once and
+    memory-mapped, so that start-up and memory do not grow with it; `dropped` counts what rows
+    lose on the way. All arguments of mmdet's ``ODVGDataset`` are accepted, among them
+    ``filter_cfg=dict(filter_empty_gt, min_size)``, which skips rows when they are met;
+    `serialize_data` has nothing to do here.
+
+    Args:
+        label_map_file: json {"0": name, ...} below `data_root`; rows are in detection form.
+        need_text: put the label map into the samples of detection form as `text`.
+        actual_dataset_mode: where the boxes come from, handed on as `dataset_mode`: "VG" for
+            captions with grounded phrases, "OD" for detection data, also where its class names
+            have been written as a caption. None: "OD" with a label map, else "VG".
+        use_short_cap: the short caption instead of the long one supervises the description, in
+            data of mode "VG"; see :class:`CaptionOptions`.
+        use_uniform_prompt: ask every image the same question; see :class:`CaptionOptions`.
+        clean_caption: remove speculative clauses: True, False, or "upstream" for the original
+            program's way; see :class:`CaptionOptions`.
+        max_bad_rows: rows that may be broken; they are skipped and counted while training.
+
+    Raises:
+        ConfigError: a mode or option is unknown.
+        DataError: a file is missing or not what it should be; names file, line and field.
+    """
+
+    _fully_initialized: bool
+
+    def __init__(
+        self,
+        *args: Any,
+        data_root: str = "",
+        label_map_file: str | None = None,
+        need_text: bool = True,
+        actual_dataset_mode: str | None = None,
+        use_short_cap: bool = False,
+        use_uniform_prompt: bool = True,
+        clean_caption: bool | str = True,
+        max_bad_rows: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if clean_caption not in (True, False, "upstream"):
+            raise ConfigError(
+                f"clean_caption={clean_caption!r} is unknown; use True, False or 'upstream'."
+            )
+        if actual_dataset_mode not in (None, "VG", "OD"):
+            raise ConfigError(
+                f"actual_dataset_mode={actual_dataset_mode!r} is unknown; use 'VG' or 'OD'."
+            )
+        self.label_map: dict[str, str] | None = None
+        if label_map_file:
+            names = read_label_map(Path(data_root, label_map_file))
+            self.label_map = {str(label): name for label, name in enumerate(names)}
+        self.dataset_mode = actual_dataset_mode or ("OD" if self.label_map else "VG")
+        self.need_text = need_text
+        self.caption_options = CaptionOptions(
+            uniform_prompt=use_uniform_prompt,
+            clean=clean_caption,
+            short=use_short_cap and self.dataset_mode == "VG",
+        )
+        self.max_bad_rows = max_bad_rows
+        self.dropped = DropCounter(*ROW_CAUSES, IMAGE_EMPTY, IMAGE_SMALL, ROW_BROKEN)
+        self._bad_rows: set[int] = set()
+        super().__init__(*args, data_root=data_root, **kwargs)
+        if self.label_map and "classes" not in self._metainfo:
+            self._metainfo["classes"] = tuple(self.label_map.values())
+
+    def full_init(self) -> None:
+        """Open the index of the file; nothing is parsed."""
+        if self._fully_initialized:
+            return
+        self._jsonl = IndexedJsonl(self.ann_file, max_bad_rows=self.max_bad_rows)
+        self._rows: range | np.ndarray = range(len(self._jsonl))
+        if self._indices is not None:
+            self._rows = _select(self._rows, self._indices)
+        self._fully_initialized = True
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    @force_full_init
+    def aspect_ratios(self) -> np.ndarray:
+        """[len(self)] float32 width / height of every image, read from the index."""
+        ratios = self._jsonl.aspect_ratios
+        if isinstance(self._rows, range):
+            return ratios[self._rows.start : self._rows.stop]
+        return ratios[self._rows]
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Parse a row.
+
+        Returns:
+            img_path, height, width, img_id, instances, dataset_mode, tags (list), image_caption
+            (dict(prompt, answer) or None), sample_idx; in grounding form text (the caption) and
+            phrases (region number -> dict(phrase, tokens_positive)); in detection form text (the
+            label map).
+
+        Raises:
+            DataError: the row is broken.
+        """
+        idx = range(len(self))[idx]
+        index = int(self._rows[idx])
+        row = Fields(self._jsonl[index], self._jsonl.location(index))
+        width, height = row.size("width"), row.size("height")
+        info: dict[str, Any] = {
+            "img_path": osp.join(self._image_prefix, row.text("filename")),
+            "img_id": row.get("image_id") if "image_id" in row else index,
+            "height": height,
+            "width": width,
+            "dataset_mode": self.dataset_mode,
+            "tags": row.array("tags") if "tags" in row else [],
+            "image_caption": read_image_caption(row, self.caption_options, self.dropped),
+            "sample_idx": idx,
+        }
+        if self.label_map is None:
+            text, instances, phrases = read_grounding(row, width, height, self.dropped)
+            info.update(text=text, instances=instances, phrases=phrases)
+        else:
+            if self.need_text:
+                info["text"] = self.label_map
+            info["instances"] = read_detection(
+                row, width, height, len(self.label_map), self.dropped
+            )
+        return info
+
+    @property
+    def _image_prefix(self) -> str:
+        return self.data_prefix.get("img", self.data_prefix.get("img_path", ""))
+
+    def prepare_data(self, idx: int) -> dict[str, Any] | None:
+        """Run the pipeline on a row; None (fetch another) if it is filtered or may be skipped."""
+        if self.test_mode:
+            return self.pipeline(self.get_data_info(idx))
+        try:
+            info = self.get_data_info(idx)
+        except DataError:
+            self._bad_rows.add(int(self._rows[idx]))
+            if len(self._bad_rows) > self.max_bad_rows:
+                raise
+            self.dropped.add(ROW_BROKEN)
+            return None
+        filters = self.filter_cfg or {}
+        if filters.get("filter_empty_gt", False) and not info["instances"]:
+            self.dropped.add(IMAGE_EMPTY)
+            return None
+        if min(info["width"], info["height"]) < filters.get("min_size", 0):
+            self.dropped.add(IMAGE_SMALL)
+            return None
+        return self.pipeline(info)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Parse every row into one list: for small files and tools, never used for training."""
+        return [self.get_data_info(index) for index in range(len(self))]
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """Keep only some rows: the first n, the last -n, or a list of them."""
+        self.full_init()
+        self._rows = _select(self._rows, indices)
+
+    def get_subset(self, indices: Sequence[int] | int) -> ODVGDataset:
+        """Make a data set of some rows that shares file and pipeline with this one."""
+        subset = copy.copy(self)
+        subset.get_subset_(indices)
+        return subset
+
+
+def _select(rows: range | np.ndarray, indices: Sequence[int] | int) -> range | np.ndarray:
+    if isinstance(indices, int):
+        return rows[:indices] if indices >= 0 else rows[indices:]
+    return np.asarray(rows, dtype=np.int64)[np.asarray(indices, dtype=np.int64)]
