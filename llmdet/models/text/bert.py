@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ class BertModel(nn.Module):
         self.use_sub_sentence_represent = use_sub_sentence_represent
         self.tokenizer = load_tokenizer(name)
         body = BertEncoder(name, add_pooling_layer, num_layers_of_embedded, use_checkpoint)
-        self.language_backbone = nn.Sequential(OrderedDict(body=body))
+        self.language_backbone = nn.ModuleDict({"body": body})
         self.language_dim = body.language_dim
         if max_tokens > body.max_positions:
             raise ConfigError(
@@ -145,7 +144,7 @@ class BertModel(nn.Module):
         self, input_ids: Tensor, token_mask: Tensor, attention_mask: Tensor, position_ids: Tensor
     ) -> Tensor:
         """Run BERT: [B, L, language_dim]."""
-        embedded = self.language_backbone.body(input_ids, attention_mask, position_ids)
+        embedded = self.language_backbone["body"](input_ids, attention_mask, position_ids)
         if self.use_sub_sentence_represent:
             return embedded
         return embedded * token_mask[..., None]
@@ -266,7 +265,10 @@ def _load_bert(name: str, add_pooling_layer: bool) -> transformers.BertModel:
             f"language_model: {name!r} is a {config.model_type!r} model, BertModel needs 'bert'."
         )
     # SDPA takes the boolean mask as it is; eager attention would add it to the scores.
-    options = {"add_pooling_layer": add_pooling_layer, "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {
+        "add_pooling_layer": add_pooling_layer,
+        "attn_implementation": "sdpa",
+    }
     folder = Path(name)
     if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
         logger.warning(
