@@ -1,0 +1,95 @@
+"""mmengine's runner, made to work without CUDA and to load any known checkpoint safely."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODEL_WRAPPERS, RUNNERS
+from mmengine.runner import Runner as MMEngineRunner
+from torch import nn
+
+from llmdet.checkpoint import load_weights
+
+from .build import explained_build_errors
+
+logger = logging.getLogger(__name__)
+
+
+@RUNNERS.register_module(name="LLMDetRunner")
+class Runner(MMEngineRunner):
+    """Runner of training and test.
+
+    Beyond mmengine's: several processes without CUDA talk over gloo, ``load_from`` takes weights
+    in every format of :func:`llmdet.checkpoint.load_weights`, and messages of ``llmdet`` loggers
+    go to the run's log.
+    """
+
+    _has_loaded: bool
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Start the process group here where mmengine would insist on CUDA."""
+        if self.launcher == "pytorch" and not torch.cuda.is_available():
+            _start_gloo(env_cfg.get("dist_cfg", {}))
+        super().setup_env(env_cfg)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the run's logger and give its handlers to the loggers of ``llmdet``."""
+        built = super().build_logger(*args, **kwargs)
+        ours = logging.getLogger("llmdet")
+        ours.handlers = list(built.handlers)
+        # MMLogger leaves the choice of level to its handlers.
+        ours.setLevel(min(handler.level for handler in built.handlers))
+        ours.propagate = False
+        return built
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap for distributed training; without CUDA there are no device ids to name."""
+        if not self.distributed or torch.cuda.is_available():
+            return super().wrap_model(model_wrapper_cfg, model)
+        logger.info("no CUDA device: the processes train on CPU and talk over gloo")
+        settings = dict(
+            type="MMDistributedDataParallel",
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+        )
+        settings.update(model_wrapper_cfg or {})
+        return MODEL_WRAPPERS.build(settings, default_args=dict(module=model))
+
+    def load_or_resume(self) -> None:
+        """Load ``load_from`` in whatever known format it is, or resume a run of our own.
+
+        ``load_strict=False`` in the config loads what fits and reports the rest.
+        """
+        if self._load_from is not None and not self._resume and not self._has_loaded:
+            load_weights(self.model, self._load_from, strict=self.cfg.get("load_strict", True))
+            self._has_loaded = True
+        super().load_or_resume()
+
+
+def build_runner(config: Config) -> MMEngineRunner:
+    """Build the runner that ``config`` describes.
+
+    Args:
+        config: a complete config with ``work_dir``; ``runner_type`` names another runner, such as
+            mmengine's ``FlexibleRunner`` for DeepSpeed and FSDP.
+
+    Raises:
+        ConfigError: a part is unknown or has wrong settings.
+    """
+    with explained_build_errors():
+        if "runner_type" in config:
+            return RUNNERS.build(config)
+        return Runner.from_cfg(config)
+
+
+def _start_gloo(dist_cfg: dict[str, Any]) -> None:
+    if torch.distributed.is_initialized():
+        return
+    seconds = dist_cfg.get("timeout")
+    timeout = None if seconds is None else timedelta(seconds=seconds)
+    torch.distributed.init_process_group("gloo", timeout=timeout)

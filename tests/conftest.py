@@ -1,0 +1,54 @@
+"""What all tests share: quiet third parties and the folders of optional fixtures."""
+
+import os
+import random
+from pathlib import Path
+
+# Before torch is imported: tests run in several processes, each of which gets one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test may reach for the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def folder_from(variable: str) -> Path:
+    """The folder that an environment variable names; skips the test where it is not set."""
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.skip(f"{variable}={value} is not a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real images and annotations that are not part of the repository."""
+    return folder_from("LLMDET_REAL_DATA")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of recorded outputs that are too large for ``tests/golden``."""
+    return folder_from("LLMDET_GOLDEN")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,214 @@
+"""Training runs of a toy model: resume, foreign weights, logs, processes without CUDA."""
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from torch import nn
+from torch.utils.data import Dataset
+
+import llmdet.engine as engine
+from llmdet.engine import build_runner
+from llmdet.errors import CheckpointError, ConfigError
+
+
+class Line(Dataset):
+    """Points of y = 2x + 1."""
+
+    metainfo: ClassVar = {"classes": ("point",)}
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        x = torch.tensor([index / 8.0])
+        return torch.cat([x, 2 * x + 1])
+
+
+class Regression(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+
+    def forward(self, *points: torch.Tensor, mode: str = "loss") -> dict[str, torch.Tensor]:
+        x, y = torch.stack(points).split(1, dim=1)
+        return {"loss": (self.linear(x) - y).square().mean()}
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    DATASETS.register_module(name="Line", module=Line, force=True)
+    MODELS.register_module(name="Regression", module=Regression, force=True)
+
+
+def config(work_dir: Path, max_iters: int = 4, **changes) -> Config:
+    settings = dict(
+        model=dict(type="Regression"),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=dict(type="Line"),
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type="InfiniteSampler", shuffle=True),
+        ),
+        train_cfg=dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=100),
+        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.1)),
+        param_scheduler=dict(type="LinearLR", start_factor=0.1, end=10, by_epoch=False),
+        default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False)),
+        default_scope="mmengine",
+        randomness=dict(seed=3),
+        experiment_name=work_dir.name,
+    )
+    return Config({**settings, **changes})
+
+
+def test_training_writes_checkpoints_and_resume_continues_counting(tmp_path):
+    build_runner(config(tmp_path / "run")).train()
+    checkpoint = engine.latest_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+    assert checkpoint.name == "iter_4.pth"
+
+    again = config(tmp_path / "run", max_iters=6, load_from=str(checkpoint), resume=True)
+    again.experiment_name = "again"
+    runner = build_runner(again)
+    runner.train()
+    assert runner.iter == 6
+    # The log history came back: four values of the first run and two of the second.
+    assert len(runner.message_hub.get_scalar("train/loss").data[0]) == 6
+    assert runner.message_hub.get_scalar("train/loss").min() >= 0
+    state = engine.read_training_state(tmp_path / "run" / "iter_6.pth")
+    assert state["optimizer"]["state"][0]["step"].item() == 6
+    assert state["param_schedulers"][0]["last_step"] == 6
+
+
+def test_resume_restores_optimizer_and_weights_to_the_bit(tmp_path):
+    build_runner(config(tmp_path / "a", max_iters=2)).train()
+    saved = engine.read_training_state(tmp_path / "a" / "iter_2.pth")
+    runner = build_runner(
+        config(tmp_path / "b", load_from=str(tmp_path / "a" / "iter_2.pth"), resume=True)
+    )
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.load_or_resume()
+    for name, value in runner.model.state_dict().items():
+        assert torch.equal(value, saved["state_dict"][name])
+    moments = runner.optim_wrapper.state_dict()["state"][0]
+    assert torch.equal(moments["exp_avg_sq"], saved["optimizer"]["state"][0]["exp_avg_sq"])
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "payload": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(CheckpointError, match="execute code"):
+        engine.read_training_state(tmp_path / "bomb.pth")
+
+
+def test_mmengines_own_loading_refuses_it_too(tmp_path):
+    from mmengine.runner.checkpoint import load_checkpoint
+
+    torch.save({"state_dict": {}, "payload": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(CheckpointError, match="execute code"):
+        load_checkpoint(nn.Linear(1, 1), str(tmp_path / "bomb.pth"))
+
+
+def test_a_truncated_checkpoint_is_called_damaged(tmp_path):
+    torch.save({"state_dict": {"w": torch.rand(100, 100)}}, tmp_path / "whole.pth")
+    content = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "half.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"half\.pth.*damaged"):
+        engine.read_training_state(tmp_path / "half.pth")
+
+
+def test_latest_checkpoint_of_a_new_folder_is_none(tmp_path):
+    assert engine.latest_checkpoint(tmp_path) is None
+
+
+def test_latest_checkpoint_that_vanished_is_named(tmp_path):
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_9.pth"))
+    with pytest.raises(CheckpointError, match=r"iter_9\.pth.*--resume FILE"):
+        engine.latest_checkpoint(tmp_path)
+
+
+def test_an_unknown_type_is_answered_with_its_nearest_match(tmp_path):
+    with pytest.raises(ConfigError, match=r"'Regresion'.*did you mean 'Regression'"):
+        build_runner(config(tmp_path, model=dict(type="Regresion")))
+
+
+def test_an_unknown_setting_is_answered_with_its_nearest_match(tmp_path):
+    hook = dict(type="EarlyStoppingHook", monitor="loss", patiense=5)
+    with pytest.raises(ConfigError, match=r"EarlyStoppingHook.*'patiense'.*'patience'"):
+        build_runner(config(tmp_path, custom_hooks=[hook]))
+
+
+def test_a_defect_inside_a_part_keeps_its_own_error(tmp_path):
+    class Broken(BaseModel):
+        def __init__(self) -> None:
+            super().__init__()
+            {}["no such key"]
+
+        def forward(self) -> None:
+            pass
+
+    MODELS.register_module(name="Broken", module=Broken, force=True)
+    with pytest.raises(KeyError, match="no such key"):
+        build_runner(config(tmp_path, model=dict(type="Broken")))
+
+
+def test_messages_of_llmdet_reach_the_runs_log_file(tmp_path):
+    runner = build_runner(config(tmp_path / "logged"))
+    logging.getLogger("llmdet.somewhere").info("a message of ours")
+    log = next(Path(runner.log_dir).glob("*.log"))
+    assert "a message of ours" in log.read_text()
+
+
+TWO_PROCESSES = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from pathlib import Path
+from test_runner import DATASETS, MODELS, Line, Regression, config
+from llmdet.engine import build_runner
+DATASETS.register_module(name="Line", module=Line)
+MODELS.register_module(name="Regression", module=Regression)
+settings = config(Path({work_dir!r}), launcher="pytorch")
+settings.env_cfg = dict(dist_cfg=dict(backend="nccl", timeout=60))
+runner = build_runner(settings)
+runner.train()
+assert torch.distributed.get_backend() == "gloo"
+weights = [torch.zeros(1) for _ in range(2)]
+torch.distributed.all_gather(weights, runner.model.module.linear.bias.detach())
+assert torch.equal(*weights), weights
+print("agreed on rank", runner.rank)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_two_processes_train_over_gloo_and_stay_equal(tmp_path):
+    script = tmp_path / "train.py"
+    tests = str(Path(__file__).parent)
+    script.write_text(
+        textwrap.dedent(TWO_PROCESSES).format(tests=tests, work_dir=str(tmp_path / "run"))
+    )
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    result = subprocess.run(
+        [torchrun, "--nproc_per_node=2", "--standalone", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "agreed on rank 0" in result.stdout
+    assert "agreed on rank 1" in result.stdout
