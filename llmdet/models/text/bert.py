@@ -278,9 +278,18 @@ def _load_bert(name: str, add_pooling_layer: bool) -> transformers.BertModel:
         )
         return transformers.BertModel._from_config(config, dtype=torch.float32, **options)
     try:
-        return transformers.BertModel.from_pretrained(name, dtype=torch.float32, **options)
+        model, report = transformers.BertModel.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, **options
+        )
     except (OSError, ValueError) as error:
         raise _not_found(name, error) from error
+    absent = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if absent:
+        raise ConfigError(
+            f"language_model.name: the weights of {name!r} lack {len(absent)} tensors, the first "
+            f"is {absent[0]!r}; download them again."
+        )
+    return model
 
 
 def _not_found(name: str, error: Exception) -> ConfigError:

@@ -54,6 +54,7 @@ def build_prompts(
     enhanced: Enhanced | None = None,
     max_classes: int = -1,
     noun_phrases: str | PhraseFinder = "auto",
+    subject_only: bool = False,
     upstream_spacing: bool = False,
 ) -> list[Prompt]:
     """Prompts for one image.
@@ -78,6 +79,7 @@ def build_prompts(
         max_classes: most class names in one prompt; -1: as many as ``max_tokens`` allows.
         noun_phrases: how to find noun phrases: "auto", "nltk", "rules"
             (:func:`llmdet.models.text.noun_phrases.find_noun_phrases`), or a function of one's own.
+        subject_only: of a referring expression, only the first noun phrase is the entity.
         upstream_spacing: keep the original program's blanks in names, for comparing with it.
 
     Raises:
@@ -90,7 +92,7 @@ def build_prompts(
         sentence = _one_sentence(text)
         if isinstance(tokens_positive, int):
             _check_whole_expression(tokens_positive)
-            return [referring_prompt(sentence)]
+            return [referring_prompt(sentence, subject_only=subject_only, noun_phrases=finder)]
         return [span_prompt(sentence, tokens_positive, upstream_spacing=upstream_spacing)]
     if custom_entities or not isinstance(text, str):
         return class_prompts(

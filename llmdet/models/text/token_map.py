@@ -72,19 +72,19 @@ def span_tokens(
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
     offsets = np.asarray(encoded["offset_mapping"])  # [L, 2]
     tokens = np.zeros((len(spans), len(offsets)), dtype=bool)
-    entity = np.repeat(np.arange(len(spans)), [len(s) for s in spans])
-    if not len(entity):
+    rows = [(k, *span) for k, entity_spans in enumerate(spans) for span in entity_spans]
+    if not rows:
         return tokens
-    bounds = np.asarray([span for entity_spans in spans for span in entity_spans])  # [S, 2]
+    entity, start, stop = np.asarray(rows).T[:, :, None]  # [S, 1] each
 
     at_char = _token_of_character(offsets, len(text))
     inwards = np.arange(_SLACK + 1)
-    first = _first_known(at_char, bounds[:, :1] + inwards)  # [S]
-    last = _first_known(at_char, bounds[:, 1:] - 1 - inwards)
+    first = _first_known(at_char, start + inwards)  # [S]
+    last = _first_known(at_char, stop - 1 - inwards)
     known = (first >= 0) & (last >= 0)
     index = np.arange(len(offsets))
     inside = (index >= first[:, None]) & (index <= last[:, None]) & known[:, None]  # [S, L]
-    np.logical_or.at(tokens, entity, inside)
+    np.logical_or.at(tokens, entity[:, 0], inside)
     return tokens
 
 
