@@ -82,11 +82,12 @@ def dataset_class_names(name: str) -> tuple[str, ...]:
 def config_class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the class names of the data set that a config is tested on.
 
-    They come from ``test_dataloader.dataset.metainfo.classes`` or else from the METAINFO of the
-    data set's class. Nothing is read from annotation files.
+    They are ``test_dataloader.dataset.metainfo.classes``, or else those that the data set's class
+    stands for, or else the categories of its annotation file.
 
     Raises:
-        ConfigError: The config names no classes.
+        ConfigError: The config names no classes, and its annotations, where there are any,
+            have none or are not here.
     """
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
     while "classes" not in (dataset.get("metainfo") or {}):
@@ -94,21 +95,37 @@ def config_class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
         if inner[0] is None:
             break
         dataset = inner[0]
-    classes = (dataset.get("metainfo") or {}).get("classes") or _metainfo_classes(dataset)
+    classes = (dataset.get("metainfo") or {}).get("classes") or _type_classes(dataset.get("type"))
+    annotations = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    if not classes and annotations.is_file() and annotations.suffix == ".json":
+        classes = _category_names(annotations)
     if not classes:
+        where = f" (its annotations would be {annotations})" if annotations.name else ""
         raise ConfigError(
-            "No text was given, and the config's test_dataloader names no classes to look for: "
-            "say what to find (--text 'cat . dog' -c, or texts= in Python)."
+            "No text was given, and the data set that the config is tested on names no classes"
+            f"{where}: say what to find (--text 'cat . dog' -c, or texts= in Python)."
         )
     return (classes,) if isinstance(classes, str) else tuple(classes)
 
 
-def _metainfo_classes(dataset: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _type_classes(kind: str | type | None) -> tuple[str, ...] | None:
     from llmdet.registry import DATASETS
 
-    kind = dataset.get("type")
+    if isinstance(kind, str) and kind.rpartition(".")[2] == _DATASETS["lvis"]:
+        return dataset_class_names("lvis")
     cls = DATASETS.get(kind) if isinstance(kind, str) else kind
     return getattr(cls, "METAINFO", {}).get("classes")
+
+
+def _category_names(path: Path) -> tuple[str, ...]:
+    """Return the category names of a COCO file, in the order of its labels."""
+    import orjson
+
+    try:
+        content = orjson.loads(path.read_bytes())
+        return tuple(category["name"] for category in content["categories"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ()  # another format, which has no categories
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

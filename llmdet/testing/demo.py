@@ -1,0 +1,63 @@
+"""A config file and weights of the tiny detector, for tests of what users start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llmdet.testing.models import tiny_config, tiny_grounding_dino
+from llmdet.testing.tokenizers import tiny_bert
+
+#: The steps of the published configs' test pipelines, at a size for the tiny detector.
+TINY_PIPELINE: list[dict[str, Any]] = [
+    {"type": "LoadImageFromFile", "backend_args": None, "imdecode_backend": "pillow"},
+    {"type": "FixScaleResize", "scale": (64, 96), "keep_ratio": True, "backend": "pillow"},
+    {"type": "LoadAnnotations", "with_bbox": True},
+    {
+        "type": "PackDetInputs",
+        "meta_keys": (
+            "img_id",
+            "img_path",
+            "ori_shape",
+            "img_shape",
+            "scale_factor",
+            "text",
+            "custom_entities",
+            "tokens_positive",
+        ),
+    },
+]
+
+
+class TinyDemo(NamedTuple):
+    """Paths of a config and of weights that fit it."""
+
+    config: Path
+    weights: Path
+
+
+def tiny_demo(folder: Path, **changes: Any) -> TinyDemo:
+    """Write a tiny detector as users have one: a config and a checkpoint.
+
+    Args:
+        folder: Gets ``config.py``, ``weights.pth`` and ``bert/``.
+        changes: Of the model, see :func:`llmdet.testing.models.tiny_config`.
+    """
+    import torch
+
+    bert = tiny_bert(folder / "bert")
+    dataset = {
+        "type": "CocoDataset",
+        "metainfo": {"classes": ("dog", "red circle")},
+        "pipeline": TINY_PIPELINE,
+    }
+    config = folder / "config.py"
+    config.write_text(
+        "default_scope = 'llmdet'\n"
+        f"model = {tiny_config(bert, **changes)!r}\n"
+        f"test_dataloader = dict(dataset={dataset!r})\n"
+    )
+    weights = folder / "weights.pth"
+    model = tiny_grounding_dino(bert, **changes)
+    torch.save({"meta": {"epoch": 1}, "state_dict": model.state_dict()}, weights)
+    return TinyDemo(config, weights)
