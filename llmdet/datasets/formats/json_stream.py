@@ -22,7 +22,7 @@ _BLOCK_BYTES = 1 << 22
 _MAX_ELEMENT_BYTES = 1 << 28
 # Where text ends in the middle of a value, the decoder reports a place this near to the end.
 _TRUNCATION_MARGIN = 16
-_NUMBER_ENDS = frozenset("0123456789.eE+-")
+_NUMBER = frozenset("0123456789.eE+-")
 
 
 def visit_document(
@@ -114,8 +114,10 @@ class _Scanner:
         while True:
             try:
                 value, end = self.raw_decode(self.text, self.position)
-                # A number at the end of the window may go on in the next block.
-                if self.ended or end < len(self.text) or self.text[end - 1] not in _NUMBER_ENDS:
+                # A number at the end of the window may go on in the next block, and the decoder
+                # leaves out an exponent that is not whole.
+                following = self.text[end : end + 1] or self.text[end - 1]
+                if self.ended or following not in _NUMBER or wanted > _MAX_ELEMENT_BYTES:
                     break
             except json.JSONDecodeError as error:
                 near_end = error.pos >= len(self.text) - _TRUNCATION_MARGIN

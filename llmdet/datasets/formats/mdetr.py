@@ -76,22 +76,21 @@ def check_spans(spans: Any, caption: str, where: str) -> list[list[int]]:
     """
     problem = span_problem(spans, caption)
     if problem:
-        raise DataError(f"{where}: {problem}")
+        raise DataError(f"{where}: tokens_positive {problem}")
     return spans
 
 
 def span_problem(spans: Any, caption: str) -> str | None:
     """What is wrong with ``tokens_positive``, None if nothing is."""
     if not isinstance(spans, list) or not spans:
-        return "tokens_positive is missing"
+        return "is missing or empty"
     for span in spans:
         pair = isinstance(span, (list, tuple)) and len(span) == 2
         if not pair or not all(isinstance(edge, int) for edge in span):
-            return f"tokens_positive holds {span!r}, which is not a [start, end) pair"
+            return f"holds {span!r}, which is not a [start, end) pair"
         if not 0 <= span[0] < span[1] <= len(caption):
             return (
-                f"tokens_positive holds {list(span)}, which is no part of the caption's "
-                f"{len(caption)} characters"
+                f"holds {list(span)}, which is no part of the caption's {len(caption)} characters"
             )
     return None
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmdet.datasets.formats.coco import is_box
-from llmdet.datasets.formats.mdetr import span_problem
+from llmdet.datasets.formats.mdetr import phrase_of, span_problem
 from llmdet.datasets.formats.samples import Instance, Ledger, ReadOptions, Sample, Source
 from llmdet.datasets.jsonl import IndexedJsonl
+from llmdet.datasets.rows import Fields
 from llmdet.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -119,62 +119,37 @@ def _samples(
 
 
 def row_sample(row: dict[str, Any], where: str) -> Sample:
-    """The sample of one row.
+    """The sample of one row; a row of neither form is a picture without objects.
 
     Raises:
         DataError: A field is missing or malformed; the message names it.
     """
-    filename = row.get("filename")
-    if not isinstance(filename, str) or not filename:
-        raise DataError(f"{where}: field 'filename' is missing")
-    fields = {key: value for key, value in row.items() if key not in ROW_KEYS}
-    sample = Sample(filename, row.get("width"), row.get("height"), [], where, fields=fields)
-    if isinstance(row.get("grounding"), dict):
-        _read_grounding(sample, row["grounding"])
-    elif isinstance(row.get("detection"), dict):
-        _read_detection(sample, row["detection"])
-    else:
-        raise DataError(f"{where}: field 'grounding' or 'detection' is missing")
+    fields = Fields(row, where)
+    rest = {key: value for key, value in row.items() if key not in ROW_KEYS}
+    sample = Sample(
+        fields.text("filename"), row.get("width"), row.get("height"), [], where, fields=rest
+    )
+    if "grounding" in fields:
+        _read_grounding(sample, fields.object("grounding"))
+    elif "detection" in fields:
+        for item in fields.object("detection").objects("instances"):
+            label = item.get("label")
+            if not isinstance(label, int) or isinstance(label, bool):
+                raise item.fault("label", f"must be a whole number, not {label!r}")
+            name = item.text("category") if "category" in item else ""
+            sample.instances.append(Instance(item.box("bbox"), name, label))
     return sample
 
 
-def _read_grounding(sample: Sample, grounding: dict[str, Any]) -> None:
-    sample.caption = grounding.get("caption")
-    if not isinstance(sample.caption, str):
-        raise DataError(f"{sample.where}: field 'grounding.caption' is missing")
-    for number, region in enumerate(_list_of_dicts(grounding, "regions", "grounding", sample)):
-        name = f"grounding.regions[{number}]"
-        boxes = region.get("bbox")
-        boxes = [boxes] if is_box(boxes) else boxes
-        if not isinstance(boxes, list) or not all(map(is_box, boxes)):
-            raise DataError(
-                f"{sample.where}: field '{name}.bbox' is neither four numbers nor a list of such"
-            )
-        spans = region.get("tokens_positive")
+def _read_grounding(sample: Sample, grounding: Fields) -> None:
+    sample.caption = grounding.text("caption")
+    for region in grounding.objects("regions"):
+        spans = region.spans("tokens_positive")
         problem = span_problem(spans, sample.caption)
         if problem:
-            raise DataError(f"{sample.where}: field '{name}': {problem}")
-        phrase = region.get("phrase", "")
-        sample.instances += [Instance(box, phrase, None, spans) for box in boxes]
-
-
-def _read_detection(sample: Sample, detection: dict[str, Any]) -> None:
-    for number, item in enumerate(_list_of_dicts(detection, "instances", "detection", sample)):
-        name = f"detection.instances[{number}]"
-        if not is_box(item.get("bbox")):
-            raise DataError(f"{sample.where}: field '{name}.bbox' is not four numbers")
-        if not isinstance(item.get("label"), int):
-            raise DataError(f"{sample.where}: field '{name}.label' is not a whole number")
-        sample.instances.append(Instance(item["bbox"], item.get("category", ""), item["label"]))
-
-
-def _list_of_dicts(
-    parent: dict[str, Any], key: str, name: str, sample: Sample
-) -> list[dict[str, Any]]:
-    items = parent.get(key)
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise DataError(f"{sample.where}: field '{name}.{key}' is not a list of objects")
-    return items
+            raise region.fault("tokens_positive", problem)
+        phrase = region.get("phrase") if "phrase" in region else phrase_of(sample.caption, spans)
+        sample.instances += [Instance(box, phrase, None, spans) for box in region.boxes("bbox")]
 
 
 def _check_labels(sample: Sample, categories: list[dict[str, Any]] | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def run(path: Path, out: Path, source: str, target: str, **options) -> Ledger:
+    if path.parent != out.parent:  # the index is not to be written among the real data
+        path = Path(shutil.copy(path, out.parent))
     ledger = Ledger()
     convert(path, out, source, target, options=ReadOptions(**options), ledger=ledger)
     return ledger

@@ -1,0 +1,67 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "convert" / "data.py"
+COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg", "width": 40, "height": 20}],
+    "annotations": [{"id": 5, "image_id": 1, "category_id": 3, "bbox": [1, 2, 9, 9]}],
+    "categories": [{"id": 3, "name": "dog"}],
+}
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(TOOL), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(COCO))
+    return path
+
+
+def test_help_answers_at_once() -> None:
+    start = time.perf_counter()
+    result = run("--help")
+    assert result.returncode == 0
+    assert "--from" in result.stdout
+    assert time.perf_counter() - start < 3
+
+
+def test_a_conversion_writes_rows_and_says_how_many(coco: Path, tmp_path: Path) -> None:
+    result = run(coco, tmp_path / "rows.jsonl", "--from", "coco", "--to", "odvg")
+    assert result.returncode == 0, result.stderr
+    assert "rows.jsonl: 1 images" in result.stdout
+    row = json.loads((tmp_path / "rows.jsonl").read_text())
+    assert row["detection"]["instances"][0]["category"] == "dog"
+
+
+def test_a_users_mistake_ends_with_a_sentence_not_a_traceback(coco: Path, tmp_path: Path) -> None:
+    coco.write_text(json.dumps(COCO | {"categories": [{"id": 4, "name": "cat"}]}))
+    result = run(coco, tmp_path / "rows.jsonl", "--from", "coco", "--to", "odvg")
+    assert result.returncode == 2
+    assert "annotation id 5: category_id 3 is not among the categories" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_check_reports_and_its_exit_code_tells_whether_all_is_well(coco: Path) -> None:
+    result = run(coco, "--check")
+    assert result.returncode == 0, result.stderr
+    assert "instances.json: ready" in result.stdout
+    coco.write_text(json.dumps(COCO | {"annotations": COCO["annotations"] * 2}))
+    result = run(coco, "--check")
+    assert result.returncode == 1
+    assert "error: annotation id used twice: 1" in result.stdout
+    assert "must be mended" in result.stdout
+
+
+def test_missing_arguments_are_explained() -> None:
+    result = run("in.json")
+    assert result.returncode == 2
+    assert "give OUTPUT, --from and --to, or --check" in result.stderr
