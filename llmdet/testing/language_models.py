@@ -48,7 +48,7 @@ def tiny_qwen(folder: str | Path, *, corpus: Iterable[str] = CORPUS, **changes: 
 
 
 def tiny_llama(folder: str | Path, *, corpus: Iterable[str] = CORPUS, **changes: Any) -> str:
-    """Saves a Llama of about 0.2 M parameters with a header-style tokenizer; see :func:`tiny_qwen`."""
+    """Saves a Llama with a header-style tokenizer; otherwise like :func:`tiny_qwen`."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     specials = (

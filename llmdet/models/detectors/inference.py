@@ -54,7 +54,7 @@ def detect_batch(
         Per image ``bboxes`` xyxy, ``scores``, ``labels``, ``bbox_index`` and ``label_names``,
         best first, at most ``max_per_img``.
     """
-    prompts = [_prompts_of(model, sample) for sample in samples]
+    prompts = [prompts_of(model, sample) for sample in samples]
     maps = extract_maps(model, images, [tuple(s.img_shape[:2]) for s in samples])
     jobs = [(image, prompt) for image, chunks in enumerate(prompts) for prompt in chunks]
     per_image: list[list[InstanceData]] = [[] for _ in samples]
@@ -70,7 +70,8 @@ def detect_batch(
     ]
 
 
-def _prompts_of(model: GroundingDINO, sample: DetDataSample) -> list[Prompt]:
+def prompts_of(model: GroundingDINO, sample: DetDataSample) -> list[Prompt]:
+    """The prompts that a sample's text is cut into; see :meth:`GroundingDINO.predict`."""
     return build_prompts(
         sample.text,
         custom_entities=sample.get("custom_entities", False),

@@ -132,6 +132,18 @@ class MultiScaleDeformableAttention(nn.Module):
         Returns:
             [B, Q, C] query + attention.
         """
+        out = self.attend(query, query_pos, value, reference_points, pyramid)
+        return query + self.dropout(out)
+
+    def attend(
+        self,
+        query: Tensor,
+        query_pos: Tensor | None,
+        value: Tensor,
+        reference_points: Tensor,
+        pyramid: FeaturePyramid,
+    ) -> Tensor:
+        """The attention [B, Q, C] by itself; arguments as in :meth:`forward`."""
         values = self.value_proj(value)
         if pyramid.padding_mask is not None:
             values = values.masked_fill(pyramid.padding_mask[..., None], 0.0)
@@ -143,7 +155,7 @@ class MultiScaleDeformableAttention(nn.Module):
         weights = weights.softmax(-1).unflatten(-1, per_point[1:])  # [B, Q, heads, levels, P]
         locations = sampling_locations(reference_points, offsets, pyramid.spatial_shapes)
         out = deformable_attention(values, pyramid.shapes, locations, weights)
-        return query + self.dropout(self.output_proj(out))
+        return self.output_proj(out)
 
 
 @float32_island

@@ -112,7 +112,7 @@ class DenoisingQueryGenerator(nn.Module):
 
 def _collate(flat: Tensor, counts: Sequence[int], groups: int) -> Tensor:
     """Spread [2 * groups * sum(N_i), D] over the images: [B, 2 * groups * max(N_i), D]."""
-    per_image = flat.view(2 * groups, sum(counts), -1).split(list(counts), dim=1)
+    per_image = flat.view(2 * groups, sum(counts), flat.shape[-1]).split(list(counts), dim=1)
     padded = [
         torch.nn.functional.pad(part, (0, 0, 0, max(counts) - part.shape[1])) for part in per_image
     ]

@@ -1,0 +1,150 @@
+"""Causal language models of transformers: building them, and getting them out of LLaVA's files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmdet.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+#: Architectures of the original LLaVA code, whose text part transformers knows by another name.
+_LLAVA_TEXT = {"LlavaQwenForCausalLM": "qwen2", "LlavaLlamaForCausalLM": "llama"}
+#: Where multimodal files keep the text part -> where a causal LM has it.
+_TEXT_KEYS = {
+    r"^model\.language_model\.": "model.",
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+}
+#: Fields of configurations that change logits after the head, which the caption loss reads.
+_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+def build_causal_lm(
+    model: str | Mapping[str, Any], *, pretrained: bool = True, dtype: torch.dtype
+) -> Any:
+    """A causal language model, frozen and in eval mode.
+
+    Args:
+        model: folder or hub id, also of a LLaVA whose text part is wanted, or the fields of a
+            transformers configuration, ``model_type`` among them (then weights are random).
+        pretrained: with False, only the configuration of a folder is read.
+        dtype: of the weights.
+
+    Raises:
+        ConfigError: the configuration is not one of a causal language model we can read.
+        CheckpointError: the folder lacks weights of the language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if isinstance(model, Mapping):
+        config, source = _config_from_fields(dict(model)), None
+    else:
+        config, source = _read_config(model), model if pretrained else None
+    changed = [field for field in _LOGIT_CHANGES if getattr(config, field, None) not in (None, 1)]
+    if changed:
+        raise ConfigError(
+            f"'{config.model_type}' changes its logits after the head ({changed[0]}), which the "
+            "caption loss does not follow; choose another language model"
+        )
+    if source is None:
+        causal_lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    else:
+        causal_lm = _load(source, config, dtype)
+    return causal_lm.requires_grad_(False).eval()
+
+
+def add_lora(
+    causal_lm: nn.Module,
+    r: int = 128,
+    alpha: int = 256,
+    dropout: float = 0.0,
+    targets: tuple[str, ...] | list[str] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    ),
+) -> None:
+    """Puts trainable float32 LoRA maps of rank ``r`` beside the named linear maps, in place.
+
+    Raises:
+        ConfigError: none of the named maps exists.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets), bias="none"
+    )
+    try:
+        inject_adapter_in_model(config, causal_lm)
+    except ValueError as error:
+        raise ConfigError(f"lora.targets={list(targets)}: {error}") from error
+    for name, parameter in causal_lm.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def _config_from_fields(fields: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    if "model_type" not in fields:
+        raise ConfigError("lmm.model given as a dict needs 'model_type', e.g. 'qwen2'")
+    return AutoConfig.for_model(**fields)
+
+
+def _read_config(source: str) -> Any:
+    from transformers import AutoConfig, PretrainedConfig
+
+    try:
+        fields, _ = PretrainedConfig.get_config_dict(source)
+    except OSError as error:
+        raise ConfigError(
+            f"lmm.model='{source}' is no folder with a config.json and not reachable as a hub id"
+        ) from error
+    architecture = (fields.get("architectures") or [""])[0]
+    if architecture in _LLAVA_TEXT:
+        kept = {key: value for key, value in fields.items() if not key.startswith("mm_")}
+        return _config_from_fields(kept | {"model_type": _LLAVA_TEXT[architecture]})
+    return AutoConfig.from_pretrained(source).get_text_config()
+
+
+def _load(source: str, config: Any, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            key_mapping=_TEXT_KEYS,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"lmm.model='{source}' holds no weights that can be read ({error}); set "
+            "lmm.pretrained=False for random ones"
+        ) from error
+    causal_lm, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"lmm.model='{source}' lacks {len(missing)} tensors of a {config.model_type}: "
+            f"{', '.join(missing[:3])}"
+        )
+    if info["unexpected_keys"]:
+        logger.info(
+            "%d tensors of '%s' are not the language model's and were left out, e.g. %s",
+            len(info["unexpected_keys"]),
+            source,
+            sorted(info["unexpected_keys"])[0],
+        )
+    return causal_lm
