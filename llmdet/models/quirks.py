@@ -18,6 +18,9 @@ class Quirks:
     #: The sub-sentence mask of the encoder's text layers is repeated head-major while attention
     #: reads it batch-major: sample i sees the mask of sample (i * heads + h) % B.
     head_major_text_mask: bool = False
+    #: The decoder encodes where its boxes lie on the padded batch instead of in the image, so that
+    #: a neighbour's size reaches the queries.
+    query_positions_on_padded_batch: bool = False
     #: Images of different size are padded to the largest of the batch before the backbone also
     #: at inference, so that a neighbour's size reaches windows and group norms.
     pad_before_backbone: bool = False

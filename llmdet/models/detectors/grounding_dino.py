@@ -102,7 +102,7 @@ class GroundingDINO(BaseDetector):
         self.backbone, self.neck = MODELS.build(backbone), MODELS.build(neck)
         self.language_model = MODELS.build(language_model)
         self.encoder = construct(GroundingDINOEncoder, encoder, "model.encoder", quirks=self.quirks)
-        self.decoder = construct(GroundingDINODecoder, decoder, "model.decoder")
+        self.decoder = construct(GroundingDINODecoder, decoder, "model.decoder", quirks=self.quirks)
         self.positional_encoding = construct(
             SinePositionalEncoding, positional_encoding, "model.positional_encoding"
         )
@@ -195,7 +195,10 @@ class GroundingDINO(BaseDetector):
         memory = self.memory_trans_norm(self.memory_trans_fc(memory))
         last = self.decoder.num_layers
         logits = self.bbox_head.cls_branches[last](memory, encoded.text)
-        indices = logits.amax(-1).topk(self.num_queries, dim=1).indices
+        likelihood = logits.amax(-1)
+        if encoded.pyramid.padding_mask is not None:
+            likelihood = likelihood.masked_fill(encoded.pyramid.padding_mask, float("-inf"))
+        indices = likelihood.topk(self.num_queries, dim=1).indices
         # The box map runs on the chosen pixels only.
         chosen = memory.gather(1, indices[..., None].expand(-1, -1, memory.shape[-1]))
         deltas = self.bbox_head.reg_branches[last](chosen)

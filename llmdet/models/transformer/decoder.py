@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from llmdet.errors import ConfigError
+from llmdet.models.quirks import Quirks
 from llmdet.models.structures import DecoderOutput, EncoderOutput
 from llmdet.models.transformer.attention import MultiheadAttention, MultiScaleDeformableAttention
 from llmdet.models.transformer.boxes import inverse_sigmoid
@@ -88,6 +89,7 @@ class GroundingDINODecoder(nn.Module):
         return_intermediate: must be True: every layer is supervised.
         post_norm_cfg: must be None; the norm of the outputs is always a LayerNorm.
         num_cp: number of layers whose activations are recomputed in the backward pass.
+        quirks: deviations of the original to reproduce.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class GroundingDINODecoder(nn.Module):
         return_intermediate: bool = True,
         post_norm_cfg: None = None,
         num_cp: int = -1,
+        quirks: Quirks | None = None,
     ) -> None:
         super().__init__()
+        self.quirks = quirks or Quirks()
         if not return_intermediate or post_norm_cfg is not None:
             raise ConfigError(
                 "decoder.return_intermediate must be True and decoder.post_norm_cfg None: "
@@ -135,7 +139,9 @@ class GroundingDINODecoder(nn.Module):
         hidden_states, all_references = [], [references]
         for index, (layer, box_branch) in enumerate(zip(self.layers, box_branches, strict=False)):
             scaled = references[:, :, None] * ratios
-            encoding = encode_coordinates(scaled[:, :, 0], self.embed_dims // 2)
+            on_padded = self.quirks.query_positions_on_padded_batch
+            positions = scaled[:, :, 0] if on_padded else references
+            encoding = encode_coordinates(positions, self.embed_dims // 2)
             query_pos = self.ref_point_head(encoding.to(query.dtype))
             if index < self.num_checkpointed and torch.is_grad_enabled():
                 query = checkpoint(
