@@ -278,11 +278,12 @@ def _load_bert(name: str, add_pooling_layer: bool) -> transformers.BertModel:
         )
         return transformers.BertModel._from_config(config, dtype=torch.float32, **options)
     try:
-        model, report = transformers.BertModel.from_pretrained(
+        loaded: Any = transformers.BertModel.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, **options
         )
     except (OSError, ValueError) as error:
         raise _not_found(name, error) from error
+    model, report = loaded
     absent = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if absent:
         raise ConfigError(

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from transformers import PreTrainedTokenizerBase
 
 from llmdet.errors import ConfigError, DataError
-from llmdet.models.text.class_names import prompt_names
+from llmdet.models.text.class_names import clean_class_name, prompt_names
 from llmdet.models.text.noun_phrases import find_noun_phrases
 from llmdet.models.text.token_map import Span, shorten, token_map
 
@@ -126,7 +126,8 @@ def class_prompts(
         DataError: no names, an empty name, or one that alone exceeds ``max_tokens``.
     """
     cleaned = prompt_names(names, upstream_spacing)
-    pieces = [_write_class(name, (enhanced or {}).get(name, {})) for name in cleaned]
+    how = {clean_class_name(name): fields for name, fields in (enhanced or {}).items()}
+    pieces = [_write_class(name, how.get(clean_class_name(name), {})) for name in cleaned]
     budget = max_tokens - tokenizer.num_special_tokens_to_add()
     counts = _token_counts(tuple(piece for piece, _ in pieces), tokenizer)
     for name, count in zip(cleaned, counts, strict=True):
