@@ -32,7 +32,8 @@ class Detections:
         found = sample.pred_instances.cpu()
         scores = np.asarray(found.scores, dtype=np.float32)
         order = np.argsort(-scores, kind="stable")
-        order = order[scores[order] >= score_thr]
+        # In float64: float32 would round the threshold to a score just below it.
+        order = order[scores[order].astype(np.float64) >= score_thr]
         names = list(found.get("label_names", []))
         return cls(
             np.asarray(found.bboxes, dtype=np.float32).reshape(-1, 4)[order],
