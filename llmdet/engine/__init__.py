@@ -1,20 +1,27 @@
 """What runs a training or a test: the runner, mixed precision, errors of a config's parts.
 
-Importing this package registers the optimizer wrapper and makes mmengine read local
-checkpoints without executing what they contain.
+Importing this package registers the optimizer wrapper, the test loop and the model of
+test-time augmentation, and makes mmengine read local checkpoints without executing them.
 """
 
 from .amp import BFloat16OptimWrapper, use_mixed_precision
 from .build import explained_build_errors
 from .checkpoint import latest_checkpoint, read_training_state
-from .runner import Runner, build_runner
+from .runner import Runner, build_runner, finished_processes
+from .testing import ResumableTestLoop, write_predictions
+from .tta import GroundingTTAModel, use_test_time_augmentation
 
 __all__ = [
     "BFloat16OptimWrapper",
+    "GroundingTTAModel",
+    "ResumableTestLoop",
     "Runner",
     "build_runner",
     "explained_build_errors",
+    "finished_processes",
     "latest_checkpoint",
     "read_training_state",
     "use_mixed_precision",
+    "use_test_time_augmentation",
+    "write_predictions",
 ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
@@ -66,7 +69,10 @@ class Runner(MMEngineRunner):
         ``load_strict=False`` in the config loads what fits and reports the rest.
         """
         if self._load_from is not None and not self._resume and not self._has_loaded:
-            load_weights(self.model, self._load_from, strict=self.cfg.get("load_strict", True))
+            model = self.model
+            while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+                model = model.module
+            load_weights(model, self._load_from, strict=self.cfg.get("load_strict", True))
             self._has_loaded = True
         super().load_or_resume()
 
@@ -85,6 +91,16 @@ def build_runner(config: Config) -> MMEngineRunner:
         if "runner_type" in config:
             return RUNNERS.build(config)
         return Runner.from_cfg(config)
+
+
+@contextmanager
+def finished_processes() -> Iterator[None]:
+    """Leave the process group when the program ends, where it started one."""
+    try:
+        yield
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _start_gloo(dist_cfg: dict[str, Any]) -> None:

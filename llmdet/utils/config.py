@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
 from llmdet.errors import ConfigError
+from llmdet.utils.variables import change_variable
 
 #: A config is a Python program of the user's: these are the ways in which it fails by mistake.
 _MISTAKES = (
@@ -43,7 +44,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"There is no config file '{path}'{_nearest(path)}.")
+        raise ConfigError(f"There is no config file '{path}'{_nearest(path)}")
     try:
         config = Config.fromfile(str(path))
     except _MISTAKES as error:
@@ -58,16 +59,27 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 def merge_options(config: Config, options: Mapping[str, Any]) -> None:
     """Merge dotted ``key=value`` options into ``config``, in place.
 
+    A top-level text such as ``data_root`` takes along what the config built from it.
+
     Raises:
         ConfigError: a key leads into a value that has no such entry.
     """
     for key, value in options.items():
+        change_variable(config, key, value)
         try:
             config.merge_from_dict({key: value})
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"--cfg-options {key}={value} does not fit the config: {_sentence(error)}"
             ) from error
+
+
+def set_work_dir(config: Config, path: str | Path, work_dir: str | None = None) -> None:
+    """Settle where a run writes: the command line's folder, the config's, or one by its name."""
+    if work_dir is not None:
+        config.work_dir = work_dir
+    elif config.get("work_dir") is None:
+        config.work_dir = str(Path("work_dirs") / Path(path).stem)
 
 
 def _drop_scope(part: Any, scope: str) -> None:
@@ -85,7 +97,7 @@ def _nearest(path: Path) -> str:
     folder = path.parent
     names = [entry.name for entry in folder.glob(f"*{path.suffix}")] if folder.is_dir() else []
     close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean '{folder / close[0]}'?" if close else ""
+    return f"; did you mean '{folder / close[0]}'?" if close else "."
 
 
 def _sentence(error: Exception) -> str:

@@ -1,0 +1,117 @@
+"""Tests that write their predictions and continue where an earlier run was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import LOOPS
+from mmengine.runner import TestLoop
+from mmengine.structures import InstanceData
+
+from llmdet.errors import ConfigError
+from llmdet.evaluation.metrics import DumpPredictions
+from llmdet.evaluation.predictions import ImagePredictions, iter_predictions
+
+logger = logging.getLogger(__name__)
+
+
+def write_predictions(config: Config, out_file: str) -> None:
+    """Let the test of ``config`` write a prediction file, in place (``--out``).
+
+    The file's header records the config's name, the hash of the weights and the test settings; a
+    file of another model or protocol is refused when the test starts.
+
+    Raises:
+        ConfigError: ``out_file`` is no ``.jsonl`` name.
+    """
+    if not out_file.endswith(".jsonl"):
+        raise ConfigError(
+            f"--out {out_file}: predictions are written as JSON lines, which any program can read "
+            "safely; give a name that ends in .jsonl."
+        )
+    model = config.model.get("module", config.model)
+    test_cfg = dict(model.get("test_cfg", {}))
+    header = {
+        "model": Path(config.filename or "config").stem,
+        "weights_hash": weights_hash(config.load_from),
+        "chunk_size": test_cfg.pop("chunked_size", -1),
+        "protocol": {**test_cfg, "test_time_augmentation": "module" in config.model},
+    }
+    evaluators = config.test_evaluator
+    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+    dump = {"type": "DumpPredictions", "out_file": out_file, "header": header}
+    config.test_evaluator = [*evaluators, dump]
+    config.test_cfg = {**config.test_cfg, "type": "ResumableTestLoop"}
+
+
+def weights_hash(path: str) -> str | None:
+    """sha256 of a weight file, or of all weight files of a folder; None for a hub id."""
+    location = Path(path).expanduser()
+    files = sorted(location.glob("*.safetensors")) if location.is_dir() else [location]
+    if not all(file.is_file() for file in files):
+        return None
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@LOOPS.register_module()
+class ResumableTestLoop(TestLoop):
+    """mmengine's test loop that does not repeat images which a prediction file already has.
+
+    Their stored predictions go to the metrics in place of the model's, so that the results are
+    those of an uninterrupted run.
+    """
+
+    def run(self) -> dict[str, float]:
+        """Test; returns the metrics."""
+        self._stored = self._read_stored()
+        if self._stored:
+            logger.info("%d images were predicted before and are not repeated", len(self._stored))
+        return super().run()
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: Mapping[str, Any]) -> None:
+        """Predict one batch, or replay it if all its images are stored."""
+        samples = _samples(data_batch)
+        if not all(int(sample.img_id) in self._stored for sample in samples):
+            super().run_iter(idx, data_batch)
+            return
+        outputs = [_replayed(sample, self._stored[int(sample.img_id)]) for sample in samples]
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook(
+            "after_test_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs
+        )
+
+    def _read_stored(self) -> dict[int, ImagePredictions]:
+        stored: dict[int, ImagePredictions] = {}
+        for metric in self.evaluator.metrics:
+            if isinstance(metric, DumpPredictions) and metric.writer.done:
+                stored |= {image.image_id: image for image in iter_predictions(metric.out_file)}
+        return stored
+
+
+def _samples(data_batch: Mapping[str, Any]) -> Sequence[DetDataSample]:
+    """The samples of a batch; with test-time augmentation those of the first view."""
+    samples = data_batch["data_samples"]
+    return samples[0] if isinstance(samples[0], (list, tuple)) else samples
+
+
+def _replayed(sample: DetDataSample, stored: ImagePredictions) -> DetDataSample:
+    replayed = DetDataSample(metainfo=sample.metainfo)
+    replayed.pred_instances = InstanceData(
+        bboxes=torch.from_numpy(stored.boxes),
+        scores=torch.from_numpy(stored.scores),
+        labels=torch.from_numpy(stored.labels),
+    )
+    return replayed

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Start a program in one or more processes; called by dist_train.sh and dist_test.sh:
+#   launch.sh PROGRAM COUNT ARGUMENT... PROCESSES [further arguments]
+# where COUNT is the number of arguments in front of PROCESSES.
+set -euo pipefail
+
+root="$(cd "$(dirname "$0")/.." && pwd)"
+program="$1"
+count="$2"
+shift 2
+if (($# <= count)) || ! [[ "${!count}" != -* && "${@:count+1:1}" =~ ^[1-9][0-9]*$ ]]; then
+    sed -n '/^# /{s/^# //p}' "$root/dist_$(basename "$program" .py).sh" >&2
+    exit 2
+fi
+arguments=("${@:1:count}" "${@:count+2}")
+processes="${@:count+1:1}"
+
+# An activated environment comes first, then the one of the quickstart, then any python.
+python=python
+[[ -z "${VIRTUAL_ENV:-}" && -x "$root/.venv/bin/python" ]] && python="$root/.venv/bin/python"
+[[ -z "${VIRTUAL_ENV:-}" && -n "${LLMDET_VENV:-}" ]] && python="$LLMDET_VENV/bin/python"
+
+nodes="${NNODES:-1}"
+if [[ "$nodes" == 1 && "$processes" == 1 ]]; then
+    exec "$python" "$root/$program" "${arguments[@]}"
+fi
+# Several machines must agree on a port; on one machine any free one avoids collisions of runs.
+if [[ -z "${PORT:-}" ]]; then
+    PORT=29500
+    if [[ "$nodes" == 1 ]]; then
+        PORT="$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
+    fi
+fi
+exec "$python" -m torch.distributed.run \
+    --nnodes="$nodes" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --nproc_per_node="$processes" \
+    --master_port="$PORT" \
+    "$root/$program" "${arguments[@]}" --launcher pytorch
