@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdet.datasets.captions import (
     remove_speculative_clauses,
     remove_speculative_clauses_upstream,
 )
-from llmdet.datasets.counting import DropCounter
 from llmdet.errors import DataError
+
+if TYPE_CHECKING:  # counting imports torch, which tools that only read files do without
+    from llmdet.datasets.counting import DropCounter
 
 #: The user turn of every image caption where `use_uniform_prompt` is on.
 UNIFORM_PROMPT = "<image>\nDescribe the image in detail."

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Convert annotations between formats, or check them.
 
 python tools/convert/data.py instances_train.json train.jsonl --from coco --to odvg
@@ -12,7 +11,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+# What runs with `python tools/convert/data.py` finds the package beside it, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from llmdet.utils.cli import run_cli
 
 SOURCES = (
     "coco",
@@ -30,13 +35,15 @@ SOURCES = (
 TARGETS = ("grounding", "odvg", "coco")
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program on a command line."""
+    args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     return check(args) if args.check else convert(args)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported, so that --help answers at once."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,13 +70,14 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="skip and count up to N broken records instead of stopping at the first",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not args.check and not (args.output and args.source and args.target):
         parser.error("give OUTPUT, --from and --to, or --check")
     return args
 
 
 def convert(args: argparse.Namespace) -> int:
+    """Write the annotations in another format; returns the exit code."""
     from tqdm import tqdm
 
     from llmdet.datasets.formats import Ledger, ReadOptions
@@ -92,16 +100,15 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
+    """Print what is wrong or odd; returns the exit code, 1 where something must be mended."""
     from tqdm import tqdm
 
-    from llmdet.datasets.formats import READERS, ReadOptions
+    from llmdet.datasets.formats import ReadOptions, open_source
     from llmdet.datasets.validate import Report, ReportLedger, validate
 
     report = Report()
     options = ReadOptions(args.images, args.classes, args.split)
-    source = READERS[args.source or guess_format(args.input)](
-        args.input, options, ReportLedger(report)
-    )
+    source = open_source(args.input, args.source, options, ReportLedger(report))
     source.samples = iter(tqdm(source.samples, total=source.total, unit="image"))
     validate(source, report, args.images)
     print(report.text())
@@ -109,23 +116,5 @@ def check(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def guess_format(path: Path) -> str:
-    """The format that a path alone tells; --from says it where this does not."""
-    if path.suffix == ".jsonl":
-        return "odvg"
-    if path.suffix == ".json":
-        return "coco"
-    if path.suffix in (".yaml", ".yml"):
-        return "yolo"
-    if path.is_dir() and (any(path.glob("*.xml")) or (path / "Annotations").is_dir()):
-        return "voc"
-    from llmdet.errors import ConfigError
-
-    raise ConfigError(f"{path}: the format is not clear; say it with --from")
-
-
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from llmdet.utils.cli import run_cli
-
     run_cli(main)

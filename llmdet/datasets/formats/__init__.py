@@ -40,6 +40,37 @@ WRITERS: dict[str, Callable[[Source, Path, Ledger], int]] = {
 }
 
 
+def guess_format(path: Path) -> str:
+    """The format that a path alone tells.
+
+    Raises:
+        ConfigError: It tells none.
+    """
+    by_suffix = {".jsonl": "odvg", ".json": "coco", ".yaml": "yolo", ".yml": "yolo"}
+    if path.suffix in by_suffix:
+        return by_suffix[path.suffix]
+    if path.is_dir() and ((path / "Annotations").is_dir() or any(path.glob("*.xml"))):
+        return "voc"
+    if path.is_dir() and any((path / name).exists() for name in ("data.yaml", "classes.txt")):
+        return "yolo"
+    raise ConfigError(f"{path}: the format is not clear; say it with --from {'|'.join(READERS)}")
+
+
+def open_source(
+    path: Path, source_format: str | None, options: ReadOptions, ledger: Ledger
+) -> Source:
+    """Open annotations of a format, or of the format that their name tells.
+
+    Raises:
+        ConfigError: The format is unknown.
+        DataError: The annotations are missing or broken.
+    """
+    source_format = source_format or guess_format(path)
+    if source_format not in READERS:
+        raise ConfigError(f"format {source_format!r} is none of {', '.join(READERS)}")
+    return READERS[source_format](path, options, ledger)
+
+
 def convert(
     path: Path,
     out: Path,
@@ -70,7 +101,7 @@ def convert(
     """
     if path.resolve() == out.resolve():
         raise ConfigError(f"{out}: the output would overwrite the input")
-    source = READERS[source_format](path, options, ledger)
+    source = open_source(path, source_format, options, ledger)
     if progress is not None:
         source.samples = progress(source.samples, source.total)
     return WRITERS[target_format](source, out, ledger)
