@@ -1,0 +1,160 @@
+"""Flickr30k Entities: is a phrase's box among the k best predicted for it?"""
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from llmdet.errors import DataError
+from llmdet.evaluation.boxes import pairwise_iou
+from llmdet.evaluation.files import read_bytes, read_jsonl, require
+
+TOPK = (1, 5, 10)
+IOU_THRESHOLD = 0.5
+PHRASE = re.compile(r"\[/EN#(?P<id>\d+)(?P<types>(?:/[a-z]+)+)\s[^\]]*\]")
+
+SentenceKey = tuple[str, int]  # image id, number of the sentence
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundedPhrase:
+    """A phrase of a sentence that has boxes."""
+
+    types: tuple[str, ...]  # people, clothing, ...
+    boxes: np.ndarray  # [N, 4] xyxy, N > 0
+
+
+def read_flickr30k(
+    path: str | Path, split: str = "test"
+) -> dict[SentenceKey, list[GroundedPhrase]]:
+    """Phrases with boxes of every sentence that has any.
+
+    Args:
+        path: the Flickr30k Entities folder or a zip of it (``Annotations``, ``Sentences``,
+            ``SPLIT.txt``), or a JSONL file with one sentence a line: ``image_id``,
+            ``sentence_id`` and ``phrases`` of ``phrase_type`` and ``boxes``.
+        split: which list of images to read from a folder or zip.
+    """
+    path = Path(path)
+    if path.is_dir() or zipfile.is_zipfile(path):
+        return dict(_read_entities(path, split))
+    sentences = {}
+    for number, record in read_jsonl(path):
+        where = f"{path}:{number}"
+        phrases = [
+            GroundedPhrase(tuple(phrase["phrase_type"]), np.asarray(phrase["boxes"], np.float64))
+            for phrase in require(record, "phrases", where)
+            if phrase["boxes"]
+        ]
+        if phrases:
+            key = (str(require(record, "image_id", where)), int(record["sentence_id"]))
+            sentences[key] = phrases
+    return sentences
+
+
+def read_flickr30k_predictions(path: str | Path) -> dict[SentenceKey, list[Any]]:
+    """MDETR's JSONL: ``image_id``, ``sentence_id``, ``boxes`` (per phrase, xyxy, best first)."""
+    predictions = {}
+    for number, record in read_jsonl(path):
+        where = f"{path}:{number}"
+        key = (str(require(record, "image_id", where)), int(require(record, "sentence_id", where)))
+        predictions[key] = require(record, "boxes", where)
+    return predictions
+
+
+def flickr30k_recall(
+    sentences: Mapping[SentenceKey, Sequence[GroundedPhrase]],
+    predictions: Mapping[SentenceKey, Sequence[Any]],
+    *,
+    boxes: Literal["any", "merged"] = "any",
+    topk: Sequence[int] = TOPK,
+) -> dict[str, float]:
+    """Recall@k and upper bound over phrases, for all and for each type of phrase.
+
+    A phrase with several types counts in each of them and once in ``all``. A phrase for which
+    nothing is predicted is a miss.
+
+    Args:
+        sentences: phrases with boxes.
+        predictions: per phrase of the sentence, boxes [N, 4] xyxy, best first.
+        boxes: ``any`` box of the phrase may be hit, or their enclosing box (``merged``).
+        topk: numbers of boxes that may try; the upper bound lets all try.
+    Raises:
+        DataError: a sentence is not predicted or has another number of phrases.
+    Source: MDETR (Kamath et al. 2021, section 4.2), the ANY-BOX and MERGED-BOXES protocols.
+    """
+    names = {**{f"Recall@{k}": k for k in topk}, "Upper_bound": None}
+    hits: dict[str, dict[str, list[bool]]] = {name: {"all": []} for name in names}
+    for key, phrases in sentences.items():
+        if key not in predictions:
+            raise DataError(f"no predictions for image {key[0]}, sentence {key[1]}")
+        predicted = predictions[key]
+        if len(predicted) != len(phrases):
+            raise DataError(
+                f"image {key[0]}, sentence {key[1]} has {len(phrases)} phrases with boxes but "
+                f"predictions for {len(predicted)}"
+            )
+        for phrase, candidates in zip(phrases, predicted, strict=True):
+            right = _right(phrase, candidates, merge=boxes == "merged")
+            for name, k in names.items():
+                for group in ("all", *phrase.types):
+                    hits[name].setdefault(group, []).append(bool(right[:k].any()))
+    return {
+        f"{name}_{group}": sum(values) / len(values)
+        for name, groups in hits.items()
+        for group, values in sorted(groups.items())
+        if values
+    }
+
+
+def _right(phrase: GroundedPhrase, candidates: Any, merge: bool) -> np.ndarray:
+    """Which candidates hit the phrase: [N] bool."""
+    boxes = phrase.boxes
+    if merge:
+        boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
+    candidates = np.asarray(candidates, np.float64).reshape(-1, 4)
+    return np.any(pairwise_iou(candidates, boxes) >= IOU_THRESHOLD, axis=1)
+
+
+def _read_entities(path: Path, split: str) -> Iterator[tuple[SentenceKey, list[GroundedPhrase]]]:
+    for image in _member(path, f"{split}.txt").split():
+        boxes = _entity_boxes(_member(path, f"Annotations/{image}.xml"), f"{path}: {image}.xml")
+        for number, line in enumerate(_member(path, f"Sentences/{image}.txt").splitlines()):
+            phrases = [
+                GroundedPhrase(tuple(match["types"][1:].split("/")), boxes[match["id"]])
+                for match in PHRASE.finditer(line)
+                if match["id"] in boxes
+            ]
+            if phrases:
+                yield (image, number), phrases
+
+
+def _entity_boxes(text: str, where: str) -> dict[str, np.ndarray]:
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise DataError(f"{where} is not valid XML: {error}") from error
+    boxes: dict[str, list[list[float]]] = {}
+    for item in root.iter("object"):
+        box = item.find("bndbox")
+        if box is None:
+            continue
+        corners = [float(box.findtext(name, "nan")) for name in ("xmin", "ymin", "xmax", "ymax")]
+        for name in item.iter("name"):
+            boxes.setdefault(str(name.text), []).append(corners)
+    return {name: np.asarray(values) for name, values in boxes.items()}
+
+
+def _member(path: Path, name: str) -> str:
+    if path.is_dir():
+        return read_bytes(path / name).decode()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name).decode()
+    except KeyError as error:
+        raise DataError(f"{path} has no {name}") from error
