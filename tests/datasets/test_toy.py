@@ -161,6 +161,8 @@ def test_lvis_file_is_federated_and_consistent(toy):
     names = {c["id"]: c["name"] for c in content["categories"]}
     assert {names[i] for i, f in frequency.items() if f == "r"} == set(HELD_OUT_NAMES)
     assert set(frequency.values()) == {"r", "c", "f"}
+    seen = load(toy, "val_seen_lvis.json")["categories"]
+    assert {category["name"] for category in seen} == set(SEEN_NAMES)
     positives = {}
     for annotation in content["annotations"]:
         positives.setdefault(annotation["image_id"], set()).add(annotation["category_id"])
@@ -193,12 +195,28 @@ def test_a_second_run_keeps_a_complete_set_and_replaces_another(tmp_path):
     assert [p.name for p in (out / "images" / "train").iterdir()] == ["000000.jpg"]
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(DataError, match="not empty"):
+def test_foreign_pictures_are_left_alone(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "thesis.png").write_text("years of work")
+    with pytest.raises(DataError, match="not part of a toy set"):
         generate(tmp_path)
     assert main([str(tmp_path)]) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["images", "thesis.png"]
+
+
+def test_other_files_beside_the_set_stay(tmp_path):
+    (tmp_path / "bert").mkdir()
+    generate(tmp_path, ToySettings(train=1, val=1))
+    generate(tmp_path, ToySettings(train=2, val=1))
+    assert (tmp_path / "bert").is_dir()
+
+
+def test_an_interrupted_set_is_made_again(tmp_path):
+    generate(tmp_path, ToySettings(train=2, val=1))
+    (tmp_path / "toy.json").write_text('{"unfinished": {}}')
+    (tmp_path / "annotations" / "label_map.json").unlink()
+    generate(tmp_path, ToySettings(train=2, val=1))
+    assert (tmp_path / "annotations" / "label_map.json").is_file()
 
 
 def test_command_line_writes_the_set(tmp_path):

@@ -1,6 +1,7 @@
 """A variable changed on the command line takes along what was built from it."""
 
 import pytest
+
 from llmdet.utils.config import load_config
 
 CONFIG = """

@@ -30,9 +30,10 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files than before.
-VERSION = 1
+VERSION = 2
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
+_FOLDERS = ("images", "annotations")
 _LISTED_NEGATIVES = 12  # classes per image that LVIS may count as absent
 _INEXHAUSTIVE_PROBABILITY = 0.5  # of a class with several objects to lose one in the LVIS file
 
@@ -88,14 +89,14 @@ def generate(out: str | Path, settings: ToySettings | None = None) -> Path:
         annotations/label_map_all.json         the same, then the held-out classes
 
     Args:
-        out: a new or empty folder, or one that holds an earlier toy set.
+        out: a folder without images/ and annotations/, or one that holds an earlier toy set.
         settings: seed and sizes.
 
     Returns:
         `out`.
 
     Raises:
-        DataError: the folder holds something else, or a number is negative or too small.
+        DataError: the folder holds other images, or a number is too small.
     """
     settings = settings or ToySettings()
     out = Path(out)
@@ -127,12 +128,16 @@ def _prepare(out: Path, stamp: dict[str, int]) -> bool:
     if marker.is_file():
         if json.loads(marker.read_text()) == stamp:
             return False
-        marker.unlink()
-        for folder in ("images", "annotations"):
+        for folder in _FOLDERS:
             shutil.rmtree(out / folder, ignore_errors=True)
-    elif out.exists() and any(out.iterdir()):
-        raise DataError(f"toy set: {out} is not empty and holds no toy set; name a new folder.")
-    (out / "annotations").mkdir(parents=True, exist_ok=True)
+    for folder in _FOLDERS:
+        if (out / folder).exists():
+            raise DataError(
+                f"toy set: {out / folder} exists and is not part of a toy set; name another folder."
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps({"unfinished": stamp}))
+    (out / "annotations").mkdir()
     return True
 
 
@@ -196,9 +201,11 @@ def _write_annotations(folder: Path, records: dict[str, list[Record]], seed: int
     _write_json(folder / "label_map.json", {str(i): name for i, name in enumerate(SEEN_NAMES)})
     _write_json(folder / "label_map_all.json", {str(i): name for i, name in enumerate(CLASS_NAMES)})
     categories = lvis_categories(records["train"])
+    seen = [category for category in categories if category["name"] in SEEN_NAMES]
     for stream, split in enumerate(("val_seen", "val_unseen")):
         rng = np.random.default_rng([seed, 100, stream])
-        _write_json(folder / f"{split}_lvis.json", lvis_dict(records[split], categories, rng))
+        listed = seen if split == "val_seen" else categories
+        _write_json(folder / f"{split}_lvis.json", lvis_dict(records[split], listed, rng))
 
 
 def _detection_row(record: Record) -> dict[str, Any]:
@@ -278,6 +285,11 @@ def lvis_dict(
     Some absent classes of an image are listed as negative, the others are unknown there; of
     some classes with several objects one object is left out and the class is listed as not
     exhaustively annotated.
+
+    Args:
+        records: the images; all their classes are among `categories`.
+        categories: of :func:`lvis_categories`.
+        rng: decides what is listed.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -288,7 +300,7 @@ def lvis_dict(
             for name, count in sorted(counts.items())
             if count > 1 and rng.random() < _INEXHAUSTIVE_PROBABILITY
         }
-        absent = [name for name in CLASS_NAMES if name not in counts]
+        absent = [c["name"] for c in categories if c["name"] not in counts]
         negatives = rng.choice(absent, _LISTED_NEGATIVES, replace=False)
         images.append(
             {
