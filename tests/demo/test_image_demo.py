@@ -1,0 +1,215 @@
+"""image_demo.py as users start it: a few times as a program, otherwise through its main()."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from llmdet.apis.inferencer import NOUN_PHRASES
+from llmdet.errors import ConfigError, DataError
+from llmdet.testing.demo import tiny_demo
+from llmdet.visualization.palette import PALETTES
+
+FLAGS = """
+--text --texts -c --custom-entities --tokens-positive --noun-phrases --chunked-size -s
+--weight --weights --device --batch-size --pred-score-thr --out-dir --show
+--no-save-vis --no-save-pred --print-result --palette
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_demo(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    Image.fromarray(data.astronaut()).save(folder / "astronaut.png")
+    Image.fromarray(data.cat()).resize((225, 150)).save(folder / "cat.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(root):
+    spec = importlib.util.spec_from_file_location("image_demo", root / "demo" / "image_demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def start(demo, tiny, tmp_path, monkeypatch):
+    """Run main() with the tiny model in an empty folder; returns the folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(inputs, *arguments):
+        weights = ("--weights", str(tiny.weights), "--device", "cpu")
+        demo.main([str(inputs), str(tiny.config), *weights, "--pred-score-thr", "0", *arguments])
+        return tmp_path
+
+    return run
+
+
+def program(root, folder, *arguments):
+    command = [sys.executable, str(root / "image_demo.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def prediction(folder, name):
+    return json.loads((folder / "outputs" / "preds" / f"{name}.json").read_text())
+
+
+# --- as a program
+
+
+def test_help_answers_at_once_and_names_every_flag(root, tmp_path):
+    began = time.perf_counter()
+    result = program(root, tmp_path, "--help")
+    assert time.perf_counter() - began < 3
+    assert result.returncode == 0
+    assert all(flag in result.stdout for flag in FLAGS.split())
+
+
+def test_a_line_of_the_readme_runs_as_written(root, tiny, photos, tmp_path):
+    result = program(
+        root, tmp_path, photos / "astronaut.png", tiny.config, "--weight", tiny.weights,
+        "--text", "apple .", "-c", "--pred-score-thr", "0.0", "--print-result",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    saved = prediction(tmp_path, "astronaut")
+    assert set(saved["label_names"]) == {"apple"}
+    printed = json.loads(result.stdout)
+    assert printed == {"image": str(photos / "astronaut.png"), **saved}
+    assert "15 apple" in result.stderr
+    assert (tmp_path / "outputs" / "vis" / "astronaut.png").is_file()
+
+
+def test_a_mistake_ends_with_one_sentence_and_status_2(root, tiny, photos, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    result = program(root, tmp_path, tmp_path, tiny.config, "--text", "dog")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "broken.jpg is not an image" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+# --- the three modes, and what they look at
+
+
+def test_classes_in_a_folder(start, photos):
+    folder = start(photos, "--texts", "dog . red circle", "--custom-entities", "--batch-size", "2")
+    for name in ("astronaut", "cat"):
+        assert set(prediction(folder, name)["label_names"]) <= {"dog", "red circle"}
+    assert {p.name for p in (folder / "outputs/vis").iterdir()} == {"astronaut.png", "cat.jpg"}
+
+
+def test_phrases_of_a_sentence_in_a_listed_image(start, photos, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{photos / 'cat.jpg'}\n")
+    arguments = ("--text", "There is a dog on the grass.", "--noun-phrases", "rules")
+    names = prediction(start(tmp_path / "list.txt", *arguments), "cat")["label_names"]
+    assert {name.split()[-1] for name in names} == {"dog", "grass"}
+
+
+def test_a_referring_expression(start, photos):
+    folder = start(photos / "cat.jpg", "--text", "red apple.", "--tokens-positive", "-1")
+    assert set(prediction(folder, "cat")["labels"]) == {0}
+
+
+def test_spans_of_a_text(start, photos):
+    spans = ("--text", "a cat and a dog", "--tokens-positive", "[[2, 5], [12, 15]]")
+    names = prediction(start(photos / "cat.jpg", *spans), "cat")["label_names"]
+    assert set(names) == {"cat", "dog"}
+
+
+def test_the_classes_of_a_data_set_in_chunks(start, photos, capsys):
+    folder = start(photos / "cat.jpg", "--text", "$: voc", "-s", "4")
+    labels = prediction(folder, "cat")["labels"]
+    assert 4 < max(labels) < 20
+    assert capsys.readouterr().out == ""
+
+
+def test_without_text_the_classes_of_the_config(start, photos):
+    names = prediction(start(photos / "cat.jpg"), "cat")["label_names"]
+    assert set(names) <= {"dog", "red circle"}
+
+
+# --- results
+
+
+def test_output_flags_are_obeyed(start, photos):
+    classes = ("--text", "dog", "-c")
+    folder = start(photos / "cat.jpg", *classes, "--no-save-vis", "--out-dir", "a")
+    assert [path.name for path in (folder / "a").iterdir()] == ["preds"]
+    start(photos / "cat.jpg", *classes, "--no-save-pred", "--out-dir", "b")
+    assert [path.name for path in (folder / "b").iterdir()] == ["vis"]
+
+
+def test_a_palette_changes_the_colours(start, photos):
+    pictures = []
+    for palette in ("none", "coco"):
+        folder = start(
+            photos / "astronaut.png", "--text", "dog", "-c", "--palette", palette,
+            "--out-dir", palette,
+        )  # fmt: skip
+        pictures.append(np.array(Image.open(folder / palette / "vis" / "astronaut.png")))
+    assert not np.array_equal(*pictures)
+
+
+def test_nothing_above_the_threshold_is_said(start, photos, capsys):
+    start(photos / "cat.jpg", "--text", "dog", "-c", "--pred-score-thr", "0.99")
+    assert "cat.jpg: nothing with a score of 0.99 or more" in capsys.readouterr().err
+
+
+def test_show_needs_a_screen(start, photos, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("agg")
+    with pytest.raises(ConfigError, match="leave out --show"):
+        start(photos / "cat.jpg", "--text", "dog", "-c", "--show")
+
+
+# --- mistakes are found before the model is built
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("cat.jpg", "--text", "$: pets"), ConfigError, "choose one of .*coco"),
+        (("cat.jpg", "--text", "dog", "--tokens-positive", "first"), ConfigError, "write -1"),
+        (("cat.jpg", "--text", "dog", "-c", "--tokens-positive", "-1"), ConfigError, "exclude"),
+        (("cat.jpg", "--text", ""), ConfigError, "text is empty"),
+        (("nope.jpg", "--text", "dog"), DataError, "no file or folder"),
+        (("https://host/cat.jpg", "--text", "dog"), DataError, "is a URL"),
+    ],
+)
+def test_mistakes_are_found_before_the_model_is_built(
+    demo, photos, monkeypatch, arguments, error, message
+):
+    monkeypatch.chdir(photos)
+    image, *rest = arguments
+    with pytest.raises(error, match=message):
+        demo.main([image, "there_is_no_config.py", *rest])
+
+
+def test_choices_are_those_of_the_library(demo):
+    assert demo.PALETTES == PALETTES
+    assert demo.NOUN_PHRASES == NOUN_PHRASES
+
+
+def test_weights_of_upstream_are_accepted(start, tiny, photos, tmp_path):
+    checkpoint = torch.load(tiny.weights, weights_only=True)
+    checkpoint["state_dict"]["connector.pos_proj.bias"] = torch.ones(4)
+    torch.save(checkpoint, tmp_path / "upstream.pth")
+    classes = ("--text", "dog", "-c")
+    plain = prediction(start(photos / "cat.jpg", *classes), "cat")
+    start(photos / "cat.jpg", *classes, "--weight", str(tmp_path / "upstream.pth"))
+    assert prediction(tmp_path, "cat") == plain
