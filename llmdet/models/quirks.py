@@ -21,6 +21,9 @@ class Quirks:
     #: The decoder encodes where its boxes lie on the padded batch instead of in the image, so that
     #: a neighbour's size reaches the queries.
     query_positions_on_padded_batch: bool = False
+    #: Pixels of padding compete for the two-stage selection with the constant score that all
+    #: blanked pixels get, so that a neighbour's size reaches the choice of queries.
+    propose_padding: bool = False
     #: Images of different size are padded to the largest of the batch before the backbone also
     #: at inference, so that a neighbour's size reaches windows and group norms.
     pad_before_backbone: bool = False

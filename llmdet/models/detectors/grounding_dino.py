@@ -196,8 +196,9 @@ class GroundingDINO(BaseDetector):
         last = self.decoder.num_layers
         logits = self.bbox_head.cls_branches[last](memory, encoded.text)
         likelihood = logits.amax(-1)
-        if encoded.pyramid.padding_mask is not None:
-            likelihood = likelihood.masked_fill(encoded.pyramid.padding_mask, float("-inf"))
+        padding = encoded.pyramid.padding_mask
+        if padding is not None and not self.quirks.propose_padding:
+            likelihood = likelihood.masked_fill(padding, float("-inf"))
         indices = likelihood.topk(self.num_queries, dim=1).indices
         # The box map runs on the chosen pixels only.
         chosen = memory.gather(1, indices[..., None].expand(-1, -1, memory.shape[-1]))

@@ -160,7 +160,10 @@ def _tokenized(
 
 
 def _check_prompts(
-    model: GroundingDINO, prompts: Sequence[Sequence[Prompt]], recorded: Mapping[str, Any], case: str
+    model: GroundingDINO,
+    prompts: Sequence[Sequence[Prompt]],
+    recorded: Mapping[str, Any],
+    case: str,
 ) -> Iterator[Row]:
     language_model = model.language_model
     for index, (chunks, expected) in enumerate(zip(prompts, recorded["prompts"], strict=True)):
@@ -176,7 +179,8 @@ def _check_prompts(
             ],
         }
         for field, values in ours.items():
-            value: Any = values if isinstance(expected[field], list) and len(values) > 1 else values[0]
-            if field == "entities" and len(values) > 1:
-                value = values if isinstance(expected[field][0], list) else sum(values, [])
-            yield compare_exact(f"{case}/prompts.{index}.{field}", expected[field], value)
+            recorded_value: Any = expected[field]
+            value: Any = values if len(values) > 1 else values[0]
+            if field == "entities" and len(values) > 1 and isinstance(recorded_value[0], str):
+                value = [name for names in values for name in names]
+            yield compare_exact(f"{case}/prompts.{index}.{field}", recorded_value, value)

@@ -59,7 +59,9 @@ def preprocess(
 ) -> Tensor:
     """Normalise and pad HWC BGR uint8 images; returns [B, 3, H, W]."""
     pictures = [image.permute(2, 0, 1) for image in images.values()]
-    return model.data_preprocessor({"inputs": pictures, "data_samples": samples}, training)["inputs"]
+    return model.data_preprocessor({"inputs": pictures, "data_samples": samples}, training)[
+        "inputs"
+    ]
 
 
 class Trace:
