@@ -40,7 +40,7 @@ def find_noun_phrases(sentence: str, method: str = "auto") -> list[tuple[int, in
         raise ConfigError(
             f"noun_phrases={method!r}: choose one of {', '.join(METHODS)}, or give a function."
         )
-    installed = tagger_installed()
+    installed = _tagger_installed()
     if method == "nltk" and not installed:
         raise ConfigError(
             "noun_phrases='nltk' needs the nltk package and its tagger data: run `pip install "
@@ -55,8 +55,7 @@ def find_noun_phrases(sentence: str, method: str = "auto") -> list[tuple[int, in
     return rule_noun_phrases(sentence)
 
 
-def tagger_installed() -> bool:
-    """Whether NLTK and the data of its tagger are here."""
+def _tagger_installed() -> bool:
     try:
         import nltk
     except ImportError:

@@ -1,6 +1,7 @@
 """A tiny BERT, a recorded tokenizer and golden prompts for the tests of the text room."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def tokenizer() -> transformers.PreTrainedTokenizerBase:
     return transformers.AutoTokenizer.from_pretrained(GOLDEN_TEXT / "bert")
 
 
-def golden_text(name: str) -> Any:
-    """What the original LLMDet answered, see tests/golden/text/README.md."""
-    return json.loads((GOLDEN_TEXT / name).read_text())
+@pytest.fixture(scope="session")
+def golden_text() -> Callable[[str], Any]:
+    """Reads what the original LLMDet answered, see tests/golden/text/README.md."""
+    return lambda name: json.loads((GOLDEN_TEXT / name).read_text())
