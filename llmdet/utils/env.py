@@ -53,7 +53,6 @@ def report() -> list[Finding]:
         _packages,
         _devices,
         _operators,
-        _language_tools,
         _optional,
     )
     return [finding for section in sections for finding in section()]
@@ -143,13 +142,6 @@ def _operators() -> Iterator[Finding]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     yield Finding("deformable attention", backend(device))
-
-
-def _language_tools() -> Iterator[Finding]:
-    from llmdet.models.text.noun_phrases import DOWNLOAD, tagger_installed
-
-    rules = f"built-in rules (for NLTK's tagger: {DOWNLOAD})"
-    yield Finding("noun phrases", "NLTK's tagger" if tagger_installed() else rules)
 
 
 def _optional() -> Iterator[Finding]:

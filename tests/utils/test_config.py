@@ -1,0 +1,64 @@
+"""Reading configs: scopes, options, and one sentence for each mistake."""
+
+import pytest
+from mmengine.config import Config
+
+from llmdet.errors import ConfigError
+from llmdet.utils.config import load_config, merge_options, set_work_dir
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_bases_of_mmdet_lose_their_scope_so_that_our_parts_are_found_first(tmp_path):
+    path = write(
+        tmp_path / "c.py",
+        "_base_ = 'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'\n"
+        "default_scope = 'llmdet'\n",
+    )
+    config = load_config(path)
+    assert config.model.type == "GroundingDINO"
+    assert "_scope_" not in config.pretty_text
+
+
+def test_configs_of_another_scope_keep_it(tmp_path):
+    path = write(tmp_path / "c.py", "default_scope = 'mmdet'\nx = dict(_scope_='mmdet')\n")
+    assert load_config(path).x._scope_ == "mmdet"
+
+
+def test_options_are_merged_last(tmp_path):
+    path = write(tmp_path / "c.py", "a = dict(b=1, c=[dict(d=2)])\n")
+    config = load_config(path, {"a.b": 5, "a.c.0.d": 6, "new.key": "x"})
+    assert (config.a.b, config.a.c[0].d, config.new.key) == (5, 6, "x")
+
+
+def test_a_missing_config_is_answered_with_its_neighbour(tmp_path):
+    write(tmp_path / "grounding_dino_swin_t.py", "")
+    with pytest.raises(ConfigError, match=r"did you mean '.*grounding_dino_swin_t\.py'"):
+        load_config(tmp_path / "grounding_dino_swint.py")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = (", "_base_ = './gone.py'", "a = undefined", "raise ValueError('no')"],
+)
+def test_a_faulty_config_is_named_with_its_fault(tmp_path, text):
+    path = write(tmp_path / "bad.py", text)
+    with pytest.raises(ConfigError, match=r"bad\.py' cannot be read: \w+"):
+        load_config(path)
+
+
+def test_an_option_that_leads_nowhere_is_named():
+    config = Config({"a": [1, 2]})
+    with pytest.raises(ConfigError, match=r"--cfg-options a\.7=3"):
+        merge_options(config, {"a.7": 3})
+
+
+def test_the_work_dir_of_the_command_line_wins_then_the_configs_then_the_name():
+    given, own, none = Config({"work_dir": "w"}), Config({"work_dir": "w"}), Config({})
+    set_work_dir(given, "configs/x.py", "v")
+    set_work_dir(own, "configs/x.py")
+    set_work_dir(none, "configs/x.py")
+    assert (given.work_dir, own.work_dir, none.work_dir) == ("v", "w", "work_dirs/x")
