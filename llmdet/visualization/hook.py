@@ -8,17 +8,20 @@ from typing import Any
 
 import mmcv
 from mmdet.structures import DetDataSample
+from mmengine.dist import is_main_process
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from llmdet.registry import HOOKS
+from llmdet.visualization.pictures import save_picture, show_picture
+from llmdet.visualization.visualizer import draw_sample
 
 
 @HOOKS.register_module(name=["DetVisualizationHook", "GroundingVisualizationHook"])
 class DetectionVisualizationHook(Hook):
-    """Draw detections with the runner's visualizer; takes the place of mmdet's two hooks.
+    """Draw detections, on every rank its own; takes the place of mmdet's two hooks.
 
     Args:
         draw: Whether to draw at all; the tools switch it on for ``--show`` and ``--show-dir``.
@@ -91,13 +94,15 @@ class DetectionVisualizationHook(Hook):
 
     def _add(self, sample: DetDataSample, name: str, step: int, out_file: Path | None) -> None:
         content = get(sample.img_path, backend_args=self.backend_args)
-        Visualizer.get_current_instance().add_datasample(
-            Path(sample.img_path).name if self.show else name,
-            mmcv.imfrombytes(content, channel_order="rgb"),
-            data_sample=sample,
-            show=self.show,
-            wait_time=self.wait_time,
-            pred_score_thr=self.score_thr,
-            out_file=out_file,
-            step=step,
-        )
+        image = mmcv.imfrombytes(content, channel_order="rgb")
+        visualizer = Visualizer.get_current_instance()
+        classes = (visualizer.dataset_meta or {}).get("classes")
+        palette = getattr(visualizer, "palette", "none")
+        # Not by add_datasample, which in a distributed test draws the first rank's images alone.
+        picture = draw_sample(image, sample, classes, palette, score_thr=self.score_thr)
+        if self.show and is_main_process():
+            show_picture(picture, Path(sample.img_path).name, self.wait_time)
+        if out_file is not None:
+            save_picture(picture, out_file)
+        elif not self.show:
+            visualizer.add_image(name, picture, step)

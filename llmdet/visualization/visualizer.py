@@ -74,15 +74,16 @@ class DetLocalVisualizer(Visualizer):
             ConfigError: ``show`` without a screen.
             DataError: ``out_file`` cannot be written.
         """
-        panels = []
-        if data_sample is not None:
-            if draw_gt and "gt_instances" in data_sample:
-                panels.append(self._draw(image, data_sample.gt_instances, data_sample))
-            if draw_pred and "pred_instances" in data_sample:
-                found = data_sample.pred_instances
-                found = found[found.scores >= pred_score_thr]
-                panels.append(self._draw(image, found, data_sample))
-        drawn = np.concatenate(panels or [image], axis=1)
+        classes = (self.dataset_meta or {}).get("classes")
+        drawn = draw_sample(
+            image,
+            data_sample,
+            classes,
+            self.palette,
+            draw_gt=draw_gt,
+            draw_pred=draw_pred,
+            score_thr=pred_score_thr,
+        )
         self.set_image(drawn)
         if show:
             show_picture(drawn, name, wait_time)
@@ -91,20 +92,58 @@ class DetLocalVisualizer(Visualizer):
         else:
             self.add_image(name, drawn, step)
 
-    def _draw(
-        self, image: np.ndarray, instances: InstanceData, sample: DetDataSample
-    ) -> np.ndarray:
-        if "bboxes" not in instances:
-            return image
-        instances = instances.cpu()
-        boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
-        labels = np.asarray(instances.labels).tolist()
-        names = instances.get("label_names")
-        if names is None:
-            known = label_names(sample, (self.dataset_meta or {}).get("classes"))
-            names = [known[label] if label < len(known) else f"label {label}" for label in labels]
-        scores = np.asarray(instances.scores).tolist() if "scores" in instances else None
-        return draw_boxes(image, np.asarray(boxes), labels, names, scores, self.palette)
+
+def draw_sample(
+    image: np.ndarray,
+    sample: DetDataSample | None,
+    classes: Sequence[str] | None = None,
+    palette: str | Sequence[RGB] = "none",
+    *,
+    draw_gt: bool = True,
+    draw_pred: bool = True,
+    score_thr: float = 0.3,
+) -> np.ndarray:
+    """Draw what a sample holds: ground truth at the left, predictions at the right.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        sample: With ``gt_instances``, ``pred_instances`` or both, in pixels of the image.
+        classes: Names of labels for which the sample itself has none.
+        palette: See :func:`llmdet.visualization.palette.label_color`.
+        draw_gt, draw_pred: Leave one of them out.
+        score_thr: Predictions below this score are left out.
+
+    Returns:
+        [H, W or 2 W, 3] uint8 RGB; the image itself if there is nothing to draw.
+    """
+    panels = []
+    if sample is not None and draw_gt and "gt_instances" in sample:
+        panels.append(_draw(image, sample.gt_instances, sample, classes, palette))
+    if sample is not None and draw_pred and "pred_instances" in sample:
+        found = sample.pred_instances
+        found = found[found.scores >= score_thr]
+        panels.append(_draw(image, found, sample, classes, palette))
+    return np.concatenate(panels or [image], axis=1)
+
+
+def _draw(
+    image: np.ndarray,
+    instances: InstanceData,
+    sample: DetDataSample,
+    classes: Sequence[str] | None,
+    palette: str | Sequence[RGB],
+) -> np.ndarray:
+    if "bboxes" not in instances:
+        return image
+    instances = instances.cpu()
+    boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
+    labels = np.asarray(instances.labels).tolist()
+    names = instances.get("label_names")
+    if names is None:
+        known = label_names(sample, classes)
+        names = [known[label] if label < len(known) else f"label {label}" for label in labels]
+    scores = np.asarray(instances.scores).tolist() if "scores" in instances else None
+    return draw_boxes(image, np.asarray(boxes), labels, names, scores, palette)
 
 
 def label_names(sample: DetDataSample, classes: Sequence[str] | None) -> list[str]:

@@ -60,6 +60,13 @@ def test_equally_named_images_do_not_overwrite_each_other(runner, tmp_path):
     assert len(list((tmp_path / "absolute").iterdir())) == 2
 
 
+def test_every_process_of_a_distributed_test_draws_its_own_images(runner, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmengine.dist.utils.is_main_process", lambda *_: False)
+    hook = DetectionVisualizationHook(draw=True, test_out_dir="vis")
+    hook.after_test_iter(runner, 0, None, [sample(tmp_path / "a.png")])
+    assert (tmp_path / "now" / "vis" / "a.png").is_file()
+
+
 def test_validation_draws_the_first_image_of_every_interval(runner, tmp_path):
     hook = DetectionVisualizationHook(draw=True, interval=2)
     for batch in range(4):
