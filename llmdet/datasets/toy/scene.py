@@ -162,7 +162,8 @@ def _draw_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     along = x * np.cos(direction) + y * np.sin(direction)
     if scene.background == "noisy":
         coarse = rng.normal(0, 14, (height // 4 + 1, width // 4 + 1)).astype(np.float32)
-        level += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        grain = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        level += np.asarray(grain, np.float32)
     elif scene.background == "shaded":
         level += (along - along.mean()) * np.float32(rng.uniform(30, 60) / np.ptp(along))
     elif scene.background == "striped":

@@ -1,0 +1,44 @@
+"""LVIS minival (4,809 images), for zero-shot evaluation by fixed AP."""
+
+lvis_root = "data/coco/"
+lvis_ann_file = "annotations/lvis_v1_minival_inserted_image_name.json"
+
+test_pipeline = [
+    dict(type="LoadImageFromFile", imdecode_backend="pillow"),
+    dict(type="FixScaleResize", scale=(800, 1333), keep_ratio=True, backend="pillow"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(
+        type="PackDetInputs",
+        meta_keys=(
+            "img_id",
+            "img_path",
+            "ori_shape",
+            "img_shape",
+            "scale_factor",
+            "text",
+            "custom_entities",
+            "caption_prompt",
+        ),
+    ),
+]
+
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="LVISV1Dataset",
+        data_root=lvis_root,
+        ann_file=lvis_ann_file,
+        data_prefix=dict(img=""),
+        test_mode=True,
+        pipeline=test_pipeline,
+        return_classes=True,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type="LVISFixedAPMetric", ann_file=lvis_root + lvis_ann_file)
+test_evaluator = val_evaluator

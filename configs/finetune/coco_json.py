@@ -1,0 +1,60 @@
+"""Fine-tune a tiny detector on a folder of plain COCO json, class names from the file.
+
+    bash dist_train.sh configs/finetune/coco_json.py 1 --cfg-options data_root=FOLDER
+
+FOLDER holds instances_train.json, instances_val.json and images/. For the full-size detector see
+coco_json_swin_t.py.
+"""
+
+_base_ = [
+    "../_base_/models/grounding_dino_tiny.py",
+    "../_base_/datasets/coco_json.py",
+    "../_base_/schedules/finetune_tiny.py",
+    "../_base_/default_runtime.py",
+]
+
+tokenizer_name = "data/toy/bert"
+
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="RandomChoiceResize", scales=[(224, 400), (256, 448), (288, 512)], keep_ratio=True),
+    dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
+    dict(type="RandomSamplingNegPos", tokenizer_name=tokenizer_name, max_tokens=256),
+    dict(
+        type="PackDetInputs",
+        meta_keys=(
+            "img_id",
+            "img_path",
+            "ori_shape",
+            "img_shape",
+            "scale_factor",
+            "flip",
+            "flip_direction",
+            "text",
+            "tokens_positive",
+        ),
+    ),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="FixScaleResize", scale=(256, 448), keep_ratio=True, backend="pillow"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(
+        type="PackDetInputs",
+        meta_keys=(
+            "img_id",
+            "img_path",
+            "ori_shape",
+            "img_shape",
+            "scale_factor",
+            "text",
+            "custom_entities",
+        ),
+    ),
+]
+
+train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
