@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
 from llmdet.models.structures import TextFeatures
 from llmdet.models.text.cache import PromptCache, parameters_version
+from llmdet.models.text.pretrained import load_bert, load_tokenizer
 from llmdet.models.text.sub_sentence import full_attention, sub_sentence_attention
 from llmdet.models.text.token_map import check_length
 from llmdet.registry import MODELS
 
-logger = logging.getLogger(__name__)
-
 #: Cache key of the embedding that padded positions have.
 PADDING = None
 SPECIAL_TOKENS = ("[CLS]", "[SEP]", ".", "?")
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json")
 
 
 @MODELS.register_module()
@@ -155,8 +150,9 @@ class BertModel(nn.Module):
         """As :meth:`_embed`, running BERT only for prompts that it has not seen."""
         self._cache.claim(self._state())
         wanted: dict[Hashable, Sequence[int]] = dict(zip(texts, rows, strict=True))
-        # A padded position sees only itself at position 0: it is the one-token prompt [PAD].
-        wanted[PADDING] = [self.tokenizer.pad_token_id]
+        if self.use_sub_sentence_represent:
+            # A padded position sees only itself at position 0: it is the one-token prompt [PAD].
+            wanted[PADDING] = [self.tokenizer.pad_token_id]
         found = {key: self._cache.get(key) for key in wanted}
         known = {key: entry for key, entry in found.items() if entry is not None}
         missing = [key for key in wanted if key not in known]
@@ -200,7 +196,7 @@ class BertEncoder(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        self.model = _load_bert(name, add_pooling_layer)
+        self.model = load_bert(name, add_pooling_layer)
         config = self.model.config
         if not 1 <= num_layers_of_embedded <= config.num_hidden_layers:
             raise ConfigError(
@@ -235,76 +231,6 @@ class BertEncoder(nn.Module):
         if not several:
             return output.last_hidden_state
         return torch.stack(output.hidden_states[-self.num_layers_of_embedded :]).mean(dim=0)
-
-
-def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
-    """The fast tokenizer of a local folder or hub id.
-
-    Raises:
-        ConfigError: it cannot be found, or has no fast version (character offsets need one).
-    """
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise _not_found(name, error) from error
-    if not tokenizer.is_fast:
-        raise ConfigError(
-            f"language_model: the tokenizer of {name!r} gives no character offsets; save a fast "
-            "one (tokenizer.json) in that folder."
-        )
-    return tokenizer
-
-
-def _load_bert(name: str, add_pooling_layer: bool) -> transformers.BertModel:
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise _not_found(name, error) from error
-    if config.model_type != "bert":
-        raise ConfigError(
-            f"language_model: {name!r} is a {config.model_type!r} model, BertModel needs 'bert'."
-        )
-    # SDPA takes the boolean mask as it is; eager attention would add it to the scores.
-    options: dict[str, Any] = {
-        "add_pooling_layer": add_pooling_layer,
-        "attn_implementation": "sdpa",
-    }
-    folder = Path(name)
-    if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
-        logger.warning(
-            "%s holds a BERT config but no weights: the text encoder starts from random ones and "
-            "is only useful with a checkpoint that fills them.",
-            name,
-        )
-        return transformers.BertModel._from_config(config, dtype=torch.float32, **options)
-    try:
-        loaded: Any = transformers.BertModel.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **options
-        )
-    except (OSError, ValueError) as error:
-        raise _not_found(name, error) from error
-    model, report = loaded
-    absent = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if absent:
-        raise ConfigError(
-            f"language_model.name: the weights of {name!r} lack {len(absent)} tensors, the first "
-            f"is {absent[0]!r}; download them again."
-        )
-    return model
-
-
-def _not_found(name: str, error: Exception) -> ConfigError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if Path(name).is_dir():
-        return ConfigError(
-            f"language_model.name: the folder {name!r} is no complete transformers BERT (config, "
-            f"tokenizer, weights): {reason}"
-        )
-    return ConfigError(
-        f"language_model.name: {name!r} is neither a folder here nor reachable on the Hugging "
-        f"Face hub ({reason}). Download it once where there is a network, `huggingface-cli "
-        "download bert-base-uncased --local-dir FOLDER`, and set language_model.name=FOLDER."
-    )
 
 
 def _drop_position_ids(

@@ -1,8 +1,6 @@
 """The text encoder: sub-sentences, padding, the cache, and what it refuses."""
 
 import json
-import logging
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from llmdet.errors import ConfigError, DataError
-from llmdet.models.text.bert import SPECIAL_TOKENS, BertModel, load_tokenizer
+from llmdet.models.text.bert import SPECIAL_TOKENS, BertModel
 from llmdet.registry import MODELS
 from llmdet.testing.tokenizers import tiny_bert
 
@@ -289,31 +287,6 @@ class TestRefusals:
         with pytest.raises(DataError, match=r"10 tokens.*max_tokens is 8.*--custom-entities"):
             model(["dog. ", "red circle. blue square. x. "])
 
-    def test_an_unreachable_hub_id_says_how_to_get_it(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(ConfigError, match=r"'no-such/bert'.*download.*language_model.name"):
-            BertModel("no-such/bert")
-
-    def test_a_folder_without_config_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=str(tmp_path)):
-            BertModel(str(tmp_path))
-
-    def test_another_architecture_is_named(self, tmp_path: Path) -> None:
-        folder = Path(tiny_bert(tmp_path))
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}))
-        with pytest.raises(ConfigError, match="'roberta'"):
-            BertModel(str(folder))
-
-    def test_weights_that_lack_a_layer_are_refused(self, tmp_path: Path) -> None:
-        folder = Path(tiny_bert(tmp_path))
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-        with pytest.raises(ConfigError, match=r"lack 16 tensors.*encoder\.layer\.2"):
-            BertModel(str(folder))
-
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
@@ -328,48 +301,6 @@ class TestRefusals:
     ) -> None:
         with pytest.raises(ConfigError, match=message):
             BertModel(bert_folder, **settings)
-
-
-def test_a_folder_without_weights_starts_random_and_says_so_once(
-    bert_folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shutil.copytree(bert_folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "model.safetensors").unlink()
-    with caplog.at_level(logging.WARNING, "llmdet"):
-        model = BertModel(str(tmp_path), 256, False, True, SPECIAL_TOKENS)
-    assert [record.message for record in caplog.records if "no weights" in record.message]
-    assert len(caplog.records) == 1
-    assert model(["dog. "]).embedded.isfinite().all()
-
-
-def test_weights_under_the_names_of_the_first_bert_are_read(tmp_path: Path) -> None:
-    """bert-base-uncased still calls its norms gamma and beta and carries a language head."""
-    folder = Path(tiny_bert(tmp_path))
-    weights = folder / "model.safetensors"
-    state = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).state_dict()
-    weights.unlink()
-    torch.save(
-        {f"bert.{_old_name(k)}": torch.randn_like(v) for k, v in state.items()}
-        | {"cls.predictions.bias": torch.zeros(3)},
-        folder / "pytorch_model.bin",
-    )
-    written = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    for key, value in BertModel(str(folder)).state_dict().items():
-        plain = key.removeprefix("language_backbone.body.model.")
-        assert value.equal(written[f"bert.{_old_name(plain)}"])
-
-
-def _old_name(key: str) -> str:
-    return key.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-        "LayerNorm.bias", "LayerNorm.beta"
-    )
-
-
-def test_load_tokenizer_gives_offsets(bert_folder: str) -> None:
-    assert load_tokenizer(bert_folder)("dog", return_offsets_mapping=True)["offset_mapping"][1] == (
-        0,
-        3,
-    )
 
 
 @pytest.mark.parametrize("case", ["a", "b", "c"])

@@ -1,0 +1,106 @@
+"""BERT and its tokenizer from a folder or the Hugging Face hub, or one sentence why not."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from llmdet.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*.safetensors.index.json")
+#: What a missing, cut off or foreign weight file raises, whichever its format.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+
+
+def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
+    """The fast tokenizer of a local folder or hub id.
+
+    Raises:
+        ConfigError: it cannot be found, or has no fast version (character offsets need one).
+    """
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _not_found(name, error) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"language_model: the tokenizer of {name!r} gives no character offsets; save a fast "
+            "one (tokenizer.json) in that folder."
+        )
+    return tokenizer
+
+
+def load_bert(name: str, add_pooling_layer: bool = False) -> transformers.BertModel:
+    """BERT in float32 with SDPA attention, from a local folder or a hub id.
+
+    A folder that holds a config but no weights gives random ones, with a warning: checkpoints of
+    a detector carry its text encoder.
+
+    Raises:
+        ConfigError: it cannot be found, is no BERT, or its weights are incomplete.
+    """
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _not_found(name, error) from error
+    if config.model_type != "bert":
+        raise ConfigError(
+            f"language_model: {name!r} is a {config.model_type!r} model, BertModel needs 'bert'."
+        )
+    # SDPA takes the boolean mask as it is; eager attention would add it to the scores.
+    options: dict[str, Any] = {
+        "add_pooling_layer": add_pooling_layer,
+        "attn_implementation": "sdpa",
+    }
+    folder = Path(name)
+    if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
+        logger.warning(
+            "%s holds a BERT config but no weights: the text encoder starts from random ones and "
+            "is only useful with a checkpoint that fills them.",
+            name,
+        )
+        return transformers.BertModel._from_config(config, dtype=torch.float32, **options)
+    try:
+        loaded: Any = transformers.BertModel.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, **options
+        )
+    except UNREADABLE as error:
+        raise _not_found(name, error) from error
+    model, report = loaded
+    absent = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if absent:
+        raise ConfigError(
+            f"language_model.name: the weights of {name!r} lack {len(absent)} tensors, the first "
+            f"is {absent[0]!r}; download them again."
+        )
+    return model
+
+
+def _not_found(name: str, error: Exception) -> ConfigError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(name).is_dir():
+        return ConfigError(
+            f"language_model.name: the folder {name!r} is no complete transformers BERT (config, "
+            f"tokenizer, weights): {reason}"
+        )
+    wanted = "bert-base-uncased" if name.startswith((".", "/", "~")) else name
+    return ConfigError(
+        f"language_model.name: {name!r} is neither a folder here nor reachable on the Hugging "
+        f"Face hub ({reason}). Download it once where there is a network, `hf download {wanted} "
+        "--local-dir FOLDER`, and set language_model.name=FOLDER."
+    )
