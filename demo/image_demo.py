@@ -123,7 +123,9 @@ def run(args: argparse.Namespace) -> None:
         if args.texts is not None:
             image_prompts(args.texts, len(images), **prompt)
         from llmdet.apis import LLMDetInferencer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # of BERT's weights, which are there at once
     detect = LLMDetInferencer(
         args.model,
         args.weights,
