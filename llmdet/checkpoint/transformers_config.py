@@ -12,8 +12,10 @@ from torch import Tensor
 
 from llmdet.errors import CheckpointError
 
-_ATTENTION_HEADS = 8  # of encoder and decoder, in every published MM-Grounding-DINO
-_BERT_HEAD_WIDTH = 64  # of every published BERT
+# What shapes do not tell, as in every published MM-Grounding-DINO; a config may say otherwise.
+_ATTENTION_HEADS = 8
+_MAX_TEXT_TOKENS = 256
+_BERT_HEAD_WIDTH = 64
 
 #: mean and std of ImageNet in 0..1, which mmdet gives in 0..255
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -26,12 +28,14 @@ def config_from_state_dict(
 
     Args:
         state_dict: detector weights under our names.
-        model: the ``model`` of our config; needed only where shapes do not tell (BERT's heads).
+        model: the ``model`` of our config; needed only where what shapes do not tell (heads,
+            longest text) differs from the published models.
 
     Raises:
         CheckpointError: transformers' model cannot have these sizes. It ties the text layers'
             width and the fusion width to half of the image layers' FFN width.
     """
+    model = model or {}
     shape = {key: tuple(value.shape) for key, value in state_dict.items()}
     encoder_ffn = shape["encoder.layers.0.ffn.layers.0.0.weight"][0]
     text_ffn = shape["encoder.text_layers.0.ffn.layers.0.0.weight"][0]
@@ -43,24 +47,30 @@ def config_from_state_dict(
         )
     queries, width = shape["query_embedding.weight"]
     levels = shape["level_embed"][0]
+    heads = {side: _heads(model, side) for side in ("encoder", "decoder")}
     return {
         "model_type": "mm-grounding-dino",
         "architectures": ["MMGroundingDinoForObjectDetection"],
-        "backbone_config": _swin(shape, model or {}),
-        "text_config": _bert(shape, model or {}),
+        "backbone_config": _swin(shape, model),
+        "text_config": _bert(shape, model),
         "d_model": width,
         "num_queries": queries,
         "num_feature_levels": levels,
         "encoder_layers": _count(shape, r"encoder\.layers\.\d+\.norms\.0\.weight"),
         "encoder_ffn_dim": encoder_ffn,
-        "encoder_attention_heads": _ATTENTION_HEADS,
-        "encoder_n_points": _points(shape, "encoder.layers.0.self_attn", levels),
+        "encoder_attention_heads": heads["encoder"],
+        "encoder_n_points": _points(shape, "encoder.layers.0.self_attn", levels * heads["encoder"]),
         "decoder_layers": _count(shape, r"decoder\.layers\.\d+\.norms\.0\.weight"),
         "decoder_ffn_dim": shape["decoder.layers.0.ffn.layers.0.0.weight"][0],
-        "decoder_attention_heads": _ATTENTION_HEADS,
-        "decoder_n_points": _points(shape, "decoder.layers.0.cross_attn", levels),
+        "decoder_attention_heads": heads["decoder"],
+        "decoder_n_points": _points(
+            shape, "decoder.layers.0.cross_attn", levels * heads["decoder"]
+        ),
         "dropout": 0.0,
         "positional_embedding_temperature": 20,
+        "max_text_len": model.get("bbox_head", {})
+        .get("contrastive_cfg", {})
+        .get("max_text_len", _MAX_TEXT_TOKENS),
         "disable_custom_kernels": True,
         # every layer has its own box head; tying would copy the first over the others
         "tie_word_embeddings": False,
@@ -161,8 +171,13 @@ def _bert_heads(width: int, model: Mapping[str, Any]) -> int:
     return AutoConfig.from_pretrained(name).num_attention_heads
 
 
-def _points(shape: Mapping[str, tuple[int, ...]], stem: str, levels: int) -> int:
-    return shape[stem + ".attention_weights.bias"][0] // (_ATTENTION_HEADS * levels)
+def _heads(model: Mapping[str, Any], side: str) -> int:
+    attention = model.get(side, {}).get("layer_cfg", {}).get("self_attn_cfg", {})
+    return attention.get("num_heads", _ATTENTION_HEADS)
+
+
+def _points(shape: Mapping[str, tuple[int, ...]], stem: str, levels_and_heads: int) -> int:
+    return shape[stem + ".attention_weights.bias"][0] // levels_and_heads
 
 
 def _count(shape: Mapping[str, tuple[int, ...]], pattern: str) -> int:

@@ -118,6 +118,7 @@ def tiny_grounding_dino(bert: str | Path, seed: int = 0, **changes: Any) -> Grou
 
 
 def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    config = dict(config)  # parts of the template are shared between layers
     for key, value in changes.items():
         nested = isinstance(value, dict) and isinstance(config.get(key), dict)
         config[key] = _merged(config[key], value) if nested else value

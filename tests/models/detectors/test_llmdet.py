@@ -75,12 +75,11 @@ def test_without_language_model_it_is_the_plain_detector(make_llmdet, samples):
     full, plain = make_llmdet(), make_llmdet(lmm=None)
     assert not any("lmm" in name or "captioner" in name for name in plain.state_dict())
     plain.load_state_dict(full.state_dict(), strict=False)
-    for model in (full, plain):
-        model.predict(IMAGES[:1], found := [samples(2)])
-        full_result = found[0].pred_instances if model is full else full_result
-    result = found[0].pred_instances
-    torch.testing.assert_close(result.bboxes, full_result.bboxes, rtol=0, atol=0)
-    torch.testing.assert_close(result.scores, full_result.scores, rtol=0, atol=0)
+    taught, untaught = (
+        model.predict(IMAGES[:1], [samples(2)])[0].pred_instances for model in (full, plain)
+    )
+    torch.testing.assert_close(untaught.bboxes, taught.bboxes, rtol=0, atol=0)
+    torch.testing.assert_close(untaught.scores, taught.scores, rtol=0, atol=0)
 
 
 def test_the_language_model_stays_frozen_and_in_eval_mode(make_llmdet):

@@ -1,0 +1,138 @@
+"""Writing other formats: transformers' classes open what we write and compute the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llmdet.checkpoint import convert_checkpoint, load_weights, write_checkpoint
+from llmdet.checkpoint.load import is_language_key
+from llmdet.errors import CheckpointError, ConfigError
+from llmdet.testing.models import tiny_config
+
+TEXT = "red circle. blue square."
+
+
+@pytest.fixture
+def written(detector, exchangeable, bert, tmp_path):
+    """A detector, and the transformers folder made of its checkpoint."""
+    model = detector(**exchangeable, seed=1)
+    write_checkpoint(tmp_path / "own.pth", model.state_dict())
+    convert_checkpoint(
+        tmp_path / "own.pth",
+        tmp_path / "folder",
+        target_format="transformers",
+        model=tiny_config(bert, **exchangeable),
+    )
+    return model, tmp_path / "folder"
+
+
+def ours(model, images, text):
+    sizes = [[feat.shape[-2:]] * len(images) for feat in model.extract_feat(images)]
+    sizes = [[(int(h), int(w)) for h, w in level] for level in sizes]
+    pyramid = model.pyramid(model.extract_feat(images), sizes)
+    encoded = model.encode(pyramid, model.encode_text([text] * len(images)))
+    decoded = model.decode(encoded, model.propose(encoded))
+    return model.bbox_head(decoded, encoded.text)
+
+
+def mend_text_positions(monkeypatch, modeling, text):
+    """Undo two defects of transformers 5.17.
+
+    A phrase's full stop gets position 0 instead of the last one of its phrase, and the sine
+    encoding of text positions is rounded to the integer type of the positions. Besides, special
+    tokens are known by their ids in bert-base-uncased only.
+    """
+    encode = modeling.encode_sinusoidal_position_embedding
+    monkeypatch.setattr(
+        modeling,
+        "encode_sinusoidal_position_embedding",
+        lambda positions, **sizes: encode(
+            positions if positions.is_floating_point() else positions.float(), **sizes
+        ),
+    )
+    monkeypatch.setattr(
+        modeling,
+        "generate_masks_with_special_tokens_and_transfer_map",
+        lambda _: (text.attention_mask, text.position_ids),
+    )
+
+
+@torch.no_grad()
+def test_transformers_computes_the_same_from_what_we_write(written, monkeypatch):
+    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+    from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as modeling
+
+    model, folder = written
+    mend_text_positions(monkeypatch, modeling, model.language_model([TEXT] * 2))
+    theirs = AutoModelForZeroShotObjectDetection.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    images = torch.rand(2, 3, 64, 96)
+    tokens = processor.tokenizer([TEXT] * 2, return_tensors="pt")
+    output = theirs(pixel_values=images, **tokens)
+    own = ours(model, images, TEXT)
+    torch.testing.assert_close(output.pred_boxes, own.boxes[-1], rtol=0, atol=1e-5)
+    length = tokens.input_ids.shape[1]
+    logits = output.logits[..., :length]
+    torch.testing.assert_close(logits, own.logits[-1][..., :length], rtol=0, atol=1e-5)
+
+
+def test_a_transformers_folder_loads_by_path_and_gives_the_same_weights(
+    written, detector, exchangeable
+):
+    model, folder = written
+    again = detector(**exchangeable, seed=2)
+    report = load_weights(again, folder)
+    assert report.format == "transformers"
+    own, loaded = model.state_dict(), again.state_dict()
+    different = [key for key in own if not torch.equal(own[key], loaded[key])]
+    assert different == ["dn_query_generator.label_embedding.weight"]
+
+
+def test_the_processor_files_normalise_as_our_preprocessor_does(written):
+    from transformers import AutoProcessor
+
+    model, folder = written
+    image = torch.randint(0, 255, (3, 800, 800), dtype=torch.uint8)
+    theirs = AutoProcessor.from_pretrained(folder).image_processor(image, return_tensors="pt")
+    own = (image.float() - model.data_preprocessor.mean) / model.data_preprocessor.std
+    torch.testing.assert_close(theirs.pixel_values[0], own, rtol=0, atol=1e-4)
+
+
+def test_the_language_model_is_left_out_of_a_transformers_folder_with_a_reason(
+    llmdet, exchangeable, bert, tmp_path
+):
+    model = llmdet(**exchangeable)
+    write_checkpoint(tmp_path / "own.pth", model.state_dict())
+    conversion = convert_checkpoint(
+        tmp_path / "own.pth",
+        tmp_path / "folder",
+        target_format="transformers",
+        model=tiny_config(bert, **exchangeable),
+    )
+    left = conversion.left_out["the language model exists only while training"]
+    assert set(left) == {key for key in model.state_dict() if is_language_key(key)}
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_to_the_originals_names_and_back_is_bit_exact(llmdet, tmp_path, suffix):
+    source = llmdet().state_dict()
+    write_checkpoint(tmp_path / "own.pth", source)
+    upstream, back = tmp_path / f"up.{suffix}", tmp_path / f"back.{suffix}"
+    convert_checkpoint(tmp_path / "own.pth", upstream, target_format="upstream")
+    conversion = convert_checkpoint(upstream, back, target_format="llmdet")
+    assert conversion.source_format == "upstream"
+    model = llmdet(seed=5)
+    load_weights(model, back)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, source[key]), key
+
+
+def test_unknown_formats_and_missing_tokenizers_are_refused(detector, tmp_path):
+    write_checkpoint(tmp_path / "own.pth", detector().state_dict())
+    with pytest.raises(ConfigError, match="--to onnx is unknown"):
+        convert_checkpoint(tmp_path / "own.pth", tmp_path / "x", target_format="onnx")
+    with pytest.raises(ConfigError, match="--tokenizer"):
+        convert_checkpoint(tmp_path / "own.pth", tmp_path / "x", target_format="transformers")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        convert_checkpoint(tmp_path / "own.pth", tmp_path / "x.pth", target_format="transformers")

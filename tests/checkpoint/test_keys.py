@@ -1,0 +1,164 @@
+"""Key maps: complete, invertible, and bit-exact."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llmdet.checkpoint import (
+    config_from_state_dict,
+    llmdet_to_transformers,
+    llmdet_to_upstream,
+    transformers_to_llmdet,
+    upstream_to_llmdet,
+)
+from llmdet.checkpoint.load import is_language_key
+from llmdet.checkpoint.transformers_keys import (
+    LLMDET_ONLY,
+    reason_without_place,
+    reorder_patch_merging,
+)
+from llmdet.checkpoint.upstream_keys import llmdet_key_to_upstream, upstream_key_to_llmdet
+from llmdet.errors import CheckpointError
+
+VARIANTS = [
+    f"swin_{size}_{kind}_lmm" for size in ("t", "b", "l") for kind in ("with", "without")
+] + ["swin_t_only_p5_with_lmm"]
+
+
+@pytest.fixture(params=VARIANTS)
+def released(request, golden):
+    """Names and shapes of one released model, as tensors without memory."""
+    listed = json.loads((golden / "llmdet" / "ckpt_keys.json").read_text())[request.param]
+    return {key: torch.empty(shape, device="meta") for key, shape, _ in listed["keys"]}
+
+
+def test_every_released_key_has_one_name_here_and_comes_back(released):
+    ours = upstream_to_llmdet(released)
+    assert len(ours) == len(released)
+    assert list(llmdet_to_upstream(ours)) == list(released)
+
+
+def test_every_released_detector_key_has_a_place_in_transformers_or_a_reason(released):
+    ours = upstream_to_llmdet(released)
+    detector = {key: value for key, value in ours.items() if not is_language_key(key)}
+    back = transformers_to_llmdet(llmdet_to_transformers(detector))
+    lost = set(detector) - set(back)
+    assert set(back) <= set(detector)
+    assert all(reason_without_place(key, LLMDET_ONLY) for key in lost)
+    assert {key for key in lost if "relative_position_index" not in key} == {
+        "dn_query_generator.label_embedding.weight"
+    }
+    assert all(back[key].shape == detector[key].shape for key in back)
+
+
+def test_transformers_own_keys_are_those_we_write(released):
+    """The real architecture is built without memory from the configuration that we derive."""
+    transformers = pytest.importorskip("transformers")
+    ours = upstream_to_llmdet(released)
+    detector = {key: value for key, value in ours.items() if not is_language_key(key)}
+    config = transformers.AutoConfig.for_model(**config_from_state_dict(detector))
+    with torch.device("meta"):
+        model = transformers.MMGroundingDinoForObjectDetection(config)
+    theirs = transformers_to_llmdet(model.state_dict(), config)
+    assert {key: value.shape for key, value in theirs.items()} == {
+        key: value.shape
+        for key, value in detector.items()
+        if not reason_without_place(key, LLMDET_ONLY)
+    }
+
+
+@pytest.mark.parametrize(
+    ("upstream", "ours"),
+    [
+        (
+            "lmm.model.layers.3.self_attn.q_proj.ori_model.bias",
+            "lmm.causal_lm.model.layers.3.self_attn.q_proj.base_layer.bias",
+        ),
+        (
+            "lmm.model.layers.20.mlp.down_proj.lora_A.weight",
+            "lmm.causal_lm.model.layers.20.mlp.down_proj.lora_A.default.weight",
+        ),
+        (
+            "lmm.model.layers.4.down_proj.weight",
+            "lmm.causal_lm.model.layers.4.region_attention.down_proj.weight",
+        ),
+        (
+            "lmm.model.layers.4.corss_attn_norm.weight",
+            "lmm.causal_lm.model.layers.4.region_attention.norm.weight",
+        ),
+        (
+            "lmm.model.layers.4.cross_attn.value_proj.weight",
+            "lmm.causal_lm.model.layers.4.region_attention.attention.value_proj.weight",
+        ),
+        ("lmm.lm_head.weight", "lmm.causal_lm.lm_head.weight"),
+        ("image_seperate.weight", "image_captioner.separator"),
+        ("ref_point_head.layers.1.bias", "lmm.reference_head.layers.1.bias"),
+        ("decoder.ref_point_head.layers.1.bias", "decoder.ref_point_head.layers.1.bias"),
+    ],
+)
+def test_names_of_the_original_have_clean_counterparts(upstream, ours):
+    assert upstream_key_to_llmdet(upstream) == ours
+    assert llmdet_key_to_upstream(ours) == upstream
+
+
+def test_a_language_key_that_nobody_knows_is_an_error():
+    with pytest.raises(CheckpointError, match=r"connector\.gate"):
+        upstream_to_llmdet({"connector.gate": torch.zeros(1)})
+
+
+def test_a_transformers_key_that_nobody_knows_is_an_error():
+    with pytest.raises(CheckpointError, match=r"model\.mask_head"):
+        transformers_to_llmdet({"model.mask_head.weight": torch.zeros(1)})
+
+
+def test_another_backbone_is_refused():
+    with pytest.raises(CheckpointError, match="resnet"):
+        transformers_to_llmdet({}, {"backbone_config": {"model_type": "resnet"}})
+
+
+def test_patch_merging_gives_the_same_features_in_both_channel_orders():
+    """Unfold against slices of rows and columns, each with its own order of the reduction."""
+    image = torch.rand(1, 3, 6, 4)
+    reduction = torch.rand(5, 12)
+    here = F.unfold(image, 2, stride=2).transpose(1, 2) @ reduction.T
+    rows = image.permute(0, 2, 3, 1)
+    slices = torch.cat([rows[:, y::2, x::2] for x in range(2) for y in range(2)], -1)
+    there = slices.flatten(1, 2) @ reorder_patch_merging(reduction, to_transformers=True).T
+    torch.testing.assert_close(here, there)
+
+
+def test_reordering_back_and_forth_changes_nothing():
+    weight = torch.rand(5, 24)
+    there = reorder_patch_merging(weight, to_transformers=True)
+    assert torch.equal(reorder_patch_merging(there, to_transformers=False), weight)
+
+
+def test_a_round_trip_through_transformers_is_bit_exact(detector, exchangeable):
+    own = detector(**exchangeable).state_dict()
+    back = transformers_to_llmdet(llmdet_to_transformers(own))
+    for key, value in own.items():
+        if not reason_without_place(key, LLMDET_ONLY):
+            assert torch.equal(back[key], value), key
+
+
+def test_sizes_that_transformers_cannot_have_are_refused(detector):
+    with pytest.raises(CheckpointError, match="half of the image FFN"):
+        config_from_state_dict(detector().state_dict())
+
+
+def test_one_shared_box_head_serves_every_layer(detector, exchangeable):
+    """Files of tied models hold the first layer's head only."""
+    theirs = llmdet_to_transformers(detector(**exchangeable).state_dict())
+    tied = {
+        key: value
+        for key, value in theirs.items()
+        if not key.startswith(("bbox_embed.1.", "model.decoder.bbox_embed"))
+    }
+    ours = transformers_to_llmdet(tied)
+    for end in ("0.weight", "2.bias", "4.weight"):
+        first = ours[f"bbox_head.reg_branches.0.{end}"]
+        assert torch.equal(ours[f"bbox_head.reg_branches.1.{end}"], first)

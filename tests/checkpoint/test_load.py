@@ -1,0 +1,118 @@
+"""Loading into a built model: every format, and what happens to keys that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llmdet.checkpoint import llmdet_to_upstream, load_weights, write_checkpoint
+from llmdet.checkpoint.load import is_language_key
+from llmdet.errors import CheckpointError
+
+DETECTOR_ONLY = "the model has no language model"
+
+
+def assert_equal_weights(model, other):
+    theirs = other.state_dict()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, theirs[key]), key
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_our_own_checkpoint_comes_back(llmdet, tmp_path, suffix):
+    path = tmp_path / f"own.{suffix}"
+    write_checkpoint(path, llmdet(seed=1).state_dict())
+    model = llmdet(seed=2)
+    report = load_weights(model, path)
+    assert report.format == "llmdet"
+    assert not report.ignored
+    assert not report.kept
+    assert_equal_weights(model, llmdet(seed=1))
+
+
+def test_the_originals_names_load_with_language_model(llmdet, tmp_path):
+    source = llmdet(seed=1)
+    write_checkpoint(tmp_path / "up.pth", llmdet_to_upstream(source.state_dict()))
+    model = llmdet(seed=2)
+    report = load_weights(model, tmp_path / "up.pth")
+    assert report.format == "upstream"
+    assert_equal_weights(model, source)
+
+
+def test_language_keys_of_the_original_are_counted_when_the_model_is_a_plain_detector(
+    llmdet, detector, tmp_path
+):
+    source = llmdet(seed=1)
+    write_checkpoint(tmp_path / "up.pth", llmdet_to_upstream(source.state_dict()))
+    model = detector(seed=2)
+    report = load_weights(model, tmp_path / "up.pth")
+    language = [key for key in source.state_dict() if is_language_key(key)]
+    assert set(report.ignored[DETECTOR_ONLY]) == set(language)
+    assert f"{len(language)} ignored: {DETECTOR_ONLY}" in report.summary()
+    assert_equal_weights(model, source)
+
+
+def test_a_detector_without_language_model_starts_a_full_model(llmdet, detector, tmp_path):
+    write_checkpoint(tmp_path / "mm.pth", detector(seed=1).state_dict())
+    model, untouched = llmdet(seed=2), llmdet(seed=2)
+    report = load_weights(model, tmp_path / "mm.pth")
+    assert report.format == "mm_grounding_dino"
+    kept = report.kept["the checkpoint has no language model"]
+    assert set(kept) == {key for key in model.state_dict() if is_language_key(key)}
+    for key in kept:
+        assert torch.equal(model.state_dict()[key], untouched.state_dict()[key])
+
+
+def test_missing_detector_keys_are_an_error_that_names_some_and_counts_all(detector, tmp_path):
+    state_dict = detector().state_dict()
+    for key in [key for key in state_dict if key.startswith("decoder.layers.1.")]:
+        state_dict.pop(key)
+    write_checkpoint(tmp_path / "cut.pth", state_dict)
+    with pytest.raises(CheckpointError, match=r"\d+ tensors too few.*decoder\.layers\.1\."):
+        load_weights(detector(), tmp_path / "cut.pth")
+    report = load_weights(detector(), tmp_path / "cut.pth", strict=False)
+    assert all(key.startswith("decoder.layers.1.") for key in report.kept["not in the checkpoint"])
+
+
+def test_unknown_keys_are_an_error(detector, tmp_path):
+    state_dict = {**detector().state_dict(), "mask_head.weight": torch.zeros(1)}
+    write_checkpoint(tmp_path / "more.pth", state_dict)
+    with pytest.raises(CheckpointError, match=r"1 tensors that the model lacks mask_head"):
+        load_weights(detector(), tmp_path / "more.pth")
+    report = load_weights(detector(), tmp_path / "more.pth", strict=False)
+    assert report.ignored["not in the model"] == ("mask_head.weight",)
+
+
+def test_another_shape_is_an_error_that_tells_both(detector, tmp_path):
+    write_checkpoint(tmp_path / "w.pth", detector(num_queries=10).state_dict())
+    with pytest.raises(CheckpointError, match=r"query_embedding.weight \(10, 32\), model \(20,"):
+        load_weights(detector(), tmp_path / "w.pth")
+
+
+def test_weights_of_something_else_are_refused(detector, tmp_path):
+    write_checkpoint(tmp_path / "other.pth", {"conv1.weight": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"no weights of a grounding detector.*conv1"):
+        load_weights(detector(), tmp_path / "other.pth")
+
+
+def test_a_detector_trained_without_denoising_needs_no_label_embedding(detector, tmp_path):
+    state_dict = detector(seed=1).state_dict()
+    state_dict.pop("dn_query_generator.label_embedding.weight")
+    write_checkpoint(tmp_path / "nodn.pth", state_dict)
+    report = load_weights(detector(), tmp_path / "nodn.pth")
+    assert "denoising queries exist only while training" in report.kept
+
+
+def test_a_base_without_lora_fits_a_model_with_lora_and_back(llmdet, qwen, tmp_path):
+    plain_lmm = {"type": "LanguageModel", "model": qwen, "dtype": "float32"}
+    bare = llmdet(lmm=plain_lmm, seed=1)
+    write_checkpoint(tmp_path / "bare.pth", bare.state_dict())
+    model = llmdet(lmm={**plain_lmm, "lora": {"r": 2}}, seed=2)
+    report = load_weights(model, tmp_path / "bare.pth")
+    assert report.kept["the checkpoint has no LoRA"]
+    own = model.state_dict()
+    stem = "lmm.causal_lm.model.layers.0.mlp.up_proj"
+    assert torch.equal(own[f"{stem}.base_layer.weight"], bare.state_dict()[f"{stem}.weight"])
+    write_checkpoint(tmp_path / "lora.pth", own)
+    with pytest.raises(CheckpointError, match="lora_A"):
+        load_weights(bare, tmp_path / "lora.pth")
