@@ -70,13 +70,18 @@ class Ledger:
 
     def skip(self, error: DataError) -> None:
         """Count a broken record, or raise its error where too many are broken."""
-        self.bad_rows += 1
-        if self.bad_rows > self.max_bad_rows:
-            if not self.max_bad_rows:
-                raise error
-            raise DataError(f"{error} (more than max_bad_rows={self.max_bad_rows})") from None
+        self.permit(error)
         logger.warning("skipped: %s", error)
         self.note("broken record skipped", str(error))
+
+    def permit(self, error: DataError) -> None:
+        """Raise the error of a broken record where too many are broken."""
+        self.bad_rows += 1
+        if self.bad_rows <= self.max_bad_rows:
+            return
+        if not self.max_bad_rows:
+            raise error
+        raise DataError(f"{error} (more than max_bad_rows={self.max_bad_rows})") from None
 
     def note(self, cause: str, where: str) -> None:
         """Count one event of a cause."""

@@ -37,18 +37,28 @@ def write_odvg(source: Source, out: Path, ledger: Ledger) -> int:
     """
     if source.categories is None:
         return write_grounding(source, out, ledger)
+    mapping = label_map(source.categories, out)
+    count = _write_jsonl(source, out, detection_row, ledger)
+    with atomic_file(label_map_path(out)) as file:
+        file.write(mapping)
+    return count
+
+
+def label_map(categories: list[dict[str, Any]], out: Path) -> bytes:
+    """The label map of a detection file, as JSON.
+
+    Raises:
+        DataError: Two classes share a name.
+    """
     names: dict[str, Any] = {}
-    for category in source.categories:
+    for category in categories:
         first = names.setdefault(str(category["name"]), category["id"])
         if first != category["id"]:
             raise DataError(
                 f"{out}: the categories {first!r} and {category['id']!r} are both called "
                 f"{category['name']!r}. Rename one."
             )
-    count = _write_jsonl(source, out, detection_row, ledger)
-    with atomic_file(label_map_path(out)) as file:
-        file.write(orjson.dumps({str(label): name for label, name in enumerate(names)}))
-    return count
+    return orjson.dumps({str(label): name for label, name in enumerate(names)})
 
 
 def _write_jsonl(source: Source, out: Path, make_row: Any, ledger: Ledger) -> int:
