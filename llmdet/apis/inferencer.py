@@ -111,9 +111,8 @@ class LLMDetInferencer:
             texts: One text for all images, or one entry per image: a text, a list of class
                 names, or an :class:`~llmdet.apis.prompts.ImagePrompt`; ``"$: lvis"`` stands for
                 the classes of a data set. None takes those of the config's test set.
-            custom_entities: Texts are lists of classes, separated by " . ".
-            tokens_positive: None finds the noun phrases of each text; -1 takes the whole text as
-                one expression; a list of character spans asks for those entities.
+            custom_entities, tokens_positive: How plain texts are read, with the meaning of the
+                fields of :class:`~llmdet.apis.prompts.ImagePrompt`.
             batch_size: Images that pass through the model together; texts may differ.
             pred_score_thr: Boxes below this score are neither returned, saved nor drawn.
             out_dir: Folder that gets ``preds/NAME.json`` and ``vis/NAME.ext``; "" saves nothing.
@@ -133,23 +132,16 @@ class LLMDetInferencer:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: it is 1 or more.")
-        images = collect_images(inputs, self._arrays_seen)
-        self._arrays_seen += sum(isinstance(image.source, np.ndarray) for image in images)
+        images = self._collect(inputs)
+        if texts is None:
+            texts = self._config_texts(tokens_positive)
         prompts = image_prompts(
-            self._config_texts() if texts is None else texts,
-            len(images),
-            custom_entities=custom_entities,
-            tokens_positive=tokens_positive,
+            texts, len(images), custom_entities=custom_entities, tokens_positive=tokens_positive
         )
         folder = Path(out_dir) if out_dir else None
-        deliver = Delivery(
-            pred_dir=None if folder is None or no_save_pred else folder / "preds",
-            vis_dir=None if folder is None or no_save_vis else folder / "vis",
-            draw=self.draw,
-            print_result=print_result,
-            show=show,
-            return_vis=return_vis,
-        )
+        pred_dir = None if folder is None or no_save_pred else folder / "preds"
+        vis_dir = None if folder is None or no_save_vis else folder / "vis"
+        deliver = Delivery(pred_dir, vis_dir, self.draw, print_result, show, return_vis)
         for image, pixels, found in self._detect(images, prompts, batch_size, pred_score_thr):
             deliver(image, pixels, found)
         return {"predictions": deliver.predictions, "visualization": deliver.visualization}
@@ -182,6 +174,12 @@ class LLMDetInferencer:
             for image, fields, sample in zip(batch, loaded, samples, strict=True):
                 yield image, fields["img"], Detections.from_sample(sample, score_thr)
 
+    def _collect(self, inputs: ImageSource | Sequence[ImageSource]) -> list[InputImage]:
+        """Number arrays through all calls, so that later ones do not overwrite earlier ones."""
+        images = collect_images(inputs, self._arrays_seen)
+        self._arrays_seen += sum(isinstance(image.source, np.ndarray) for image in images)
+        return images
+
     def _read(self, image: InputImage) -> dict[str, Any]:
         """Return the fields with which a pipeline goes on after loading an image."""
         if isinstance(image.source, np.ndarray):
@@ -197,7 +195,9 @@ class LLMDetInferencer:
             raise DataError(f"{image.source} is damaged or no image.")
         return fields
 
-    def _config_texts(self) -> ImagePrompt:
+    def _config_texts(self, tokens_positive: int | list | None) -> ImagePrompt:
+        if tokens_positive is not None:
+            raise ConfigError("tokens_positive points into a text, and there is none: give texts.")
         names = config_class_names(self.config)
         logger.info("No text was given: looking for the %d classes of the config.", len(names))
         return ImagePrompt(names, custom_entities=True)
@@ -210,6 +210,10 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
         raise ConfigError(f"There is no device {device!r}: write cpu, cuda or cuda:1.") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"The device {device} was asked for, and PyTorch sees no CUDA GPU here.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"The device {device} was asked for, and there are {torch.cuda.device_count()} GPUs."
+        )
     logger.info("Running on %s%s.", chosen, "" if device else ", chosen automatically")
     return chosen
 

@@ -232,6 +232,11 @@ def test_the_number_of_texts_must_be_that_of_the_images(detect, photos):
         detect(photos, ["dog", "cat"])
 
 
+def test_spans_need_a_text(detect, photos):
+    with pytest.raises(ConfigError, match="there is none: give texts"):
+        detect(photos, tokens_positive=-1)
+
+
 def test_a_batch_holds_at_least_one_image(detect, photos):
     with pytest.raises(ConfigError, match="batch_size is 0"):
         detect(photos, **CLASSES, batch_size=0)
@@ -292,6 +297,16 @@ def test_the_device_is_chosen_and_announced(tiny, caplog):
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert built.device.type == next(built.model.parameters()).device.type == expected
     assert f"Running on {expected}, chosen automatically" in caplog.text
+
+
+def test_a_gpu_that_is_not_there_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="cuda:0 was asked for, and PyTorch sees no CUDA GPU"):
+        LLMDetInferencer(tiny.config, device="cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="cuda:2 was asked for, and there are 2 GPUs"):
+        LLMDetInferencer(tiny.config, device="cuda:2")
 
 
 def test_wrong_settings_are_refused_with_the_choices(tiny):
