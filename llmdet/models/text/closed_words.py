@@ -81,7 +81,12 @@ LINKING_PLACES = _words("left right next close far")
 FINITE_VERBS = _words(
     "sits stands lies holds wears carries eats rides leans hangs sleeps jumps plays looks waits "
     "flies swims runs walks talks contains shows sat stood held wore ate rode hung ran swam flew "
-    "lay wearing holding carrying eating watching"
+    "lay"
+)
+#: Participles that take an object and hardly ever name a kind of thing ("playing card").
+TRANSITIVE_PARTICIPLES = _words(
+    "wearing holding carrying eating watching riding driving using chasing making taking pulling "
+    "pushing throwing catching hitting kicking facing"
 )
 #: Base forms, verbs after a plural only: "people walk", but "a walk", "the bike ride".
 BASE_VERBS = _words(

@@ -144,9 +144,9 @@ def _is_verb_after(subject: Word, verb: Word, last: bool) -> bool:
         return False
     if verb.text in words.BASE_VERBS:
         return subject.text.endswith("s") or subject.text in words.PLURALS_WITHOUT_S
-    if verb.text in words.FINITE_VERBS or verb.text.endswith("ing"):
+    if verb.text in words.FINITE_VERBS | words.TRANSITIVE_PARTICIPLES:
         return True
-    return last and verb.text.endswith("ed")
+    return last and verb.text.endswith(("ing", "ed"))
 
 
 def _without_leading_verb(run: Run) -> Run:
@@ -161,7 +161,7 @@ def _without_leading_verb(run: Run) -> Run:
         plural = run.open[-1].text.endswith("s")
         return run if plural else replace(run, open=())
     alone = participle and len(run.open) == 1
-    verb = first in words.FINITE_VERBS | words.BASE_VERBS
+    verb = first in words.FINITE_VERBS | words.BASE_VERBS | words.TRANSITIVE_PARTICIPLES
     if verb or alone or (link is not None and not existential and _needs_verb(link, participle)):
         return replace(run, open=run.open[1:])
     return run
