@@ -165,10 +165,10 @@ class LLMDetInferencer:
         for start in tqdm(starts, unit="batch", disable=None if self.show_progress else True):
             batch = images[start : start + batch_size]
             loaded = [self._read(image) for image in batch]
-            inputs = [
-                self._transform({**fields, **prompt.metainfo()})
-                for fields, prompt in zip(loaded, prompts[start:], strict=False)
-            ]
+            inputs = [self._transform(dict(fields)) for fields in loaded]
+            for packed, prompt in zip(inputs, prompts[start:], strict=False):
+                # Not through the pipeline: its last step packs only what the config lists.
+                packed["data_samples"].set_metainfo(prompt.metainfo())
             with torch.no_grad():
                 samples = self.model.test_step(pseudo_collate(inputs))
             for image, fields, sample in zip(batch, loaded, samples, strict=True):

@@ -335,6 +335,17 @@ def test_a_config_without_a_test_pipeline_is_refused(tiny):
         LLMDetInferencer(config, device="cpu")
 
 
+def test_a_pipeline_that_packs_no_prompt_gets_it_all_the_same(tiny, detect, photos):
+    config = Config.fromfile(tiny.config)
+    config.test_dataloader.dataset.pipeline[-1] = {
+        "type": "PackDetInputs",
+        "meta_keys": ("img_path", "ori_shape", "img_shape", "scale_factor"),
+    }
+    question = {"texts": "the dog", "tokens_positive": -1, "pred_score_thr": 0.0}
+    bare = LLMDetInferencer(config, tiny.weights, "cpu")(photos / "cat.jpg", **question)
+    assert only(bare) == only(detect(photos / "cat.jpg", **question))
+
+
 def test_predictions_are_those_of_the_model_in_evaluation(tiny, detect, photos):
     """The same image by hand: resized, packed, and given to the model's own predict."""
     from mmdet.structures import DetDataSample
