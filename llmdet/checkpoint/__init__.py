@@ -5,6 +5,7 @@ Formats, told apart by their keys: ``llmdet`` (ours), ``upstream`` (the original
 (``MMGroundingDinoForObjectDetection``). The detector's keys are equal in the first three.
 """
 
+from .adapters import merge_lora, save_adapter
 from .convert import convert_checkpoint
 from .files import read_checkpoint, write_checkpoint
 from .load import LoadReport, load_weights
@@ -19,7 +20,9 @@ __all__ = [
     "llmdet_to_transformers",
     "llmdet_to_upstream",
     "load_weights",
+    "merge_lora",
     "read_checkpoint",
+    "save_adapter",
     "transformers_to_llmdet",
     "upstream_to_llmdet",
     "write_checkpoint",

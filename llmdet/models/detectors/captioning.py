@@ -35,7 +35,7 @@ def describe_batch(
     The features are those that the first prompt of each image gives rise to.
     """
     _check(model, kinds)
-    view = _look(model, images, samples)
+    view = look(model, images, samples)
     options = {"do_sample": False, **generation}
     if "image" in kinds and model.image_captioner is not None:
         lengths = {"max_new_tokens": _IMAGE_TOKENS, **options}
@@ -71,7 +71,8 @@ def _check(model: LLMDet, kinds: set[str]) -> None:
             )
 
 
-def _look(model: LLMDet, images: Tensor, samples: Sequence[DetDataSample]) -> DetectorView:
+def look(model: LLMDet, images: Tensor, samples: Sequence[DetDataSample]) -> DetectorView:
+    """Run the detector on the first prompt of each sample and keep its features."""
     prompts = [prompts_of(model, sample)[0] for sample in samples]
     maps = extract_maps(model, images, [tuple(s.img_shape[:2]) for s in samples])
     text = model.encode_text([prompt.text for prompt in prompts])

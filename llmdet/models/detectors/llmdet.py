@@ -10,8 +10,9 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from llmdet.errors import ConfigError
-from llmdet.models.detectors.captioning import describe_batch
+from llmdet.models.detectors.captioning import describe_batch, look
 from llmdet.models.detectors.grounding_dino import GroundingDINO
+from llmdet.models.lmm.connector import read_connector
 from llmdet.models.lmm.image_captioner import ImageCaptioner
 from llmdet.models.lmm.region_captioner import RegionCaptioner
 from llmdet.models.lmm.view import training_view
@@ -29,6 +30,10 @@ class LLMDet(GroundingDINO):
         lmm: the language model, see :class:`LanguageModel`; None for the plain detector.
         image_captioner: settings of :class:`ImageCaptioner`, or None for no such loss.
         region_captioner: settings of :class:`RegionCaptioner`, or None for no such loss.
+        connector: file that both connectors start from: a checkpoint of the alignment stage, or
+            a projector file of the original; None for random weights.
+        freeze_detector: train the captioners alone, on a detector that does not change: the
+            alignment stage. Then there are no detection losses, and no boxes are needed.
         detector: settings of :class:`GroundingDINO`.
     """
 
@@ -38,9 +43,14 @@ class LLMDet(GroundingDINO):
         lmm: Config | None = None,
         image_captioner: Config | None = None,
         region_captioner: Config | None = None,
+        connector: str | None = None,
+        freeze_detector: bool = False,
         **detector: Any,
     ) -> None:
         super().__init__(**detector)
+        self.freeze_detector = freeze_detector
+        if freeze_detector:
+            self.requires_grad_(False)
         self.lmm: Any = None
         self.image_captioner: ImageCaptioner | None = None
         self.region_captioner: RegionCaptioner | None = None
@@ -60,7 +70,19 @@ class LLMDet(GroundingDINO):
             self.region_captioner = construct(
                 RegionCaptioner, region_captioner, "model.region_captioner", **sizes
             )
-        self._check_that_all_is_used()
+        self._check_settings()
+        if connector is not None:
+            weights = read_connector(connector)
+            for captioner in (self.image_captioner, self.region_captioner):
+                if captioner is not None:
+                    captioner.connector.load_state_dict(weights)
+
+    def train(self, mode: bool = True) -> LLMDet:
+        """Set training mode; a frozen detector stays in eval mode."""
+        super().train(mode and not self.freeze_detector)
+        if self.lmm is not None:
+            self.lmm.train(mode)
+        return self
 
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]
@@ -70,6 +92,8 @@ class LLMDet(GroundingDINO):
         Samples may carry ``image_caption`` (prompt, answer) and ``region_captions`` (box_index,
         answers); each is optional, and where a batch has none its loss is zero.
         """
+        if self.freeze_detector:
+            return self._alignment_loss(batch_inputs, batch_data_samples)
         output = self.forward_train(batch_inputs, batch_data_samples)
         losses = dict(output.losses)
         view = training_view(output, self.quirks)
@@ -117,11 +141,25 @@ class LLMDet(GroundingDINO):
             lmm["region_attention"] = {**sizes, **lmm["region_attention"]}
         return lmm
 
-    def _check_that_all_is_used(self) -> None:
+    def _alignment_loss(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]
+    ) -> dict[str, Tensor]:
+        assert self.image_captioner is not None  # _check_settings has seen to it
+        with torch.no_grad():
+            view = look(self, batch_inputs, batch_data_samples)
+        captions = [sample.get("image_caption") for sample in batch_data_samples]
+        return {"loss_lmm_image": self.image_captioner.loss(self.lmm, view, captions)}
+
+    def _check_settings(self) -> None:
         if self.image_captioner is None and self.region_captioner is None:
             raise ConfigError(
                 "model.lmm is given but neither image_captioner nor region_captioner; set "
                 "lmm=None for the plain detector"
+            )
+        if self.freeze_detector and (self.image_captioner is None or self.region_captioner):
+            raise ConfigError(
+                "model.freeze_detector=True trains the image captioner and nothing else: give "
+                "image_captioner and set region_captioner=None"
             )
         image_looks = self.image_captioner is not None and self.image_captioner.look
         looks = self.region_captioner is not None or image_looks

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
+import torch
 from torch import Tensor, nn
 
+from llmdet.errors import CheckpointError
 from llmdet.models.transformer.positions import encode_coordinates
 
 _FEATURES_PER_NUMBER = 128
@@ -38,3 +43,41 @@ class VisualConnector(nn.Module):
         # corners in their place.
         encoded = encode_coordinates(boxes, _FEATURES_PER_NUMBER)
         return self.projector(features) + self.box_projection(encoded.to(features.dtype))
+
+
+#: Names in the original's files -> names here.
+_ORIGINAL_NAMES = {"vision_projector.0.": "projector.", "pos_proj.": "box_projection."}
+
+
+def read_connector(path: str | Path) -> dict[str, Tensor]:
+    """Weights of a trained connector, under the names of :class:`VisualConnector`.
+
+    Args:
+        path: a projector file of the original (keys with ``mm_projector.``), or a checkpoint of
+            the alignment stage, ours or the original's.
+
+    Raises:
+        CheckpointError: the file cannot be read safely or holds no connector.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"model.connector='{path}' cannot be read: {error}") from error
+    state_dict = content.get("state_dict", content)
+    for prefix in ("image_captioner.connector.", "mm_projector.", "connector."):
+        found = {
+            _here(key.rpartition(prefix)[2]): value
+            for key, value in state_dict.items()
+            if prefix in key and not key.startswith("region_")
+        }
+        if found:
+            return found
+    raise CheckpointError(
+        f"model.connector='{path}' holds no connector; its first keys: {list(state_dict)[:3]}"
+    )
+
+
+def _here(name: str) -> str:
+    for theirs, ours in _ORIGINAL_NAMES.items():
+        name = name.replace(theirs, ours, 1) if name.startswith(theirs) else name
+    return name

@@ -1,0 +1,54 @@
+"""The command that converts checkpoints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from llmdet.checkpoint import read_checkpoint, write_checkpoint
+from llmdet.testing.models import tiny_grounding_dino
+from llmdet.testing.tokenizers import tiny_bert
+
+
+@pytest.fixture
+def run(root):
+    def run(*args):
+        return subprocess.run(
+            [sys.executable, "tools/convert/checkpoint.py", *map(str, args)],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"},
+            check=False,
+        )
+
+    return run
+
+
+def test_help_answers_at_once(run):
+    start = time.perf_counter()
+    done = run("--help")
+    assert done.returncode == 0
+    assert "--lora" in done.stdout
+    assert time.perf_counter() - start < 3
+
+
+def test_a_checkpoint_is_rewritten_bit_by_bit(run, tmp_path):
+    source = tiny_grounding_dino(tiny_bert(tmp_path / "bert")).state_dict()
+    write_checkpoint(tmp_path / "in.pth", source)
+    done = run(tmp_path / "in.pth", tmp_path / "out.safetensors", "--to", "upstream")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(source)} tensors" in done.stdout
+    written = read_checkpoint(tmp_path / "out.safetensors").state_dict
+    assert all(torch.equal(written[key], value) for key, value in source.items())
+
+
+def test_a_users_mistake_is_one_line_and_no_traceback(run, tmp_path):
+    done = run(tmp_path / "absent.pth", tmp_path / "out.pth")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr

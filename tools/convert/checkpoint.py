@@ -1,0 +1,113 @@
+"""Convert checkpoints between LLMDet, the original LLMDet and transformers.
+
+Examples:
+    python tools/convert/checkpoint.py swin_t.pth llmdet_t/ --to transformers --tokenizer bert/
+    python tools/convert/checkpoint.py llmdet_tiny/ tiny.safetensors --to llmdet
+    python tools/convert/checkpoint.py epoch_1.pth merged.pth --lora merge --config CONFIG
+    python tools/convert/checkpoint.py epoch_1.pth adapter/ --lora adapter --config CONFIG
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# What runs with `python tools/convert/checkpoint.py` finds the package beside it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from llmdet.utils.cli import run_cli
+
+SOURCES = ("auto", "upstream", "mm_grounding_dino", "transformers", "llmdet")
+TARGETS = ("llmdet", "transformers", "upstream")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program on a command line."""
+    for line in convert(parse_args(argv)):
+        print(line)
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported, so that --help answers at once."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="IN", help="file, transformers folder or hub id")
+    parser.add_argument("target", metavar="OUT", help=".pth or .safetensors file, or folder")
+    parser.add_argument("--from", dest="source_format", choices=SOURCES, default="auto")
+    parser.add_argument("--to", dest="target_format", choices=TARGETS, default="llmdet")
+    parser.add_argument("--config", help="config of the model: heads, tokenizer, LoRA's alpha")
+    parser.add_argument("--tokenizer", help="BERT whose tokenizer goes into a transformers folder")
+    parser.add_argument(
+        "--lora",
+        choices=("keep", "merge", "adapter"),
+        default="keep",
+        help="merge LoRA into the language model, or write it alone as a peft adapter folder",
+    )
+    parser.add_argument("--lora-alpha", type=float, help="alpha where no --config tells it")
+    return parser.parse_args(argv)
+
+
+def convert(args: argparse.Namespace) -> list[str]:
+    """Does what the arguments say; returns what to tell."""
+    from llmdet.checkpoint import convert_checkpoint
+
+    model = model_settings(args.config)
+    if args.lora != "keep":
+        return convert_lora(args, model)
+    conversion = convert_checkpoint(
+        args.source,
+        args.target,
+        source_format=args.source_format,
+        target_format=args.target_format,
+        model=model,
+        tokenizer=args.tokenizer,
+    )
+    lines = [
+        f"{args.source} ({conversion.source_format}) -> {args.target} ({args.target_format}): "
+        f"{len(conversion.written)} tensors"
+    ]
+    lines += [f"left out {len(keys)}: {why}" for why, keys in conversion.left_out.items()]
+    return lines
+
+
+def convert_lora(args: argparse.Namespace, model: dict[str, Any] | None) -> list[str]:
+    """Merges LoRA or writes it alone; returns what to tell."""
+    from llmdet.checkpoint import read_checkpoint, write_checkpoint
+    from llmdet.checkpoint.adapters import merge_lora, save_adapter
+    from llmdet.checkpoint.load import to_llmdet
+    from llmdet.errors import ConfigError
+
+    lmm = (model or {}).get("lmm") or {}
+    alpha = args.lora_alpha or (lmm.get("lora") or {}).get("alpha")
+    if alpha is None:
+        raise ConfigError(
+            "LoRA's alpha is not stored in checkpoints: give --config or --lora-alpha"
+        )
+    if args.target_format != "llmdet":
+        raise ConfigError(f"--lora {args.lora} writes our names; leave out --to")
+    _, state_dict = to_llmdet(read_checkpoint(args.source), args.source_format)
+    if args.lora == "adapter":
+        base = lmm.get("model")
+        save_adapter(state_dict, args.target, alpha, base if isinstance(base, str) else None)
+        return [f"LoRA of {args.source} -> {args.target}"]
+    merged = merge_lora(state_dict, alpha)
+    write_checkpoint(args.target, merged)
+    return [f"{args.source} with LoRA merged -> {args.target}: {len(merged)} tensors"]
+
+
+def model_settings(config: str | None) -> dict[str, Any] | None:
+    """The ``model`` of a config file."""
+    if config is None:
+        return None
+    from mmengine.config import Config
+
+    return Config.fromfile(config).model.to_dict()
+
+
+if __name__ == "__main__":
+    run_cli(main)
