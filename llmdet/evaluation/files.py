@@ -38,8 +38,9 @@ def read_json(path: str | Path) -> Any:
     Raises:
         DataError: the file is missing or is not JSON; the message names line and column.
     """
+    content = read_bytes(path)
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(content)
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
 

@@ -145,18 +145,25 @@ def mask_recall(
         recall: ``stop`` gives up an image at the best remaining pair of masks that fails either
             threshold, and all of an image whose pair has no phrase, as the official program;
             ``continue`` goes on with the next pair.
+    Returns:
+        ``mask_recall``, the counts behind it (``TP``, ``actual_positives``), and the number of
+        images given up for want of a phrase (``n_images_with_exception``).
     Source: GLaMM (Rasheed et al. 2024, section 5.1) and its program.
     """
-    found = total = 0
+    found = total = nameless = 0
     for image, phrases in truth.phrases.items():
         total += len(phrases)
         prediction = predictions[image]
         iou = _image_iou(truth, prediction, image).T  # [annotated, predicted]
-        found += _recalled(iou, phrases, prediction.phrases, similarity, recall)
+        try:
+            found += _recalled(iou, phrases, prediction.phrases, similarity, recall)
+        except _MaskWithoutPhraseError:
+            nameless += 1
     return {
         "mask_recall": found / total if total else 0.0,
         "TP": found,
         "actual_positives": total,
+        "n_images_with_exception": nameless,
     }
 
 
@@ -173,6 +180,10 @@ def embedding_similarity(embeddings: Mapping[str, Sequence[float]]) -> Similarit
         return float(vectors[0] @ vectors[1]) / norm if norm else 0.0
 
     return similarity
+
+
+class _MaskWithoutPhraseError(Exception):
+    """A mask to be paired has no phrase: the official program loses the whole image."""
 
 
 def check_images(truth: GCGTruth, predictions: Mapping[int, GCGPrediction]) -> None:
@@ -199,7 +210,7 @@ def _recalled(
         row, column = (int(index) for index in np.unravel_index(np.argmax(iou), iou.shape))
         named = row < len(wanted) and column < len(said)
         if not named and recall == "stop":
-            return 0
+            raise _MaskWithoutPhraseError
         if named and similarity(wanted[row], said[column]) >= SIMILARITY_THRESHOLD:
             found += 1
             iou[row, :] = 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from llmdet.evaluation.average_precision import PrecisionRecall, evaluate_detect
 from llmdet.evaluation.detections import Detections
 from llmdet.evaluation.files import read_json, require
 from llmdet.evaluation.ground_truth import GroundTruth
+from llmdet.evaluation.predictions import ImagePredictions
 
 logger = logging.getLogger(__name__)
 
@@ -134,13 +135,36 @@ def omnilabel_ap(truth: OmniLabelTruth, detections: Detections) -> dict[str, flo
     return {"AP hm(descr,categ) 0.50:0.95": mean, **values}
 
 
-def box_counts(truth: OmniLabelTruth) -> dict[str, int]:
-    """Number of boxes to be found in each group; -1 for a group without descriptions."""
+def box_counts(truth: OmniLabelTruth, detections: Detections) -> dict[str, int]:
+    """Boxes to be found in each group; -1 where a group has neither boxes nor detections."""
+    used = np.union1d(truth.boxes.images, detections.image_ids)
     counts = {}
     for name, chosen in _groups(truth).items():
         inside = chosen[truth.boxes.images] & ~truth.boxes.crowd
-        counts[name] = int(inside.sum()) if chosen.any() else -1
+        counts[name] = int(inside.sum()) if chosen[used].any() else -1
     return {"hm(descr,categ)": counts["categ"] + counts["descr"], **counts}
+
+
+def results_from_predictions(images: Iterable[ImagePredictions]) -> Iterator[dict[str, Any]]:
+    """Result records of a prediction file whose labels index descriptions (``category_ids``).
+
+    Raises:
+        DataError: an image does not name the descriptions of its labels.
+    """
+    for image in sorted(images, key=lambda image: image.image_id):
+        if image.category_ids is None:
+            raise DataError(
+                f"image {image.image_id} has no category_ids: OmniLabel needs the description ids"
+            )
+        boxes = image.boxes.astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        for row, label in enumerate(image.labels.tolist()):
+            yield {
+                "image_id": image.image_id,
+                "bbox": boxes[row].tolist(),
+                "description_ids": [image.category_ids[label]],
+                "scores": [float(image.scores[row])],
+            }
 
 
 def _groups(truth: OmniLabelTruth) -> dict[str, np.ndarray]:

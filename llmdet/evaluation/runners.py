@@ -1,0 +1,304 @@
+"""Every metric as a function of two paths; keyword arguments are its named protocol options."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from llmdet.errors import ConfigError, DataError
+from llmdet.evaluation import (
+    caption,
+    coco,
+    d3,
+    flickr30k,
+    gcg,
+    grefcoco,
+    humanref,
+    lvis,
+    odinw,
+    omnilabel,
+    ovdeval,
+    pope,
+    refexp,
+    region_classification,
+    res,
+)
+from llmdet.evaluation.expressions import read_expressions
+from llmdet.evaluation.files import read_json, read_jsonl, read_npz, require
+from llmdet.evaluation.ground_truth import GroundTruth, read_coco, read_lvis
+from llmdet.evaluation.loading import load_detections, load_expression_boxes
+from llmdet.evaluation.predictions import is_prediction_file, read_predictions
+
+Values = dict[str, Any]
+AnnotationId0 = Literal["unmatched", "counted"]
+
+D3_SPLITS = ("full", "pres", "abs")
+
+
+def run_coco(
+    gt: Path,
+    pred: Path,
+    *,
+    limits: Literal["coco", "mmdet"] = "coco",
+    annotation_id0: AnnotationId0 = "unmatched",
+    class_split: Path | None = None,
+    classwise: bool = False,
+) -> Values:
+    """COCO box AP.
+
+    Options: ``limits=mmdet`` takes 100, 300 and 1000 detections per image and class;
+    ``annotation_id0=counted`` counts matches with annotation id 0, which pycocotools does not;
+    ``class_split=FILE`` adds open-vocabulary COCO's APs of the classes in its lists ``base`` and
+    ``novel``; ``classwise=true`` adds the AP of every category id.
+    """
+    truth = _with_ids(read_coco(gt), annotation_id0)
+    max_dets = coco.DEFAULT_MAX_DETS if limits == "coco" else coco.MMDET_MAX_DETS
+    curves = coco.coco_curves(truth, load_detections(pred, truth), max_dets)
+    values: Values = dict(coco.coco_summary(curves))
+    if class_split is not None:
+        split = read_json(class_split)
+        base, novel = (set(require(split, name, str(class_split))) for name in ("base", "novel"))
+        values |= coco.split_ap(curves, truth, base, novel)
+    return values | _classwise(curves.per_category(), classwise)
+
+
+def run_lvis(gt: Path, pred: Path, *, max_dets: int = 300, classwise: bool = False) -> Values:
+    """LVIS box AP.
+
+    Options: ``max_dets`` per image over all classes, -1 for no limit; ``classwise=true`` adds
+    the AP of every category id.
+    """
+    truth = read_lvis(gt)
+    detections = load_detections(pred, truth.boxes)
+    if max_dets >= 0:
+        detections = lvis.cap_per_image(detections, max_dets)
+    curves = lvis.lvis_curves(truth, detections)
+    values = lvis.lvis_summary(truth, curves, max_dets)
+    return values | _classwise(curves.per_category(), classwise)
+
+
+def run_lvis_fixed_ap(
+    gt: Path,
+    pred: Path,
+    *,
+    topk: int = lvis.MAX_DETS_PER_CLASS,
+    cut_order: lvis.CutOrder = "all",
+    classwise: bool = False,
+) -> Values:
+    """LVIS fixed AP: the best 10,000 detections of each class.
+
+    Options: ``topk`` detections per class; ``cut_order=federated`` cuts among the detections
+    that are judged instead of among all; ``classwise=true`` adds the AP of every category id.
+    """
+    truth = read_lvis(gt)
+    detections = lvis.cap_per_class(truth, load_detections(pred, truth.boxes), topk, cut_order)
+    curves = lvis.lvis_curves(truth, detections)
+    values = lvis.lvis_summary(truth, curves, max_dets=-1)
+    return values | _classwise(curves.per_category(), classwise)
+
+
+def run_refexp(
+    gt: Path, pred: Path, *, criterion: refexp.Criterion = "iou", order: refexp.Order = "score"
+) -> Values:
+    """RefCOCO, RefCOCO+ and RefCOCOg precision@1, 5, 10.
+
+    Options: ``criterion=giou`` is MDETR's program; ``order=file`` takes boxes as they come, as
+    mmdet does.
+    """
+    expressions = read_expressions(gt)
+    boxes = load_expression_boxes(pred)
+    return dict(refexp.refexp_precision(expressions, boxes, criterion=criterion, order=order))
+
+
+def run_grefcoco(
+    gt: Path,
+    pred: Path,
+    *,
+    criterion: Literal["giou", "iou"] = "giou",
+    targets: Literal["all", "first"] = "all",
+    score_threshold: float = grefcoco.SCORE_THRESHOLD,
+) -> Values:
+    """gRefCOCO F1, T-acc and N-acc.
+
+    Options: ``criterion=iou`` as mmdet; ``targets=first`` looks at the first target alone, which
+    is mmdet's fault; ``score_threshold`` of an answer.
+    """
+    return dict(
+        grefcoco.grefcoco_scores(
+            read_expressions(gt),
+            load_expression_boxes(pred),
+            criterion=criterion,
+            targets=targets,
+            score_threshold=score_threshold,
+        )
+    )
+
+
+def run_flickr30k(
+    gt: Path, pred: Path, *, boxes: Literal["any", "merged"] = "any", split: str = "test"
+) -> Values:
+    """Flickr30k Entities recall@1, 5, 10 and upper bound.
+
+    Options: ``boxes=merged`` replaces the boxes of a phrase by their enclosing box; ``split`` is
+    the list of images in a folder or zip of Flickr30k Entities.
+    """
+    predictions = flickr30k.read_flickr30k_predictions(pred)
+    sentences = flickr30k.read_flickr30k(gt, split)
+    return dict(flickr30k.flickr30k_recall(sentences, predictions, boxes=boxes))
+
+
+def run_d3(
+    gt: Path,
+    pred: Path,
+    *,
+    annotation_id0: AnnotationId0 = "unmatched",
+    by_count: bool = False,
+) -> Values:
+    """D3 AP of one annotation file, or of full, pres and abs in a folder.
+
+    Options: ``annotation_id0=counted`` counts matches with annotation id 0, which pycocotools
+    does not; ``by_count=true`` adds AP by the number of boxes of a description in an image.
+    """
+    if gt.is_file():
+        return _d3_split(gt, pred, annotation_id0, by_count)
+    values = {}
+    for split in D3_SPLITS:
+        files = sorted(gt.glob(f"d3_{split}_annotations.json*"))
+        if len(files) != 1:
+            raise DataError(f"{gt} must hold one d3_{split}_annotations.json, it has {len(files)}")
+        values[split] = _d3_split(files[0], pred, annotation_id0, by_count)
+    return values
+
+
+def _d3_split(gt: Path, pred: Path, annotation_id0: AnnotationId0, by_count: bool) -> Values:
+    truth = _with_ids(read_coco(gt), annotation_id0)
+    detections = load_detections(pred, truth)
+    values: Values = dict(d3.d3_ap(truth, detections))
+    return values | ({"by_count": d3.d3_ap_by_count(truth, detections)} if by_count else {})
+
+
+def run_ovdeval(
+    gt: Path, pred: Path, *, nms: bool = True, annotation_id0: AnnotationId0 = "unmatched"
+) -> Values:
+    """OVDEval NMS-AP.
+
+    Options: ``nms=false`` is plain COCO AP; ``annotation_id0=counted`` counts matches with
+    annotation id 0, which pycocotools does not.
+    """
+    truth = _with_ids(read_coco(gt), annotation_id0)
+    detections = load_detections(pred, truth)
+    return dict((ovdeval.nms_ap if nms else coco.coco_ap)(truth, detections))
+
+
+def run_omnilabel(gt: Path, pred: Path) -> Values:
+    """OmniLabel AP: harmonic mean over categories and descriptions, and its parts."""
+    truth = omnilabel.read_omnilabel(gt)
+    if is_prediction_file(pred):
+        results = omnilabel.results_from_predictions(read_predictions(pred)[1])
+    else:
+        results = read_json(pred)
+    detections = omnilabel.parse_omnilabel_results(results, truth, str(pred))
+    counts = omnilabel.box_counts(truth, detections)
+    return {**omnilabel.omnilabel_ap(truth, detections), "boxes": counts}
+
+
+def run_odinw(gt: Path, pred: Path, *, sets: odinw.SetGroup = "odinw13") -> Values:
+    """ODinW: COCO AP of each set and their plain mean.
+
+    Options: ``sets`` are ``odinw13``, ``odinw35``, or those of the 35 that have predictions.
+    """
+    values: Values = {}
+    for entry in odinw.choose_sets(sets, pred):
+        truth = read_coco(gt / entry.ann_file)
+        curves = coco.coco_curves(
+            truth, load_detections(odinw.prediction_file(pred, entry), truth), coco.MMDET_MAX_DETS
+        )
+        values[entry.name] = coco.coco_summary(curves)["AP"]
+    return {"mean": odinw.mean_ap(values), "sets": values}
+
+
+def run_humanref(gt: Path, pred: Path, *, density: humanref.Density = "answers") -> Values:
+    """HumanRef recall, precision and density F1.
+
+    Options: ``density=persons`` is the factor of the README instead of the program's.
+    """
+    records = humanref.read_humanref(gt)
+    predictions = humanref.read_humanref_predictions(pred)
+    return humanref.humanref_scores(records, predictions, density=density)
+
+
+def run_region_classification(gt: Path, pred: Path) -> Values:
+    """Accuracy of class scores (npz) or word overlap of free text (JSON) of given regions."""
+    data = read_json(gt)
+    names = require(data, "categories", str(gt))
+    labels = np.asarray(
+        [require(region, "label", f"{gt}: region") for region in require(data, "regions", str(gt))]
+    )
+    if pred.suffix == ".npz":
+        return dict(region_classification.class_accuracy(read_npz(pred, "scores")[0], labels))
+    answers = read_json(pred)
+    right = [names[label] for label in labels]
+    return {"semantic_iou": region_classification.semantic_iou(answers, right)}
+
+
+def run_caption(gt: Path, pred: Path) -> Values:
+    """Caption BLEU, METEOR, ROUGE-L and CIDEr (needs Java)."""
+    return dict(caption.caption_scores(caption.read_references(gt), caption.read_captions(pred)))
+
+
+def run_gcg(
+    gt: Path,
+    pred: Path,
+    *,
+    embeddings: Path | None = None,
+    recall: gcg.Recall = "stop",
+    captions: bool = True,
+) -> Values:
+    """GLaMM's grounded conversation generation: mask AP, mIoU, recall, captions.
+
+    Options: ``embeddings=FILE`` is a JSON of a vector per phrase, without which recall cannot be
+    computed; ``recall=continue`` goes on after a failing pair, where the official program stops;
+    ``captions=false`` leaves out the caption metrics, which need Java.
+    """
+    truth, predictions = gcg.read_gcg(gt), gcg.read_gcg_predictions(pred)
+    gcg.check_images(truth, predictions)
+    values: Values = {
+        "mask_AP": gcg.mask_ap(truth, predictions),
+        "mIoU": gcg.mask_miou(truth, predictions),
+    }
+    if captions:
+        texts = {image: predictions[image].caption for image in truth.phrases}
+        values["caption"] = caption.caption_scores(truth.captions, texts)
+    if embeddings is not None:
+        similarity = gcg.embedding_similarity(read_json(embeddings))
+        values |= gcg.mask_recall(truth, predictions, similarity, recall=recall)
+    elif recall != "stop":
+        raise ConfigError("recall=continue needs embeddings=FILE")
+    return values
+
+
+def run_res(gt: Path, pred: Path | None = None, *, empty: res.Empty = "one") -> Values:
+    """Referring segmentation gIoU and cIoU; one file holds both masks of each expression.
+
+    Options: ``empty=zero`` counts an empty prediction where nothing answers as 0 (mmdet).
+    """
+    return dict(res.res_scores(read_json(gt if pred is None else pred), empty=empty))
+
+
+def run_pope(gt: Path, pred: Path) -> Values:
+    """POPE accuracy, precision, recall, F1 and share of yes."""
+    questions = [record for _, record in read_jsonl(gt)]
+    return dict(pope.pope_scores(questions, [record for _, record in read_jsonl(pred)]))
+
+
+def _with_ids(truth: GroundTruth, annotation_id0: AnnotationId0) -> GroundTruth:
+    if annotation_id0 == "unmatched":
+        return truth
+    return dataclasses.replace(truth, ids=truth.ids + 1)
+
+
+def _classwise(per_category: dict[int, float], wanted: bool) -> Values:
+    if not wanted:
+        return {}
+    return {"per_category": {str(category): ap for category, ap in per_category.items()}}
