@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="RandomChoiceResize", scales=[(224, 400), (256, 448), (288, 512)], keep_ratio=True),
+    dict(type="RandomChoiceResize", scales=[(144, 256), (160, 288), (176, 320)], keep_ratio=True),
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(type="RandomSamplingNegPos", tokenizer_name=tokenizer_name, max_tokens=256),
     dict(
@@ -39,7 +39,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="FixScaleResize", scale=(256, 448), keep_ratio=True, backend="pillow"),
+    dict(type="FixScaleResize", scale=(160, 288), keep_ratio=True, backend="pillow"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="PackDetInputs",

@@ -6,8 +6,8 @@ both files have the same names.
 
 data_root = "data/finetune/"
 tokenizer_name = "data/toy/bert"
-train_scales = [(224, 400), (256, 448), (288, 512)]
-test_scale = (256, 448)
+train_scales = [(144, 256), (160, 288), (176, 320)]
+test_scale = (160, 288)
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),

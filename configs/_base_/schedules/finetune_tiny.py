@@ -1,6 +1,6 @@
 """A short run for small data sets: warm-up, then cosine to zero, counted in iterations."""
 
-max_iters = 600
+max_iters = 400
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
 val_cfg = dict(type="ValLoop")
