@@ -49,6 +49,6 @@ def test_a_checkpoint_is_rewritten_bit_by_bit(run, tmp_path):
 
 def test_a_users_mistake_is_one_line_and_no_traceback(run, tmp_path):
     done = run(tmp_path / "absent.pth", tmp_path / "out.pth")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
