@@ -29,14 +29,39 @@ TRANSFORMS = Registry(
     scope="llmdet",
     locations=["llmdet.datasets.transforms"],
 )
-METRICS = Registry("metric", parent=mmdet.METRICS, scope="llmdet", locations=["llmdet.evaluation.metrics"])
+METRICS = Registry(
+    "metric", parent=mmdet.METRICS, scope="llmdet", locations=["llmdet.evaluation.metrics"]
+)
 EVALUATOR = Registry(
     "evaluator", parent=mmdet.EVALUATOR, scope="llmdet", locations=["llmdet.evaluation.metrics"]
 )
-HOOKS = Registry("hook", parent=mmdet.HOOKS, scope="llmdet", locations=["llmdet.engine"])
+HOOKS = Registry(
+    "hook",
+    parent=mmdet.HOOKS,
+    scope="llmdet",
+    locations=["llmdet.engine", "llmdet.visualization"],
+)
+RUNNERS = Registry("runner", parent=mmdet.RUNNERS, scope="llmdet", locations=["llmdet.engine"])
+LOOPS = Registry("loop", parent=mmdet.LOOPS, scope="llmdet", locations=["llmdet.engine"])
+OPTIM_WRAPPERS = Registry(
+    "optim_wrapper", parent=mmdet.OPTIM_WRAPPERS, scope="llmdet", locations=["llmdet.engine"]
+)
 VISUALIZERS = Registry(
     "visualizer", parent=mmdet.VISUALIZERS, scope="llmdet", locations=["llmdet.visualization"]
 )
 INFERENCERS = Registry(
     "inferencer", parent=MMENGINE_INFERENCERS, scope="llmdet", locations=["llmdet.apis"]
 )
+
+# Kinds of which we have no parts of our own: mmengine warns of every kind that the scope lacks.
+for _parent in (
+    mmdet.LOG_PROCESSORS,
+    mmdet.MODEL_WRAPPERS,
+    mmdet.OPTIMIZERS,
+    mmdet.OPTIM_WRAPPER_CONSTRUCTORS,
+    mmdet.PARAM_SCHEDULERS,
+    mmdet.RUNNER_CONSTRUCTORS,
+    mmdet.VISBACKENDS,
+    mmdet.WEIGHT_INITIALIZERS,
+):
+    Registry(_parent.name, parent=_parent, scope="llmdet", locations=["llmdet.engine"])

@@ -1,7 +1,9 @@
 """What all tests share: quiet third parties and the folders of optional fixtures."""
 
+import logging
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch is imported: tests run in several processes, each of which gets one core.
@@ -52,3 +54,13 @@ def seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """A runner hands its log files to the loggers of llmdet; the next test wants them as before."""
+    yield
+    logger = logging.getLogger("llmdet")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)

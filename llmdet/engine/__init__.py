@@ -7,12 +7,14 @@ test-time augmentation, and makes mmengine read local checkpoints without execut
 from .amp import BFloat16OptimWrapper, use_mixed_precision
 from .build import explained_build_errors
 from .checkpoint import latest_checkpoint, read_training_state
+from .drop_summary import DropSummaryHook
 from .runner import Runner, build_runner, finished_processes
 from .testing import ResumableTestLoop, write_predictions
 from .tta import GroundingTTAModel, use_test_time_augmentation
 
 __all__ = [
     "BFloat16OptimWrapper",
+    "DropSummaryHook",
     "GroundingTTAModel",
     "ResumableTestLoop",
     "Runner",

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from llmdet.errors import ConfigError
+from llmdet.registry import OPTIM_WRAPPERS
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,12 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import MODEL_WRAPPERS, RUNNERS
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from llmdet.checkpoint import load_weights
+from llmdet.registry import RUNNERS
 
 from .build import explained_build_errors
 

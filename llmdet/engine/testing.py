@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.registry import LOOPS
 from mmengine.runner import TestLoop
 from mmengine.structures import InstanceData
 
 from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics import DumpPredictions
 from llmdet.evaluation.predictions import ImagePredictions, iter_predictions
+from llmdet.registry import LOOPS
 
 logger = logging.getLogger(__name__)
 

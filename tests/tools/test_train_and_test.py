@@ -1,0 +1,200 @@
+"""tools/train.py, tools/test.py and the dist scripts, started as users start them."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from llmdet.errors import ConfigError
+from llmdet.utils.cli import run_cli
+
+
+def run(root: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Start a program as from a shell in which this very environment is active."""
+    variables = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=root,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def succeed(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+    return result.stdout
+
+
+def program(root: Path, name: str) -> ModuleType:
+    """A program of tools/, to be called in this process: starting one anew takes ten seconds."""
+    spec = importlib.util.spec_from_file_location(name, root / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(root: Path, name: str, work_dir: Path, *arguments: str | Path) -> str:
+    """Run a program of tools/ in this process; returns its log."""
+    texts = [str(argument) for argument in arguments]
+    program(root, name).main([*texts, "--work-dir", str(work_dir)])
+    return newest_log(work_dir)
+
+
+def newest_log(work_dir: Path) -> str:
+    return max(work_dir.glob("*/*.log"), key=lambda path: path.stat().st_mtime_ns).read_text()
+
+
+def losses(log: str) -> list[float]:
+    return [float(value) for value in re.findall(r"  loss: ([\d.]+)", log)]
+
+
+def metrics(work_dir: Path) -> dict[str, float]:
+    """What the newest test in the folder measured."""
+    newest = max(work_dir.glob("*/*.json"), key=lambda path: path.stat().st_mtime_ns)
+    values = json.loads(newest.read_text())
+    return {key: value for key, value in values.items() if "time" not in key}
+
+
+@pytest.fixture(scope="module")
+def trained(root, tiny_project) -> Path:
+    """The work dir of a training of four iterations."""
+    work_dir = tiny_project.folder / "trained"
+    succeed(run(root, "bash", "dist_train.sh", tiny_project.config, "1", "--work-dir", work_dir))
+    return work_dir
+
+
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_help_answers_within_three_seconds(root, tool):
+    start = time.monotonic()
+    text = succeed(run(root, sys.executable, f"tools/{tool}.py", "--help"))
+    assert time.monotonic() - start < 3
+    assert "--cfg-options" in text
+
+
+def test_training_writes_a_checkpoint_and_finite_losses(trained):
+    assert (trained / "iter_4.pth").is_file()
+    values = losses(newest_log(trained))
+    assert len(values) == 4
+    assert all(0 < value < 1000 for value in values)
+
+
+def test_resume_continues_at_the_newest_checkpoint(root, tiny_project, tmp_path):
+    command = (root, "train", tmp_path, tiny_project.config)
+    call(*command, "--cfg-options", "train_cfg.max_iters=2")
+    time.sleep(1.1)  # mmengine names the folders of runs by the second
+    log = call(*command, "--resume", "--cfg-options", "train_cfg.max_iters=3")
+    assert "resumed epoch: 0, iter: 2" in log
+    assert len(losses(log)) == 1
+
+
+def test_resume_in_a_new_folder_starts_and_says_so(root, tiny_project, tmp_path, capsys):
+    options = ("--cfg-options", "train_cfg.max_iters=1")
+    log = call(root, "train", tmp_path, tiny_project.config, "--resume", "--amp", *options)
+    assert "has no checkpoint yet" in capsys.readouterr().out
+    assert len(losses(log)) == 1
+
+
+def test_the_learning_rate_is_scaled_to_the_batch(root, tiny_project, tmp_path):
+    # The schedule's rate is for 8 images, the config has batches of 2.
+    options = ("--auto-scale-lr", "--cfg-options", "train_cfg.max_iters=1")
+    log = call(root, "train", tmp_path, tiny_project.config, *options)
+    assert "Scaling the original LR by 0.25" in log
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_two_processes_train(root, tiny_project, tmp_path):
+    output = succeed(
+        run(root, "bash", "dist_train.sh", tiny_project.config, "2", "--work-dir", tmp_path)
+    )
+    assert "gloo" in output
+    assert len(losses(newest_log(tmp_path))) == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_two_processes_reach_the_numbers_of_one(root, tiny_project, tmp_path, trained):
+    measured = []
+    for processes in ("1", "2"):
+        work_dir = tmp_path / processes
+        command = ("bash", "dist_test.sh", tiny_project.config, trained / "iter_4.pth", processes)
+        succeed(run(root, *command, "--work-dir", work_dir, "--out", work_dir / "out.jsonl"))
+        measured.append(metrics(work_dir))
+        assert len((work_dir / "out.jsonl").read_text().splitlines()) == 1 + 6
+    assert measured[0]
+    assert measured[0] == measured[1]
+
+
+def test_an_interrupted_test_continues_and_reaches_the_same_numbers(
+    root, tiny_project, tmp_path, trained
+):
+    out = tmp_path / "predictions.jsonl"
+    arguments = (tiny_project.config, trained / "iter_4.pth", "--out", out)
+    call(root, "test", tmp_path / "a", *arguments)
+    lines = out.read_text().splitlines()
+    assert len(lines) == 1 + 6
+    out.write_text("\n".join(lines[:4]) + "\n" + lines[4][:20])
+    log = call(root, "test", tmp_path / "b", *arguments)
+    assert "3 images were predicted before" in log
+    assert sorted(out.read_text().splitlines()) == sorted(lines)
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b") != {}
+
+
+def test_predictions_of_other_weights_are_not_continued(root, tiny_project, tmp_path, trained):
+    out = tmp_path / "predictions.jsonl"
+    call(root, "test", tmp_path, tiny_project.config, trained / "iter_2.pth", "--out", out)
+    with pytest.raises(ConfigError, match="weights_hash"):
+        call(root, "test", tmp_path, tiny_project.config, trained / "iter_4.pth", "--out", out)
+
+
+def test_pictures_are_saved_where_show_dir_says(root, tiny_project, tmp_path, trained):
+    pictures = tmp_path / "pictures"
+    weights = trained / "iter_4.pth"
+    call(root, "test", tmp_path, tiny_project.config, weights, "--show-dir", pictures)
+    assert len(list(pictures.iterdir())) == 6
+
+
+def test_test_time_augmentation_runs(root, tiny_project, tmp_path, trained):
+    call(root, "test", tmp_path, tiny_project.config, trained / "iter_4.pth", "--tta")
+    assert metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("no_such.py", "weights.pth"), "There is no config file 'no_such.py'"),
+        (("{config}", "no_such.pth"), "no_such.pth' does not exist"),
+        (("{config}", "{weights}", "--out", "x.pkl"), "ends in .jsonl"),
+        (
+            ("{config}", "{weights}", "--cfg-options", "test_evaluator.type=CocoMetrik"),
+            "did you mean 'CocoMetric'",
+        ),
+    ],
+)
+def test_mistakes_are_answered_by_one_sentence(
+    root, tiny_project, tmp_path, trained, capsys, arguments, sentence
+):
+    places = {"config": tiny_project.config, "weights": trained / "iter_4.pth"}
+    filled = [argument.format(**places) for argument in arguments]
+    with pytest.raises(SystemExit) as end:
+        run_cli(lambda: call(root, "test", tmp_path, *filled))
+    assert end.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [(), ("config.py",), ("config.py", "two"), ("c.py", "0")])
+def test_the_dist_scripts_explain_themselves_when_processes_are_missing(root, arguments):
+    result = run(root, "bash", "dist_train.sh", *arguments)
+    assert result.returncode == 2
+    assert "bash dist_train.sh CONFIG PROCESSES" in result.stderr
