@@ -32,7 +32,7 @@ class DialogueBatch:
     input_ids: Tensor  # [R, T] int64, the pad id at visual positions and padding
     labels: Tensor  # [R, T] int64, IGNORE_INDEX where nothing is asked
     attention_mask: Tensor  # [R, T] bool, True at tokens
-    position_ids: Tensor  # [R, T] int64, counted without padding
+    position_ids: Tensor  # [R, T] int64, counted from the first token
     visual: Tensor  # [R, V] int64, positions of the visual tokens
     supervised: Tensor  # [n] int64 into R * T: positions whose next token has a label
     targets: Tensor  # [n] int64, these labels
@@ -190,22 +190,23 @@ class ConversationBuilder:
         self, rows: Sequence[tuple[list[int], list[int], range]], *, left: bool
     ) -> DialogueBatch:
         length = max(len(ids) for ids, _, _ in rows)
-        ids, labels, mask, visual = [], [], [], []
+        ids, labels, mask, positions, visual = [], [], [], [], []
         for row_ids, row_labels, places in rows:
             gap = length - len(row_ids)
             front, back = (gap, 0) if left else (0, gap)
             ids.append([self.pad_id] * front + row_ids + [self.pad_id] * back)
             labels.append([IGNORE_INDEX] * front + row_labels + [IGNORE_INDEX] * back)
             mask.append([False] * front + [True] * len(row_ids) + [False] * back)
+            positions.append([max(place - front, 0) for place in range(length)])
             visual.append([place + front for place in places])
-        attention_mask, all_labels = torch.tensor(mask), torch.tensor(labels)
+        all_labels = torch.tensor(labels)
         shifted = all_labels[:, 1:]
         row, column = (shifted != IGNORE_INDEX).nonzero(as_tuple=True)
         return DialogueBatch(
             input_ids=torch.tensor(ids),
             labels=all_labels,
-            attention_mask=attention_mask,
-            position_ids=(attention_mask.long().cumsum(1) - 1).clamp(min=0),
+            attention_mask=torch.tensor(mask),
+            position_ids=torch.tensor(positions),
             visual=torch.tensor(visual, dtype=torch.int64).reshape(len(rows), -1),
             supervised=row * length + column,
             targets=shifted[row, column],

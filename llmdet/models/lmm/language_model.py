@@ -67,7 +67,9 @@ class LanguageModel(nn.Module):
         default = "bfloat16" if torch.cuda.is_available() else "float32"
         self.dtype: torch.dtype = getattr(torch, dtype or default)
         self.causal_lm = build_causal_lm(model, pretrained=pretrained, dtype=self.dtype)
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer or model)
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer or model, config=self.causal_lm.config
+        )
         self.holder = ContextHolder()
         if lora is not None:
             add_lora(self.causal_lm, **lora)
@@ -139,8 +141,9 @@ class LanguageModel(nn.Module):
         return self.tokenizer.eos_token_id if pad is None else pad
 
     def embed(self, dialogue: DialogueBatch, visual: Tensor) -> Tensor:
-        """Word embeddings [R, T, H] with the visual tokens [R, V, H] in their places."""
+        """Embeddings [R, T, H]: words, visual tokens [R, V, H] in their places, zero padding."""
         words = self.causal_lm.get_input_embeddings()(dialogue.input_ids)
+        words = words * dialogue.attention_mask[..., None].to(words.dtype)
         rows = torch.arange(len(words), device=words.device)[:, None]
         return words.index_put((rows, dialogue.visual), visual.to(words.dtype))
 

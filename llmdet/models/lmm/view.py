@@ -26,9 +26,12 @@ class DetectorView:
 
 
 def training_view(output: TrainingOutput, quirks: Quirks) -> DetectorView:
-    """What captioners see in a training step."""
+    """What captioners see in a training step.
+
+    Boxes come without gradient: phrases teach what queries hold, not where boxes are.
+    """
     noisy = 0 if output.denoising is None else output.denoising.content.shape[1]
-    hidden, boxes = output.decoded.hidden_states, output.predictions.boxes
+    hidden, boxes = output.decoded.hidden_states, output.predictions.boxes.detach()
     if quirks.region_queries_ignore_denoising:
         queries = hidden.shape[2] - noisy
         return DetectorView(output.encoded, hidden[:, :, :queries], boxes[:, :, noisy:])
