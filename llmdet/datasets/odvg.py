@@ -98,8 +98,8 @@ class ODVGDataset(BaseDetDataset):
         self.dropped = DropCounter(*ROW_CAUSES, IMAGE_EMPTY, IMAGE_SMALL, ROW_BROKEN)
         self._bad_rows: set[int] = set()
         super().__init__(*args, data_root=data_root, **kwargs)
-        if self.label_map and "classes" not in self._metainfo:
-            self._metainfo["classes"] = tuple(self.label_map.values())
+        # Given also without classes: mmdet's ConcatDataset wants the same keys in all its parts.
+        self._metainfo.setdefault("classes", tuple((self.label_map or {}).values()))
 
     def full_init(self) -> None:
         """Open the index of the file; nothing is parsed."""

@@ -1,0 +1,39 @@
+"""Small annotation files, and parts looked up as configs do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.registry import init_default_scope
+
+
+@pytest.fixture
+def scope() -> None:
+    """Names are looked up in llmdet first and in mmdet next."""
+    init_default_scope("llmdet")
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., Path]:
+    """Writes rows as rows.jsonl."""
+
+    def write(*rows: dict[str, Any]) -> Path:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_json(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a json file."""
+
+    def write(name: str, content: Any) -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps(content))
+        return path
+
+    return write

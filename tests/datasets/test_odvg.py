@@ -1,0 +1,256 @@
+"""Rows of grounding JSONL become samples, and what cannot be learnt from is counted."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from mmengine.dataset import ConcatDataset
+
+from llmdet.datasets.odvg import ODVGDataset
+from llmdet.errors import ConfigError, DataError
+from llmdet.registry import DATASETS
+
+CAPTION = "A red ball lies beside a small dog."
+
+
+def region(bbox, phrase="red ball", span=(2, 10)):
+    return {"bbox": bbox, "phrase": phrase, "tokens_positive": [list(span)]}
+
+
+def grounding(*regions, **fields):
+    form = {"caption": CAPTION, "regions": list(regions)}
+    return {"filename": "a.jpg", "height": 40, "width": 60, "grounding": form, **fields}
+
+
+def detection(*boxes, **fields):
+    instances = [{"bbox": box, "label": label, "category": "?"} for box, label in boxes]
+    form = {"instances": instances}
+    return {"filename": "a.jpg", "height": 40, "width": 60, "detection": form, **fields}
+
+
+def talk(answer, prompt="<image>\nWhat is it?"):
+    return [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}]
+
+
+@pytest.fixture
+def open_rows(write_rows):
+    def build(*rows, **settings):
+        path = write_rows(*rows)
+        return ODVGDataset(ann_file=str(path), data_prefix=dict(img="pictures/"), **settings)
+
+    return build
+
+
+def test_a_grounding_row_gives_text_phrases_and_boxes(open_rows):
+    dog = [[1, 2, 30, 30], [20, 5, 50, 35]]
+    row = grounding(region([10, 10, 20, 20]), region(dog, ["small dog", "dog"], (25, 34)))
+    info = open_rows(row)[0]
+    assert info["img_path"] == "pictures/a.jpg"
+    assert (info["height"], info["width"], info["dataset_mode"]) == (40, 60, "VG")
+    assert info["text"] == CAPTION
+    assert info["instances"] == [
+        {"bbox": [10, 10, 20, 20], "bbox_label": 0, "ignore_flag": 0},
+        {"bbox": dog[0], "bbox_label": 1, "ignore_flag": 0},
+        {"bbox": dog[1], "bbox_label": 1, "ignore_flag": 0},
+    ]
+    assert info["phrases"][1] == {"phrase": ["small dog", "dog"], "tokens_positive": [[25, 34]]}
+    assert info["image_caption"] is None
+    assert info["tags"] == []
+
+
+def test_a_detection_row_gives_labels_and_the_label_map(open_rows, write_json):
+    label_map = write_json("labels.json", {"0": "cat", "1": "dog"})
+    dataset = open_rows(detection(([1, 1, 9, 9], 1)), label_map_file=str(label_map))
+    info = dataset[0]
+    assert info["text"] == {"0": "cat", "1": "dog"}
+    assert "phrases" not in info
+    assert info["instances"][0]["bbox_label"] == 1
+    assert info["dataset_mode"] == "OD"
+    assert dataset.metainfo["classes"] == ("cat", "dog")
+    without_text = open_rows(detection(), label_map_file=str(label_map), need_text=False)
+    assert "text" not in without_text[0]
+
+
+def test_a_row_without_detection_is_an_image_without_objects(open_rows, write_json):
+    label_map = write_json("labels.json", {"0": "cat"})
+    row = {"filename": "a.jpg", "height": 40, "width": 60}
+    assert open_rows(row, label_map_file=str(label_map))[0]["instances"] == []
+
+
+def test_unusable_boxes_are_dropped_and_counted_by_cause(open_rows):
+    dataset = open_rows(
+        grounding(
+            region([-5, 2, 20, 30]),
+            region([60, 5, 80, 20]),
+            region([10, 10, 10.5, 30]),
+            region([[10, 10, 30, 10.2], [-20, 0, 0, 10]]),
+        )
+    )
+    info = dataset[0]
+    assert [instance["bbox"] for instance in info["instances"]] == [[-5, 2, 20, 30]]
+    assert list(info["phrases"]) == [0]
+    assert dataset.dropped.totals() == {"box outside the image": 2, "box under 1 pixel": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ("<image>\nDescribe the image in detail.", "A dog.")),
+        ({"clean_caption": False}, ("<image>\nDescribe the image in detail.", "A dog. Maybe red.")),
+        ({"use_uniform_prompt": False}, ("<image>\nWhat is it?", "A dog.")),
+        ({"use_short_cap": True}, ("<image>\nDescribe the image in detail.", CAPTION)),
+        (
+            {"use_short_cap": True, "actual_dataset_mode": "OD"},
+            ("<image>\nDescribe the image in detail.", "A dog."),
+        ),
+    ],
+)
+def test_caption_options_choose_question_and_answer(open_rows, settings, expected):
+    row = grounding(conversations=talk("A dog. Maybe red."), tags=["ball"])
+    caption = open_rows(row, **settings)[0]["image_caption"]
+    assert (caption["prompt"], caption["answer"]) == expected
+
+
+def test_short_caption_leaves_out_sentences_that_are_tags(open_rows):
+    row = grounding(conversations=talk("A dog."), tags=["dog", "red ball"])
+    row["grounding"]["caption"] = "dog. red ball. A dog runs. grass"
+    caption = open_rows(row, use_short_cap=True)[0]["image_caption"]
+    assert caption["answer"] == "A dog runs. grass."
+
+
+def test_a_caption_that_says_nothing_certain_is_left_out_and_counted(open_rows):
+    row = grounding(conversations=talk("Perhaps a dog."))
+    dataset = open_rows(row)
+    assert dataset[0]["image_caption"] is None
+    assert dataset.dropped.totals() == {"caption empty after cleaning": 1}
+    upstream = open_rows(row, clean_caption="upstream")[0]["image_caption"]
+    assert upstream["answer"] == "Perhaps a dog."
+
+
+@pytest.mark.parametrize("conversations", [None, []])
+def test_captions_are_optional(open_rows, conversations):
+    assert open_rows(grounding(conversations=conversations))[0]["image_caption"] is None
+
+
+BROKEN = {
+    "width": (grounding(width="60"), "field 'width'"),
+    "filename": (grounding(filename=None), "field 'filename' is missing"),
+    "caption": (grounding() | {"grounding": {"regions": []}}, "'grounding.caption' is missing"),
+    "grounding": (grounding(grounding=[]), "'grounding' must be an object"),
+    "box": (grounding(region([1, 2, 3])), r"'grounding.regions\[0\].bbox' must be four numbers"),
+    "boxes": (grounding(region([[1, 2, 3, "4"]])), r"regions\[0\].bbox\[0\]' must be four"),
+    "phrase": (grounding(region([1, 2, 30, 30], 7)), r"'grounding.regions\[0\].phrase'"),
+    "spans": (grounding(region([1, 2, 30, 30], span=("0", 3))), r"regions\[0\].tokens_positive"),
+    "turns": (grounding(conversations=talk("x")[:1]), "'conversations' must hold"),
+    "value": (grounding(conversations=[{"from": "human"}, {}]), r"'conversations\[0\].value'"),
+    "tags": (grounding(tags="dog"), "'tags' must be a list"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_names_file_line_and_field(open_rows, name):
+    row, message = BROKEN[name]
+    dataset = open_rows(grounding(), row)
+    with pytest.raises(DataError, match=rf"rows\.jsonl:2: .*{message}"):
+        dataset[1]
+
+
+def test_a_label_beyond_the_label_map_is_named(open_rows, write_json):
+    label_map = write_json("labels.json", {"0": "cat"})
+    dataset = open_rows(detection(([1, 1, 9, 9], 4)), label_map_file=str(label_map))
+    with pytest.raises(DataError, match=r"instances\[0\].label' is 4, but .* 0\.\.0"):
+        dataset[0]
+
+
+def test_permitted_broken_rows_are_replaced_and_counted(open_rows):
+    dataset = open_rows(grounding(), BROKEN["box"][0], max_bad_rows=1)
+    for _ in range(5):  # the same row is one broken row, however often it is met
+        assert dataset[1]["text"] == CAPTION
+    assert dataset.dropped.totals()["broken row (max_bad_rows)"] >= 5
+    strict = open_rows(BROKEN["box"][0], BROKEN["box"][0], max_bad_rows=1)
+    with pytest.raises(DataError, match="four numbers"):
+        [strict[0], strict[1]]
+
+
+def test_filters_skip_rows_while_training_and_not_in_test_mode(open_rows):
+    empty, small = grounding(), grounding(region([1, 1, 9, 9]), width=10, height=10)
+    good = grounding(region([1, 1, 9, 9]), filename="good.jpg")
+    filters = dict(filter_cfg=dict(filter_empty_gt=True, min_size=20))
+    training = open_rows(empty, small, good, **filters)
+    assert {training[i]["img_path"] for i in range(3)} == {"pictures/good.jpg"}
+    assert set(training.dropped.totals()) == {
+        "image without boxes (filter_empty_gt)",
+        "image smaller than min_size",
+    }
+    testing = open_rows(empty, small, good, test_mode=True, **filters)
+    assert testing[0]["instances"] == []
+
+
+def numbered(count):
+    return [grounding(filename=f"{i}.jpg", width=10 + i, height=20) for i in range(count)]
+
+
+def names(dataset):
+    return [dataset[i]["img_path"].removeprefix("pictures/") for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize(
+    ("indices", "expected"),
+    [(2, ["0.jpg", "1.jpg"]), (-1, ["4.jpg"]), ([3, 1], ["3.jpg", "1.jpg"])],
+)
+def test_a_part_of_the_rows_can_be_chosen(open_rows, indices, expected):
+    chosen = open_rows(*numbered(5), indices=indices)
+    assert names(chosen) == expected
+    whole = open_rows(*numbered(5))
+    assert names(whole.get_subset(indices)) == expected
+    assert len(whole) == 5
+    ratios = [(10 + int(name[0])) / 20 for name in expected]
+    np.testing.assert_allclose(chosen.aspect_ratios, ratios, rtol=1e-6)
+
+
+def test_negative_indices_count_from_the_end_and_others_are_refused(open_rows):
+    dataset = open_rows(*numbered(3))
+    assert dataset[-1]["img_path"] == "pictures/2.jpg"
+    assert dataset[-1]["sample_idx"] == 2
+    with pytest.raises(IndexError):
+        dataset.get_data_info(3)
+
+
+def test_image_id_is_the_rows_or_its_place(open_rows):
+    assert open_rows(grounding(), grounding(image_id=77))[1]["img_id"] == 77
+    assert open_rows(grounding(), grounding())[1]["img_id"] == 1
+
+
+def test_nothing_is_read_before_it_is_needed(tmp_path):
+    missing = ODVGDataset(ann_file=str(tmp_path / "none.jsonl"), lazy_init=True)
+    with pytest.raises(DataError, match=r"none\.jsonl"):
+        missing.full_init()
+
+
+def test_an_unpickled_copy_reads_the_same_rows(open_rows):
+    dataset = open_rows(*numbered(3), indices=[2, 0])
+    assert names(pickle.loads(pickle.dumps(dataset))) == names(dataset)
+
+
+@pytest.mark.parametrize("setting", [{"clean_caption": "ours"}, {"actual_dataset_mode": "RES"}])
+def test_unknown_options_are_refused(open_rows, setting):
+    with pytest.raises(ConfigError, match="is unknown"):
+        open_rows(grounding(), **setting)
+
+
+@pytest.mark.usefixtures("scope")
+def test_datasets_of_both_forms_concatenate_from_a_config(write_rows, write_json):
+    label_map = write_json("labels.json", {"0": "cat"})
+    part = dict(type="ODVGDataset", ann_file=str(write_rows(*numbered(3))))
+    both = DATASETS.build(
+        dict(type="ConcatDataset", datasets=[part, part | {"label_map_file": str(label_map)}])
+    )
+    assert isinstance(both, ConcatDataset)
+    assert len(both) == 6
+    assert "phrases" in both[0]
+    assert "phrases" not in both[5]
+
+
+def test_load_data_list_parses_every_row(open_rows):
+    assert json.dumps(open_rows(*numbered(3)).load_data_list()).count('"tags"') == 3
