@@ -32,7 +32,7 @@ class CocoDataset(BaseDetDataset):
     Without ``metainfo=dict(classes=...)`` the classes are the categories of the file in its
     order. With it, label i is the category *named* classes[i], whatever its place and id in the
     file. Category ids may start anywhere and have holes. `dropped` counts the boxes that are left
-    out; crowd boxes are kept with ``ignore_flag`` 1.
+    out; boxes with ``iscrowd`` or ``ignore`` are kept with ``ignore_flag`` 1.
 
     Samples carry img_path, img_id, height, width, instances (bbox xyxy, bbox_label, ignore_flag)
     and, with ``return_classes=True``, text (the class names), custom_entities and caption_prompt.
@@ -58,18 +58,30 @@ class CocoDataset(BaseDetDataset):
     def load_data_list(self) -> list[Json]:
         """Read the file; class names are known afterwards."""
         content = _read_json(self.ann_file)
+        self._check_objects(content["categories"], "category", ("id", "name"))
+        self._check_objects(content["images"], "image", ("id", "width", "height"))
         categories = self._ordered_categories(content["categories"])
         self._choose_classes(categories)
         labels = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
         known_ids = {category["id"] for category in categories}
         instances: dict[Any, list[Json]] = defaultdict(list)
         sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+        if len(sizes) != len(content["images"]):
+            raise DataError(f"{self.ann_file}: two images have the same id; each needs its own.")
         for annotation in content["annotations"]:
             self._check_annotation(annotation, sizes, known_ids)
             instance = self._instance(annotation, labels, sizes[annotation["image_id"]])
             if instance is not None:
                 instances[annotation["image_id"]].append(instance)
         return [self._data_info(image, instances[image["id"]]) for image in content["images"]]
+
+    def _check_objects(self, objects: Sequence[Json], what: str, fields: Sequence[str]) -> None:
+        for number, item in enumerate(objects):
+            for field in fields:
+                if not isinstance(item, dict) or item.get(field) is None:
+                    raise DataError(
+                        f"{self.ann_file}: {what} {number}: field {field!r} is missing."
+                    )
 
     def _ordered_categories(self, categories: Sequence[Json]) -> Sequence[Json]:
         return categories
@@ -109,8 +121,6 @@ class CocoDataset(BaseDetDataset):
     ) -> Json | None:
         label = labels.get(annotation["category_id"])
         x, y, width, height = annotation["bbox"]
-        if annotation.get("ignore", False):
-            return None
         if label is None:
             self.dropped.add(BOX_UNLISTED)
             return None
@@ -123,7 +133,7 @@ class CocoDataset(BaseDetDataset):
         return {
             "bbox": [x, y, x + width, y + height],
             "bbox_label": label,
-            "ignore_flag": int(bool(annotation.get("iscrowd", 0))),
+            "ignore_flag": int(bool(annotation.get("iscrowd") or annotation.get("ignore"))),
         }
 
     def _data_info(self, image: Json, instances: list[Json]) -> Json:
@@ -136,7 +146,12 @@ class CocoDataset(BaseDetDataset):
         }
 
     def _file_name(self, image: Json) -> str:
-        return image["file_name"]
+        try:
+            return image["file_name"]
+        except KeyError:
+            raise DataError(
+                f"{self.ann_file}: image {image['id']!r}: field 'file_name' is missing."
+            ) from None
 
     def filter_data(self) -> list[Json]:
         """Apply ``filter_cfg=dict(filter_empty_gt, min_size)`` while training."""

@@ -25,4 +25,4 @@ class LVISV1Dataset(CocoDataset):
         """Folder and name of the tail of the address: "val2017/000000397133.jpg"."""
         if "coco_url" in image:
             return urlsplit(image["coco_url"]).path.lstrip("/")
-        return image["file_name"]
+        return super()._file_name(image)

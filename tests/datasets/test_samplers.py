@@ -1,0 +1,132 @@
+"""Batches of one orientation, equal on every rank, without parsing rows."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from torch.utils.data import ConcatDataset, Dataset, SequentialSampler
+
+from llmdet.datasets.samplers import AspectRatioBatchSampler, is_upright
+from llmdet.errors import ConfigError
+
+
+class Shapes(Dataset):
+    """Knows ratios, and refuses to parse a row."""
+
+    def __init__(self, ratios):
+        self.aspect_ratios = np.asarray(ratios, np.float32)
+
+    def __len__(self):
+        return len(self.aspect_ratios)
+
+    def get_data_info(self, index):
+        raise AssertionError("a row was parsed")
+
+
+class Rows(Dataset):
+    """Knows no ratios."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def get_data_info(self, index):
+        width, height = self.sizes[index]
+        return {"width": width, "height": height}
+
+
+class Given(SequentialSampler):
+    """Gives chosen indices of a dataset."""
+
+    def __init__(self, dataset, indices=None):
+        self.dataset = dataset
+        self.indices = list(range(len(dataset)) if indices is None else indices)
+
+    def __iter__(self):
+        return iter(self.indices)
+
+    def __len__(self):
+        return len(self.indices)
+
+
+RATIOS = st.lists(st.sampled_from([0.5, 0.99, 1.0, 2.0]), max_size=40)
+
+
+@given(RATIOS, st.integers(1, 6), st.booleans())
+def test_number_of_batches_depends_on_the_number_of_images_alone(ratios, size, drop_last):
+    sampler = AspectRatioBatchSampler(Given(Shapes(ratios)), size, drop_last)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    expected = len(ratios) // size if drop_last else -(-len(ratios) // size)
+    assert len(batches) == expected
+
+
+@given(RATIOS, st.integers(1, 6))
+def test_every_image_comes_once_and_all_but_the_last_batches_have_one_orientation(ratios, size):
+    batches = list(AspectRatioBatchSampler(Given(Shapes(ratios)), size))
+    assert sorted(itertools.chain(*batches)) == list(range(len(ratios)))
+    assert all(len(batch) == size for batch in batches[:-1])
+    mixed = [len({ratios[i] < 1 for i in batch}) > 1 for batch in batches]
+    assert sum(mixed) <= 1
+
+
+@given(RATIOS, RATIOS, RATIOS)
+def test_concatenated_data_sets_are_looked_through(first, second, third):
+    if not (first and second and third):
+        return
+    both = ConcatDataset([Shapes(first), ConcatDataset([Shapes(second), Shapes(third)])])
+    expected = [ratio < 1 for ratio in first + second + third]
+    assert [is_upright(both, index) for index in range(len(both))] == expected
+
+
+def test_without_ratios_the_size_of_the_row_counts():
+    rows = Rows([(10, 20), (20, 20), (30, 20)])
+    assert [is_upright(rows, i) for i in range(3)] == [True, False, False]
+
+
+def test_a_broken_off_epoch_leaves_nothing_for_the_next():
+    sampler = AspectRatioBatchSampler(Given(Shapes([0.5, 2, 2, 2, 0.5, 2])), 2)
+    expected = list(sampler)
+    next(iter(sampler))
+    assert list(sampler) == expected
+
+
+def test_ranks_share_all_images_in_equally_many_batches(monkeypatch):
+    dataset = Shapes(np.random.default_rng(0).uniform(0.5, 2, 21))
+    seen = []
+    for rank in range(2):
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
+        sampler = DefaultSampler(dataset, shuffle=True, seed=5)
+        batches = list(AspectRatioBatchSampler(sampler, 4))
+        assert len(batches) == 3
+        seen += itertools.chain(*batches)
+    assert set(seen) == set(range(21))
+
+
+def test_order_depends_on_seed_and_epoch():
+    dataset = Shapes(np.random.default_rng(0).uniform(0.5, 2, 30))
+
+    def batches(seed, epoch):
+        sampler = DefaultSampler(dataset, shuffle=True, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(AspectRatioBatchSampler(sampler, 4))
+
+    assert batches(1, 0) == batches(1, 0)
+    assert batches(1, 0) != batches(1, 1)
+    assert batches(1, 0) != batches(2, 0)
+
+
+def test_an_endless_sampler_gives_endless_batches():
+    sampler = InfiniteSampler(Shapes([0.5, 2.0, 2.0]), seed=0)
+    batches = list(itertools.islice(AspectRatioBatchSampler(sampler, 2), 10))
+    assert all(len(batch) == 2 for batch in batches)
+
+
+def test_a_sampler_without_dataset_is_refused():
+    with pytest.raises(ConfigError, match="SequentialSampler has not"):
+        AspectRatioBatchSampler(SequentialSampler([1, 2]), 2)
