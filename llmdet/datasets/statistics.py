@@ -14,6 +14,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 #: Free text may name millions of things; counts of rarer ones are dropped beyond this many.
 MOST_PHRASES = 1_000_000
 _MOST_LISTED = 20
+_MOST_BARS = 50
 _SIZES = ((32**2, "small"), (96**2, "medium"))  # COCO's limits of box area in pixels
 
 
@@ -159,10 +160,16 @@ def plot(statistics: Statistics, path: Path) -> None:
     for axis, (title, values) in zip(axes, titled.items(), strict=False):
         numbers = sorted(values.counts)
         weights = [values.counts[number] for number in numbers]
-        axis.hist(numbers, bins=min(50, len(numbers) + 1), weights=weights)
+        axis.hist(numbers, bins=_bins(numbers), weights=weights)
         axis.set(title=title, ylabel="number")
     frequencies = sorted(statistics.classes.values(), reverse=True)
     axes[-1].plot(range(1, len(frequencies) + 1), frequencies)
     axes[-1].set(title="boxes of a class or phrase", xlabel="rank", xscale="log", yscale="log")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def _bins(numbers: list[int]) -> list[float]:
+    """Edges half way between whole numbers, so that every bar covers as many of them."""
+    step = -(-(numbers[-1] - numbers[0] + 1) // _MOST_BARS)
+    return [edge - 0.5 for edge in range(numbers[0], numbers[-1] + step + 1, step)]

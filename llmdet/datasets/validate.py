@@ -74,24 +74,29 @@ class ReportLedger(Ledger):
         self._report.note(cause, where)
 
 
-def validate(source: Source, report: Report, images: Path | None = None) -> None:
+def validate(
+    source: Source, report: Report, images: Path | None = None, pictures: int | None = None
+) -> None:
     """Check every sample of a source, opened with a :class:`ReportLedger` of the same report.
 
     Args:
         source: What a reader of :mod:`llmdet.datasets.formats` opened.
         report: Gets problems and counts.
         images: The folder of the pictures; None leaves them unopened.
+        pictures: How many of them are opened, spread over the data set; None opens all.
     """
     _check_categories(source, report)
     seen: set[int] = set()
     annotation_ids: set[int] = set()
     size_of = lru_cache(maxsize=1024)(image_size)
-    for sample in source.samples:
+    step = 1 if pictures is None else max(1, (source.total or 0) // max(pictures, 1))
+    for number, sample in enumerate(source.samples):
         report.facts["images"] += 1
         report.facts["boxes"] += len(sample.instances)
         report.facts["captions"] += bool(sample.fields.get("conversations"))
         _check_size(sample, report)
-        if images is not None:
+        if images is not None and number % step == 0:
+            report.facts["pictures opened"] += 1
             _check_picture(sample, images, size_of, report)
         for instance in sample.instances:
             _check_box(instance, sample, report)

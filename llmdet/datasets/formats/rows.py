@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def read_rows(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
         ledger.skip(DataError(f"{path}:{line}: not a JSON object"))
     origin, extras = _read_source(path, len(rows))
     categories = origin.get("categories")
-    names = None if categories else _label_names(path, options)
+    names = options.names or (None if categories else _label_names(path, options))
     if names is not None:
         categories = numbered_categories(names)
     samples = _samples(rows, extras, categories, ledger)
@@ -70,12 +70,12 @@ def _read_source(path: Path, rows: int) -> tuple[dict[str, Any], IndexedJsonl | 
     return extras[0], extras
 
 
-def numbered_categories(names: list[str]) -> list[dict[str, Any]]:
+def numbered_categories(names: Sequence[str]) -> list[dict[str, Any]]:
     """COCO categories with ids from 1 for formats that know names only."""
     return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
 
 
-def _label_names(path: Path, options: ReadOptions) -> list[str] | None:
+def _label_names(path: Path, options: ReadOptions) -> Sequence[str] | None:
     file = options.classes or label_map_path(path)
     if not file.exists():
         if options.classes:

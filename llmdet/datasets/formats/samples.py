@@ -102,6 +102,7 @@ class ReadOptions:
 
     images: Path | None = None  # folder of the pictures, for formats that lack their sizes
     classes: Path | None = None  # file with the class names
+    names: tuple[str, ...] | None = None  # the class names of a JSONL file, where they are known
     split: str | None = None  # part of the data set, for formats that keep all in one folder
 
 
