@@ -252,24 +252,24 @@ def _accumulate_category(
     if total == 0:
         return
     order = table.by_score[k]
+    # the i-th true positive has recall i / total: which of them first reaches each threshold
+    needed = np.searchsorted(np.arange(1, total + 1) / total, RECALL_THRESHOLDS, side="left")
     for m, limit in enumerate(max_dets):
         listed = order[table.ranks[order] < limit] if limit else order
         hit, alarm = hits[:, listed], alarms[:, listed]
         recall[:, m] = hit.sum(axis=1) / total
-        precision[:, :, k, m] = 0.0
-        for t in np.flatnonzero(hit.any(axis=1)):
-            precision[t, :, k, m] = _precision_at_recalls(hit[t], alarm[t], total)
+        precision[:, :, k, m] = _best_precision(hit, alarm, total)[:, needed]
 
 
-def _precision_at_recalls(hit: np.ndarray, alarm: np.ndarray, total: int) -> np.ndarray:
-    """Highest precision at or beyond each recall threshold: [R].
+def _best_precision(hit: np.ndarray, alarm: np.ndarray, total: int) -> np.ndarray:
+    """Highest precision at or after each true positive: [T, total], 0 beyond the last.
 
-    Precision peaks only at true positives, so the curve is computed there alone.
+    Precision peaks only at true positives, so that the curve is computed there alone.
     """
-    peaks = np.flatnonzero(hit)
-    true = np.arange(1, len(peaks) + 1, dtype=np.float64)
-    false = np.cumsum(alarm)[peaks].astype(np.float64)
-    curve = true / (false + true + np.spacing(1))
-    curve = np.maximum.accumulate(curve[::-1])[::-1]
-    index = np.searchsorted(true / total, RECALL_THRESHOLDS, side="left")
-    return np.append(curve, 0.0)[index]
+    curve = np.zeros((len(hit), total))
+    rows, places = np.nonzero(hit)
+    turn = rank_in_runs(rows)
+    false = np.cumsum(alarm, axis=1)[rows, places].astype(np.float64)
+    true = (turn + 1).astype(np.float64)
+    curve[rows, turn] = true / (false + true + np.spacing(1))
+    return np.maximum.accumulate(curve[:, ::-1], axis=1)[:, ::-1]

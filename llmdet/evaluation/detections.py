@@ -119,26 +119,6 @@ def read_coco_results(path: str | Path) -> Detections:
     return from_coco_results(results, str(path))
 
 
-def top_per_group(
-    groups: np.ndarray, scores: np.ndarray, limit: int, ties: np.ndarray | None = None
-) -> np.ndarray:
-    """Mask of the rows that are among the ``limit`` best of their group.
-
-    Args:
-        groups: [N] integer label of each row's group (an image, a class).
-        scores: [N] higher is better.
-        limit: rows kept per group.
-        ties: [N] integer rank among equal scores, smaller first; row order if None.
-    Returns:
-        [N] bool, in the order of the input.
-    """
-    keys = (-scores, groups) if ties is None else (ties, -scores, groups)
-    order = np.lexsort(keys)
-    kept = np.zeros(len(scores), bool)
-    kept[order] = rank_in_runs(groups[order]) < limit
-    return kept
-
-
 def rank_in_runs(values: np.ndarray) -> np.ndarray:
     """Position of each element within its run of equal neighbours: [N] int64 from 0."""
     if len(values) == 0:

@@ -7,13 +7,14 @@ import numpy as np
 
 from llmdet.errors import ConfigError
 from llmdet.evaluation.average_precision import PrecisionRecall, evaluate_detections
-from llmdet.evaluation.detections import Detections, top_per_group
+from llmdet.evaluation.detections import Detections
 from llmdet.evaluation.ground_truth import (
     FREQUENCIES,
     GroundTruth,
     LVISGroundTruth,
     check_images,
 )
+from llmdet.evaluation.topk import top_per_group
 
 MAX_DETS_PER_IMAGE = 300
 MAX_DETS_PER_CLASS = 10_000

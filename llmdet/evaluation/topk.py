@@ -5,6 +5,7 @@ import numpy as np
 from llmdet.evaluation.detections import rank_in_runs
 
 ROWS_BEFORE_CUT = 1 << 22
+LARGEST_TABLE = 1 << 22  # ids below this index tables directly
 
 
 class TopDetections:
@@ -54,8 +55,23 @@ class TopDetections:
     def _cut(self) -> None:
         rows = join([self._kept, *self._pending])
         self._pending, self._rows = [], 0
-        kept, self._floor = _best(rows, self.limit)
-        self._kept = tuple(column[kept] for column in rows)
+        images, labels, _, scores, places = rows
+        kept, self._floor = _best(labels, scores, self.limit, (places, images))
+        self._kept = rows if kept.all() else tuple(column[kept] for column in rows)
+
+
+def top_per_group(groups: np.ndarray, scores: np.ndarray, limit: int) -> np.ndarray:
+    """Mask of the rows that are among the ``limit`` best of their group: [N] bool.
+
+    Args:
+        groups: [N] number of each row's group, such as an image or category id.
+        scores: [N] higher is better; equal scores are ranked by their order.
+        limit: rows kept per group.
+    """
+    labels = groups
+    if len(groups) and (groups.min() < 0 or groups.max() >= LARGEST_TABLE):
+        _, labels = np.unique(groups, return_inverse=True)
+    return _best(labels, scores, limit, (np.arange(len(scores)),))[0]
 
 
 def join(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
@@ -73,29 +89,31 @@ def _empty() -> tuple[np.ndarray, ...]:
     )
 
 
-def _best(rows: tuple[np.ndarray, ...], limit: int) -> tuple[np.ndarray, np.ndarray]:
+def _best(
+    labels: np.ndarray, scores: np.ndarray, limit: int, ties: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """Mask [N] of the best rows per class, and the lowest kept score of each class [K].
 
-    Only the limit-th score of a class is searched, nothing is sorted but ties at that score.
+    Only the limit-th score of a class is searched, nothing is sorted but ties at that score;
+    ``ties`` ranks them, the last key first. A class that is not full has the floor -inf.
     """
-    images, labels, _, scores, places = rows
-    if len(labels) == 0:
-        return np.zeros(0, bool), np.zeros(0, np.float32)
     counts = np.bincount(labels)
     floor = np.full(len(counts), -np.inf, scores.dtype)
+    full = np.flatnonzero(counts > limit)
+    if len(full) == 0:
+        return np.ones(len(labels), bool), floor
     # numpy sorts 16-bit integers by radix, in linear time
     by_class = np.argsort(_narrow(labels, len(counts)), kind="stable")
-    sorted_scores = scores[by_class]
     starts = np.cumsum(counts) - counts
-    for label in np.flatnonzero(counts > limit):
-        group = sorted_scores[starts[label] : starts[label] + counts[label]]
+    for label in full:
+        group = scores[by_class[starts[label] : starts[label] + counts[label]]]
         floor[label] = np.partition(group, len(group) - limit)[len(group) - limit]
-    kept = scores > floor[labels]
-    ties = np.flatnonzero(scores == floor[labels])
-    if len(ties):
-        ties = ties[np.lexsort((places[ties], images[ties], labels[ties]))]
-        room = limit - np.bincount(labels[kept], minlength=len(counts))
-        kept[ties] = rank_in_runs(labels[ties]) < room[labels[ties]]
+    threshold = floor[labels]
+    kept = scores > threshold
+    tied = np.flatnonzero(scores == threshold)
+    tied = tied[np.lexsort((*(key[tied] for key in ties), labels[tied]))]
+    room = limit - np.bincount(labels[kept], minlength=len(counts))
+    kept[tied] = rank_in_runs(labels[tied]) < room[labels[tied]]
     return kept, floor
 
 
