@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from mmengine.registry import init_default_scope
 
+from llmdet.testing.tokenizers import tiny_bert
+
 
 @pytest.fixture
 def scope() -> None:
@@ -37,3 +39,9 @@ def write_json(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenizer that knows words such as red, dog, cat and spells the others."""
+    return tiny_bert(tmp_path_factory.mktemp("bert"))

@@ -46,7 +46,7 @@ def grounding_text(
     text = text if text.endswith(".") else f"{text}. "
     offsets = token_offsets(text, tokenizer)
     budget = max_tokens - tokenizer.num_special_tokens_to_add()
-    limit = len(text)
+    whole = limit = len(text)
     if len(offsets) > budget:
         offsets = offsets[: max(budget - 1, 0)]  # one token is left for the closing dot
         limit = int(offsets[-1, 1]) if len(offsets) else 0
@@ -55,7 +55,7 @@ def grounding_text(
     kept: dict[int, Spans] = {}
     beyond: set[int] = set()
     for phrase, given in spans.items():
-        shifted = [(start - shift, end - shift) for start, end in given]
+        shifted = [(start - shift, min(end - shift, whole)) for start, end in given]
         inside = [_trim(start, end, has_token) for start, end in shifted if end <= limit]
         found = [span for span in inside if span is not None]
         if found:
