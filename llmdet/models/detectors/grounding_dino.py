@@ -206,7 +206,7 @@ class GroundingDINO(BaseDetector):
         anchors = anchors.gather(1, indices[..., None].expand(-1, -1, 4))
         return QueryProposals(
             logits=logits.gather(1, indices[..., None].expand(-1, -1, logits.shape[-1])),
-            boxes=(deltas.to(anchors.dtype) + anchors).sigmoid(),
+            boxes=(deltas + anchors).sigmoid(),  # float32 or wider, as the anchors
             indices=indices,
         )
 

@@ -161,4 +161,4 @@ class GroundingDINODecoder(nn.Module):
 def refine(deltas: Tensor, references: Tensor, eps: float = 1e-5) -> Tensor:
     """Move boxes [..., 4] in 0..1 by ``deltas`` [..., 4] in inverse-sigmoid space, in float32."""
     anchors = inverse_sigmoid(references, eps)
-    return (deltas.to(anchors.dtype) + anchors).sigmoid()
+    return (deltas + anchors).sigmoid()

@@ -1,0 +1,18 @@
+"""LLMDet with Swin-L on GroundingCap-1M, evaluated by fixed AP on LVIS minival."""
+
+_base_ = [
+    "./_base_/models/grounding_dino_swin_l.py",
+    "./_base_/datasets/groundingcap_1m.py",
+    "./_base_/datasets/lvis.py",
+    "./_base_/schedules/llmdet_150k.py",
+    "./_base_/default_runtime.py",
+]
+
+model = dict(freeze_backbone=True)
+load_from = "checkpoints/mm_grounding_dino_swin_l.pth"
+load_strict = False
+
+test_pipeline = _base_.test_pipeline
+test_pipeline[1]["scale"] = (1000, 1560)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
