@@ -98,7 +98,10 @@ def _config_from_fields(fields: dict[str, Any]) -> Any:
 
     if "model_type" not in fields:
         raise ConfigError("lmm.model given as a dict needs 'model_type', e.g. 'qwen2'")
-    return AutoConfig.for_model(**fields)
+    try:
+        return AutoConfig.for_model(**fields)
+    except ValueError as error:
+        raise ConfigError(f"lmm.model is no configuration of transformers: {error}") from error
 
 
 def _read_config(source: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmdet.errors import ConfigError
 from llmdet.models.structures import EncoderOutput
 from llmdet.models.transformer.feedforward import MLP
 from llmdet.models.transformer.positions import encode_coordinates
@@ -95,10 +96,16 @@ class LanguageModel(nn.Module):
         of theirs is.
         """
         super().train(False)
-        for layer in self.causal_lm.get_decoder().layers:
-            layer.training = mode and self.checkpoint
-        self.causal_lm.get_decoder().training = mode and self.checkpoint
+        for module in [self.causal_lm.get_decoder(), *self._layers]:
+            module.training = mode and self.checkpoint
         return self
+
+    @property
+    def _layers(self) -> list[nn.Module]:
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        modules = self.causal_lm.modules()
+        return [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
 
     def loss(self, dialogue: DialogueBatch, visual: VisualTokens, encoded: EncoderOutput) -> Tensor:
         """Mean cross-entropy of the supervised tokens, float32 scalar."""
@@ -153,6 +160,11 @@ class LanguageModel(nn.Module):
         from .decoder_layer import RegionDecoderLayer
 
         decoder = self.causal_lm.get_decoder()
+        if not hasattr(decoder, "layers"):
+            raise ConfigError(
+                f"region_attention needs a Qwen2- or Llama-like model; {type(decoder).__name__} "
+                "keeps its decoder layers elsewhere. Set region_attention=None"
+            )
         eps = getattr(self.causal_lm.config, "rms_norm_eps", 1e-6)
         make = partial(RegionAttention, self.hidden_size, eps=eps, **settings)
         chosen = range(0, len(decoder.layers), every) if layers is None else layers
