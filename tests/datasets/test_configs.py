@@ -1,6 +1,7 @@
 """The data set configs load, and the small ones read generated data from end to end."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,37 @@ def test_fine_tuning_configs_read_a_folder_given_on_the_command_line(
     assert len(validation[0]["inputs"]) == 3
     assert Path(config.val_evaluator.ann_file).is_file()
     assert config.model.language_model.name == bert_folder
+
+
+@pytest.mark.usefixtures("scope")
+@pytest.mark.parametrize(
+    ("name", "images", "classes"),
+    [
+        ("bccd", (205, 87), {"red blood cell", "white blood cell", "platelet"}),
+        ("raccoon", (160, 40), {"raccoon"}),
+        ("playing_cards", (148, 67), None),
+    ],
+)
+def test_fine_tuning_configs_read_real_photographs(
+    name, images, classes, real_data, bert_folder, tmp_path
+):
+    (tmp_path / "images").symlink_to(real_data / name / "images")
+    for path in (real_data / name).glob("*.json*"):  # reading rows writes an index beside them
+        shutil.copyfile(path, tmp_path / path.name)
+    config = load_config(
+        CONFIGS / f"finetune/{name}.py",
+        {"data_root": str(tmp_path), "lang_model_name": bert_folder},
+    )
+    training = DATASETS.build(config.train_dataloader.dataset)
+    validation = DATASETS.build(config.val_dataloader.dataset)
+    assert (len(training), len(validation)) == images
+    assert set(training.metainfo["classes"]) == set(validation.metainfo["classes"])
+    assert classes in (None, set(training.metainfo["classes"]))
+    for index in range(0, len(training), 20):
+        sample = training[index]["data_samples"]
+        assert set(sample.gt_instances.labels.tolist()) == set(sample.tokens_positive)
+        height, width = sample.img_shape
+        boxes = sample.gt_instances.bboxes
+        assert bool((boxes >= 0).all())
+        assert boxes[:, 2].max() <= width
+        assert boxes[:, 3].max() <= height
