@@ -15,7 +15,12 @@ DATASETS = Registry(
     "dataset",
     parent=mmdet.DATASETS,
     scope="llmdet",
-    locations=["llmdet.datasets.odvg", "llmdet.datasets.coco", "llmdet.datasets.lvis"],
+    locations=[
+        "llmdet.datasets.odvg",
+        "llmdet.datasets.coco",
+        "llmdet.datasets.lvis",
+        "llmdet.datasets.benchmarks",
+    ],
 )
 DATA_SAMPLERS = Registry(
     "data sampler",

@@ -18,6 +18,7 @@ TOPK = (1, 5, 10)
 IOU_THRESHOLD = 0.5
 PHRASE = re.compile(r"\[/EN#(?P<id>\d+)(?P<types>(?:/[a-z]+)+)\s[^\]]*\]")
 
+Protocol = Literal["any", "merged"]
 SentenceKey = tuple[str, int]  # image id, number of the sentence
 
 
@@ -71,7 +72,7 @@ def flickr30k_recall(
     sentences: Mapping[SentenceKey, Sequence[GroundedPhrase]],
     predictions: Mapping[SentenceKey, Sequence[Any]],
     *,
-    boxes: Literal["any", "merged"] = "any",
+    boxes: Protocol = "any",
     topk: Sequence[int] = TOPK,
 ) -> dict[str, float]:
     """Recall@k and upper bound over phrases, for all and for each type of phrase.
@@ -88,8 +89,7 @@ def flickr30k_recall(
         DataError: a sentence is not predicted or has another number of phrases.
     Source: MDETR (Kamath et al. 2021, section 4.2), the ANY-BOX and MERGED-BOXES protocols.
     """
-    names = {**{f"Recall@{k}": k for k in topk}, "Upper_bound": None}
-    hits: dict[str, dict[str, list[bool]]] = {name: {"all": []} for name in names}
+    ranks: dict[str, list[int]] = {"all": []}
     for key, phrases in sentences.items():
         if key not in predictions:
             raise DataError(f"no predictions for image {key[0]}, sentence {key[1]}")
@@ -100,25 +100,37 @@ def flickr30k_recall(
                 f"predictions for {len(predicted)}"
             )
         for phrase, candidates in zip(phrases, predicted, strict=True):
-            right = _right(phrase, candidates, merge=boxes == "merged")
-            for name, k in names.items():
-                for group in ("all", *phrase.types):
-                    hits[name].setdefault(group, []).append(bool(right[:k].any()))
+            rank = first_hit(phrase, candidates, boxes)
+            for group in ("all", *phrase.types):
+                ranks.setdefault(group, []).append(rank)
+    by_group = {
+        group: recall_of_hits(np.asarray(values), topk) for group, values in sorted(ranks.items())
+    }
     return {
-        f"{name}_{group}": sum(values) / len(values)
-        for name, groups in hits.items()
-        for group, values in sorted(groups.items())
+        f"{name}_{group}": values[name]
+        for name in (*(f"Recall@{k}" for k in topk), "Upper_bound")
+        for group, values in by_group.items()
         if values
     }
 
 
-def _right(phrase: GroundedPhrase, candidates: Any, merge: bool) -> np.ndarray:
-    """Which candidates hit the phrase: [N] bool."""
-    boxes = phrase.boxes
-    if merge:
-        boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
+def first_hit(phrase: GroundedPhrase, candidates: Any, boxes: Protocol) -> int:
+    """Rank (from 0) of the first candidate [N, 4] xyxy that hits the phrase, -1 if none does."""
+    wanted = phrase.boxes
+    if boxes == "merged":
+        wanted = np.concatenate([wanted[:, :2].min(axis=0), wanted[:, 2:].max(axis=0)])[None]
     candidates = np.asarray(candidates, np.float64).reshape(-1, 4)
-    return np.any(pairwise_iou(candidates, boxes) >= IOU_THRESHOLD, axis=1)
+    hits = np.flatnonzero((pairwise_iou(candidates, wanted) >= IOU_THRESHOLD).any(axis=1))
+    return int(hits[0]) if len(hits) else -1
+
+
+def recall_of_hits(ranks: np.ndarray, topk: Sequence[int]) -> dict[str, float]:
+    """Recall@k and upper bound of phrases, from the rank of the first hit of each [P]."""
+    if len(ranks) == 0:
+        return {}
+    found = ranks >= 0
+    recall = {f"Recall@{k}": float((found & (ranks < k)).mean()) for k in topk}
+    return recall | {"Upper_bound": float(found.mean())}
 
 
 def _read_entities(path: Path, split: str) -> Iterator[tuple[SentenceKey, list[GroundedPhrase]]]:

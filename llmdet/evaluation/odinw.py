@@ -322,7 +322,7 @@ def dataset_config(entry: OdinwSet, root: str, pipeline: list[Any]) -> dict[str,
         pipeline: test pipeline.
     """
     config: dict[str, Any] = {
-        "type": "CocoDataset",
+        "type": "RenamedCocoDataset" if entry.renamed else "CocoDataset",
         "metainfo": {"classes": entry.classes},
         "data_root": root,
         "ann_file": entry.ann_file,
@@ -338,7 +338,7 @@ def dataset_config(entry: OdinwSet, root: str, pipeline: list[Any]) -> dict[str,
 
 def metric_config(entry: OdinwSet, root: str) -> dict[str, Any]:
     """Config of the metric of one entry."""
-    return {"type": "CocoMetric", "ann_file": f"{root}/{entry.ann_file}", "prefix": entry.name}
+    return {"type": "CocoMetric", "ann_file": f"{root}/{entry.ann_file}"}
 
 
 def _files(folder: Path, entry: OdinwSet) -> list[Path]:

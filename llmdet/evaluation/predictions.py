@@ -107,7 +107,7 @@ class PredictionWriter:
         boxes: Any,
         scores: Any,
         labels: Any,
-        category_ids: Sequence[int] | None = None,
+        category_ids: Sequence[int] | np.ndarray | None = None,
     ) -> None:
         """Append one image; an image that is already present is left as it is.
 

@@ -39,6 +39,7 @@ class DetectionMetric(BaseMetric):
         backend_args: mmengine's file backend of ``ann_file``.
         collect_device: ``cpu`` gathers through gloo, ``gpu`` through the default process group.
         prefix: first part of the metric names.
+        from_samples: ground truth comes with the samples, there is no ``ann_file``.
     Raises:
         ConfigError: a setting is unknown or contradictory, or ``ann_file`` does not exist.
     """
@@ -51,16 +52,17 @@ class DetectionMetric(BaseMetric):
         backend_args: dict[str, Any] | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
+        from_samples: bool = False,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         name = type(self).__name__
-        if ann_file is None:
+        if ann_file is None and not from_samples:
             raise ConfigError(f"{name} needs ann_file: ground truth is read from annotations only")
-        if backend_args is None and not Path(ann_file).is_file():
+        if ann_file is not None and backend_args is None and not Path(ann_file).is_file():
             raise ConfigError(f"{name}: ann_file {ann_file} does not exist")
         if format_only and outfile_prefix is None:
             raise ConfigError(f"{name}: format_only writes to outfile_prefix, which is not set")
-        self.ann_file = str(ann_file)
+        self.ann_file = str(ann_file or "")
         self.format_only = format_only
         self.outfile_prefix = outfile_prefix
         self.backend_args = backend_args
@@ -116,13 +118,10 @@ class DetectionMetric(BaseMetric):
 
     def compute_metrics(self, results: Columns) -> dict[str, float]:
         """Metrics of the gathered columns; empty if only a file was to be written."""
-        classes = tuple((self.dataset_meta or {}).get("classes") or ())
+        if not self.ann_file:
+            return self.score(results, "")
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
-            truth = self.read_truth(path)
-        detections = self.to_detections(results, truth, classes)
-        if self.outfile_prefix is not None:
-            write_coco_results(f"{self.outfile_prefix}.bbox.json", detections)
-        return {} if self.format_only else self.summarize(truth, detections)
+            return self.score(results, path)
 
     @abstractmethod
     def reset(self) -> None:
@@ -144,6 +143,26 @@ class DetectionMetric(BaseMetric):
         """Image ids, labels, boxes, scores, places: what this process holds."""
 
     @abstractmethod
+    def score(self, columns: Columns, ann_file: str) -> dict[str, float]:
+        """Metric values by name, without prefix, of all images ordered by id."""
+
+    def _named(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+
+class CategoryMetric(DetectionMetric):
+    """A metric of boxes with categories: one that COCO results can be written for."""
+
+    def score(self, columns: Columns, ann_file: str) -> dict[str, float]:
+        """Metrics; empty if only a file was to be written."""
+        truth = self.read_truth(ann_file)
+        classes = tuple((self.dataset_meta or {}).get("classes") or ())
+        detections = self.to_detections(columns, truth, classes)
+        if self.outfile_prefix is not None:
+            write_coco_results(f"{self.outfile_prefix}.bbox.json", detections)
+        return {} if self.format_only else self.summarize(truth, detections)
+
+    @abstractmethod
     def read_truth(self, path: str) -> Any:
         """The annotations."""
 
@@ -154,9 +173,6 @@ class DetectionMetric(BaseMetric):
     @abstractmethod
     def summarize(self, truth: Any, detections: Detections) -> dict[str, float]:
         """Metric values by name, without prefix."""
-
-    def _named(self, key: str) -> str:
-        return f"{self.prefix}/{key}" if self.prefix else key
 
 
 class ImageColumns:
@@ -169,7 +185,7 @@ class ImageColumns:
         """Append the detections of one image."""
         images = np.full(len(scores), image_id, np.int64)
         places = np.arange(len(scores), dtype=np.int32)
-        self._parts.append((images, labels.astype(np.int32), boxes, scores, places))
+        self._parts.append((images, labels.astype(np.int64), boxes, scores, places))
 
     def arrays(self) -> Columns:
         """All rows as columns."""
@@ -219,6 +235,17 @@ def merge_ranks(gathered: list[tuple[np.ndarray, Columns]]) -> tuple[np.ndarray,
     columns = join(parts)
     order = np.lexsort((columns[-1], columns[0]))
     return known, tuple(column[order] for column in columns)
+
+
+def label_ids(sample: Mapping[str, Any]) -> np.ndarray | None:
+    """Category id of each label of an image with a label space of its own, else None.
+
+    Such images carry ``category_ids``, or ``sent_ids`` in mmdet's DOD data set.
+    """
+    for name in ("category_ids", "sent_ids"):
+        if sample.get(name) is not None:
+            return np.asarray(sample[name], np.int64)
+    return None
 
 
 def write_coco_results(path: str, detections: Detections) -> None:

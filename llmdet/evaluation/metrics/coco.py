@@ -11,8 +11,8 @@ from llmdet.evaluation.coco import MMDET_MAX_DETS, coco_curves, coco_summary
 from llmdet.evaluation.detections import Detections
 from llmdet.evaluation.ground_truth import GroundTruth, labels_to_categories, read_coco
 from llmdet.evaluation.metrics.base import (
+    CategoryMetric,
     Columns,
-    DetectionMetric,
     ImageColumns,
     refuse_settings,
 )
@@ -33,7 +33,7 @@ REASONS = {
 }
 
 
-class BoxMetric(DetectionMetric):
+class BoxMetric(CategoryMetric):
     """Settings that mmdet's COCO and LVIS metrics share."""
 
     def __init__(

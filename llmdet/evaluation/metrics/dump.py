@@ -8,7 +8,7 @@ from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 
 from llmdet.errors import ConfigError
-from llmdet.evaluation.metrics.base import to_numpy
+from llmdet.evaluation.metrics.base import label_ids, to_numpy
 from llmdet.evaluation.predictions import PredictionHeader, PredictionWriter, merge_parts
 from llmdet.registry import METRICS
 
@@ -65,7 +65,7 @@ class DumpPredictions(BaseMetric):
                 to_numpy(instances["bboxes"], torch.float32),
                 to_numpy(instances["scores"], torch.float32),
                 to_numpy(instances["labels"], torch.int64),
-                category_ids=sample.get("category_ids"),
+                category_ids=label_ids(sample),
             )
 
     def evaluate(self, size: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from llmdet.evaluation.lvis import (
     lvis_curves,
     lvis_summary,
 )
-from llmdet.evaluation.metrics.base import Columns, DetectionMetric, refuse_settings
+from llmdet.evaluation.metrics.base import CategoryMetric, Columns, refuse_settings
 from llmdet.evaluation.metrics.coco import REASONS, BoxMetric, class_precisions
 from llmdet.evaluation.topk import TopDetections
 from llmdet.registry import METRICS
@@ -97,7 +97,7 @@ class LVISMetric(BoxMetric):
 
 
 @METRICS.register_module()
-class LVISFixedAPMetric(DetectionMetric):
+class LVISFixedAPMetric(CategoryMetric):
     """LVIS fixed AP: the best 10,000 detections of each class over the whole data set.
 
     Memory is bounded by ``topk`` times the number of classes in every process.
