@@ -2,13 +2,23 @@
 
 _base_ = [
     "./_base_/models/grounding_dino_swin_l.py",
+    "./_base_/models/lmm_p5.py",
     "./_base_/datasets/groundingcap_1m.py",
     "./_base_/datasets/lvis.py",
     "./_base_/schedules/llmdet_150k.py",
     "./_base_/default_runtime.py",
 ]
 
-model = dict(freeze_backbone=True)
+lmm = _base_.lmm
+lmm["lora"]["r"] = 64  # with alpha 256: the product weighs 4, in the other models 2
+model = dict(
+    type="LLMDet",
+    freeze_backbone=True,
+    lmm=lmm,
+    image_captioner=_base_.image_captioner,
+    region_captioner=_base_.region_captioner,
+    connector=_base_.connector,
+)
 load_from = "checkpoints/mm_grounding_dino_swin_l.pth"
 load_strict = False
 

@@ -2,6 +2,7 @@
 
 _base_ = [
     "./_base_/models/grounding_dino_swin_t.py",
+    "./_base_/models/lmm_p4p5.py",
     "./_base_/datasets/groundingcap_1m.py",
     "./_base_/datasets/lvis.py",
     "./_base_/schedules/llmdet_150k.py",
@@ -9,6 +10,13 @@ _base_ = [
 ]
 
 # Backbone and neck stay as MM-Grounding-DINO trained them.
-model = dict(freeze_backbone=True)
+model = dict(
+    type="LLMDet",
+    freeze_backbone=True,
+    lmm=_base_.lmm,
+    image_captioner=_base_.image_captioner,
+    region_captioner=_base_.region_captioner,
+    connector=_base_.connector,
+)
 load_from = "checkpoints/mm_grounding_dino_swin_t.pth"
 load_strict = False

@@ -64,6 +64,8 @@ def prepare(args: argparse.Namespace) -> Config:
     config = load_config(args.config, args.cfg_options)
     config.launcher = args.launcher
     config.load_from, config.resume = args.checkpoint, False
+    if config.model.get("lmm") is not None:
+        config.model.lmm = None  # detection needs no language model: neither loaded nor in memory
     set_work_dir(config, args.config, args.work_dir)
     if args.show or args.show_dir:
         _draw(config, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from llmdet.checkpoint.transformers_keys import (
 from llmdet.checkpoint.upstream_keys import llmdet_key_to_upstream, upstream_key_to_llmdet
 from llmdet.errors import CheckpointError
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 VARIANTS = [
     f"swin_{size}_{kind}_lmm" for size in ("t", "b", "l") for kind in ("with", "without")
 ] + ["swin_t_only_p5_with_lmm"]
@@ -69,6 +71,50 @@ def test_transformers_own_keys_are_those_we_write(released):
         for key, value in detector.items()
         if not reason_without_place(key, LLMDET_ONLY)
     }
+
+
+LANGUAGE_MODEL = {  # the text part of LLaVA-OneVision 0.5B
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.mark.parametrize("size", ["swin_t", "swin_b", "swin_l", "swin_t_only_p5"])
+def test_a_language_model_of_real_size_has_the_released_names_and_shapes(size, golden, qwen):
+    """The modules are built without memory, with the settings of the configs."""
+    from mmengine.config import Config
+
+    from llmdet.models.lmm import ImageCaptioner, LanguageModel, RegionCaptioner
+
+    listed = json.loads((golden / "llmdet" / "ckpt_keys.json").read_text())[f"{size}_with_lmm"]
+    released = {upstream_key_to_llmdet(key): tuple(shape) for key, shape, _ in listed["keys"]}
+    model = Config.fromfile(CONFIGS / f"grounding_dino_{size}.py").model
+    look = {**model.lmm.region_attention, "num_levels": model.num_feature_levels}
+    with torch.device("meta"):
+        lmm = LanguageModel(
+            LANGUAGE_MODEL,
+            tokenizer=qwen,
+            dtype="float32",
+            lora=model.lmm.lora,
+            region_attention=look,
+        )
+        parts = {
+            "lmm": lmm,
+            "image_captioner": ImageCaptioner(lmm, 256, **model.image_captioner),
+            "region_captioner": RegionCaptioner(lmm, 256, **model.region_captioner),
+        }
+    ours = {
+        f"{name}.{key}": tuple(value.shape)
+        for name, part in parts.items()
+        for key, value in part.state_dict().items()
+    }
+    assert ours == {key: shape for key, shape in released.items() if is_language_key(key)}
 
 
 @pytest.mark.parametrize(
