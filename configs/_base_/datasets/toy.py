@@ -6,8 +6,8 @@ shows combinations that training never had, which are the rare classes of its LV
 
 data_root = "data/toy/"
 tokenizer_name = "data/toy/bert"
-train_scales = [(112, 200), (128, 220), (144, 250)]
-test_scale = (128, 220)
+train_scales = [(128, 128)]  # fits each image into 128 pixels
+test_scale = (128, 128)
 
 # No flip: captions say left and right.
 train_pipeline = [
@@ -18,7 +18,7 @@ train_pipeline = [
     dict(
         type="RandomSamplingNegPos",
         tokenizer_name=tokenizer_name,
-        num_sample_negative=85,
+        num_sample_negative=10,
         max_tokens=256,
         num_region_caption=16,
     ),

@@ -1,6 +1,7 @@
-"""A run of minutes on two CPU cores: warm-up, then cosine to zero."""
+"""A run of minutes on two CPU cores: warm-up, a long level, then cosine almost to zero."""
 
 max_iters = 1500
+fall = 1050
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type="ValLoop")
@@ -8,13 +9,13 @@ test_cfg = dict(type="TestLoop")
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=4e-4, weight_decay=1e-4),
-    clip_grad=dict(max_norm=1.0, norm_type=2),
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-4),
+    clip_grad=dict(max_norm=0.1, norm_type=2),
 )
 
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=100, end=max_iters, eta_min=0),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=fall, end=max_iters, eta_min_ratio=0.02),
 ]
 
 auto_scale_lr = dict(enable=False, base_batch_size=8)
