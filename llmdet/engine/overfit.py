@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +90,7 @@ def _backward(model: Any, batch: dict[str, Any], parts: int) -> float:
     losses = model.loss(batch["inputs"], batch["data_samples"])
     total, logged = model.parse_losses(losses)
     if not torch.isfinite(total):
-        wrong = [name for name, value in logged.items() if not torch.isfinite(torch.tensor(value))]
+        wrong = [name for name, value in logged.items() if not math.isfinite(value)]
         names = ", ".join(sample.metainfo.get("img_path", "?") for sample in batch["data_samples"])
         raise DataError(f"the losses {', '.join(wrong)} are not finite on {names}")
     (total / parts).backward()
@@ -102,20 +104,16 @@ def average_precision(model: Any, batches: Sequence[dict[str, Any]]) -> float:
     annotations: list[dict[str, Any]] = []
     columns: list[tuple[np.ndarray, ...]] = []
     with _evaluating(model):
-        image_id = 0
         for batch in batches:
-            for sample in model.predict(batch["inputs"], batch["data_samples"], rescale=False):
+            questions = [_named_only(sample) for sample in batch["data_samples"]]
+            for sample in model.predict(batch["inputs"], questions, rescale=False):
                 names = _names(sample.metainfo)
-                ids = {
-                    label: categories.setdefault(name, len(categories))
-                    for label, name in names.items()
-                }
-                annotations += list(_annotations(sample, ids, image_id, len(annotations)))
-                columns.append(_detections(sample.pred_instances, ids, image_id))
-                image_id += 1
+                ids = [categories.setdefault(name, len(categories)) for name in names]
+                annotations += _annotations(sample.gt_instances, ids, len(columns), annotations)
+                columns.append(_detections(sample.pred_instances, ids, len(columns)))
     truth = parse_coco(
         {
-            "images": [{"id": i} for i in range(image_id)],
+            "images": [{"id": i} for i in range(len(columns))],
             "categories": [{"id": i, "name": name} for name, i in categories.items()],
             "annotations": annotations,
         }
@@ -125,36 +123,52 @@ def average_precision(model: Any, batches: Sequence[dict[str, Any]]) -> float:
     return coco_ap(truth, found if len(found) else empty_detections())["AP50"]
 
 
-def _names(meta: dict[str, Any]) -> dict[int, str]:
-    """The words of each label; in training text they are told by spans."""
+def _named_only(sample: Any) -> Any:
+    """The sample asked for its own phrases; labels become positions among them.
+
+    Training text also holds names without a box, whose labels have no spans.
+    """
+    spans = {int(label): parts for label, parts in sample.tokens_positive.items()}
+    order = sorted(spans)
+    question = copy.deepcopy(sample)
+    question.set_metainfo({"tokens_positive": [spans[label] for label in order]})
+    labels = [order.index(label) for label in sample.gt_instances.labels.tolist()]
+    question.gt_instances.labels = torch.tensor(labels, dtype=torch.int64)
+    return question
+
+
+def _names(meta: dict[str, Any]) -> list[str]:
+    """The words of each label."""
     text = meta["text"]
-    return {
-        int(label): " ".join(text[start:end] for start, end in spans).lower()
-        for label, spans in meta["tokens_positive"].items()
-    }
+    return [
+        " ".join(text[start:end] for start, end in spans).lower()
+        for spans in meta["tokens_positive"]
+    ]
 
 
 def _annotations(
-    sample: Any, ids: dict[int, int], image_id: int, first_id: int
-) -> Iterator[dict[str, Any]]:
-    truth = sample.gt_instances
-    boxes = getattr(truth.bboxes, "tensor", truth.bboxes).cpu().numpy().astype(np.float64)
-    for number, (box, label) in enumerate(zip(boxes, truth.labels.tolist(), strict=True)):
-        x1, y1, x2, y2 = box.tolist()
-        yield {
-            "id": first_id + number + 1,
-            "image_id": image_id,
-            "category_id": ids[label],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
-        }
+    truth: Any, ids: Sequence[int], image_id: int, earlier: Sequence[Any]
+) -> list[dict[str, Any]]:
+    boxes: list[list[float]] = _host(getattr(truth.bboxes, "tensor", truth.bboxes)).tolist()
+    records: list[dict[str, Any]] = []
+    for (x1, y1, x2, y2), label in zip(boxes, truth.labels.tolist(), strict=True):
+        records.append(
+            {
+                "id": len(earlier) + len(records) + 1,
+                "image_id": image_id,
+                "category_id": ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+            }
+        )
+    return records
 
 
-def _detections(found: Any, ids: dict[int, int], image_id: int) -> tuple[np.ndarray, ...]:
+def _detections(found: Any, ids: Sequence[int], image_id: int) -> tuple[np.ndarray, ...]:
     labels = found.labels.tolist()
     return (
         np.full(len(labels), image_id),
-        np.array([ids.get(label, -1) for label in labels], np.int64),
+        np.array([ids[label] for label in labels], np.int64),
         np.asarray(_host(found.bboxes), np.float64).reshape(-1, 4),
         np.asarray(_host(found.scores), np.float64),
     )

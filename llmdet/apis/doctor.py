@@ -1,0 +1,286 @@
+"""A check-up before training: files, prompts, samples, and whether the model learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from llmdet.datasets.counting import dropped_totals
+from llmdet.datasets.formats import open_source
+from llmdet.datasets.formats.samples import ReadOptions
+from llmdet.datasets.inspection import (
+    SeenSample,
+    build_dataset,
+    class_names,
+    leaf_datasets,
+    seen_sample,
+    spread_indices,
+)
+from llmdet.datasets.transforms.tokens import load_tokenizer
+from llmdet.datasets.validate import Report, ReportLedger, validate
+from llmdet.engine.build import explained_build_errors
+from llmdet.engine.overfit import OverfitResult, overfit
+from llmdet.errors import DataError, LLMDetError
+from llmdet.models.text.prompt import class_prompts
+from llmdet.models.text.token_map import token_map
+from llmdet.registry import MODELS
+
+_LISTED_CLASSES = 30
+_COUNTED_TEXTS = 2000
+_SHOWN_PROBLEMS = 10
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Findings:
+    """What the check-up found so far; everything is said as soon as it is known."""
+
+    say: Say
+    problems: list[str] = field(default_factory=list)
+
+    def mend(self, problem: str) -> None:
+        """Record something that must be mended before training."""
+        self.problems.append(problem)
+        self.say(f"  PROBLEM {problem}")
+
+
+def check_split(config: Config, split: str, findings: Findings, pictures: int) -> Any:
+    """Build the data sets of a loader and check their files.
+
+    Args:
+        config: The config.
+        split: "train", "val" or "test".
+        findings: Gets what is wrong.
+        pictures: How many pictures of each file are opened and measured.
+
+    Returns:
+        The data set, None where it cannot be built.
+    """
+    try:
+        with explained_build_errors():
+            dataset = build_dataset(config, split)
+    except (LLMDetError, FileNotFoundError) as error:
+        findings.mend(f"{split}_dataloader: {error}")
+        return None
+    for leaf in leaf_datasets(dataset):
+        findings.say(f"{split}: {type(leaf).__name__} {getattr(leaf, 'ann_file', '')}")
+        _check_file(leaf, findings, pictures)
+    return dataset
+
+
+def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
+    form = _format_of(leaf)
+    prefixes = getattr(leaf, "data_prefix", None) or {}
+    images = Path(prefixes.get("img", prefixes.get("img_path", "")))
+    if not images.is_dir():
+        findings.mend(f"the folder of pictures {images} does not exist")
+    if form is None:
+        findings.say("  its annotations are of a kind that is not checked")
+        return
+    names = tuple(leaf.label_map.values()) if getattr(leaf, "label_map", None) else None
+    report = Report()
+    try:
+        source = open_source(
+            Path(leaf.ann_file), form, ReadOptions(images, names=names), ReportLedger(report)
+        )
+        validate(source, report, images if images.is_dir() else None, pictures)
+    except LLMDetError as error:
+        findings.mend(str(error))
+        return
+    findings.say("  " + report.text().replace("\n", "\n  "))
+    allowed = getattr(leaf, "max_bad_rows", 0)
+    for cause, places in report.errors.items():
+        if cause == "broken record" and report.counts[cause] <= allowed:
+            continue
+        findings.problems += [f"{cause}: {place}" for place in places[:_SHOWN_PROBLEMS]]
+        if report.counts[cause] > _SHOWN_PROBLEMS:
+            findings.problems.append(f"{cause}: {report.counts[cause]:,} in all")
+
+
+def _format_of(leaf: Any) -> str | None:
+    """The format of a data set's file, by the names of its classes and their bases."""
+    known = {"ODVGDataset": "odvg", "LVISV1Dataset": "lvis", "CocoDataset": "coco"}
+    kinds = [base.__name__ for base in type(leaf).__mro__]
+    return next((known[kind] for kind in kinds if kind in known), None)
+
+
+def check_prompts(config: Config, datasets: Iterable[Any], findings: Findings) -> None:
+    """Show which tokens stand for which class, and what does not fit into a prompt."""
+    language = config.model.language_model
+    max_tokens = language.get("max_tokens", 256)
+    try:
+        tokenizer = load_tokenizer(language.name)
+    except LLMDetError as error:
+        findings.mend(f"model.language_model: {error}")
+        return
+    shown: set[frozenset[str]] = set()
+    for leaf in (leaf for dataset in datasets for leaf in leaf_datasets(dataset)):
+        names = class_names(leaf)
+        if names is None:
+            _count_long_texts(leaf, tokenizer, max_tokens, findings)
+        elif frozenset(names) not in shown:
+            shown.add(frozenset(names))
+            _show_classes(names, tokenizer, max_tokens, findings)
+
+
+def _show_classes(names: Sequence[str], tokenizer: Any, limit: int, findings: Findings) -> None:
+    try:
+        prompts = class_prompts(names, tokenizer, limit)
+        tokens = token_map(prompts, tokenizer, limit)
+    except DataError as error:
+        findings.mend(f"classes: {error}")
+        return
+    findings.say(f"{len(names)} classes fill {len(prompts)} prompt(s) of at most {limit} tokens:")
+    for row, prompt in enumerate(prompts):
+        ids = tokenizer(prompt.text)["input_ids"]
+        words = tokenizer.convert_ids_to_tokens(ids)
+        for entity, name in enumerate(prompt.entities):
+            label = prompt.label_offset + entity
+            chosen = [words[i] for i in tokens[row, entity].nonzero().flatten().tolist()]
+            unknown = tokenizer.unk_token in chosen
+            if label < _LISTED_CLASSES or unknown:
+                findings.say(f"  {label:>5}  {name!r} -> {' '.join(chosen)}")
+            if unknown:
+                findings.mend(f"class {label} {name!r} has a character that the tokenizer lacks")
+    if len(names) > _LISTED_CLASSES:
+        findings.say(f"  ... {len(names) - _LISTED_CLASSES} more")
+
+
+def _count_long_texts(leaf: Any, tokenizer: Any, limit: int, findings: Findings) -> None:
+    indices = spread_indices(len(leaf), _COUNTED_TEXTS)
+    longest, beyond = 0, 0
+    for index in indices:
+        try:
+            text = leaf.get_data_info(index).get("text")
+        except DataError:
+            continue  # the check of the file has named it
+        if isinstance(text, str):
+            length = len(tokenizer(text, verbose=False)["input_ids"])
+            longest, beyond = max(longest, length), beyond + (length > limit)
+    findings.say(
+        f"{Path(getattr(leaf, 'ann_file', '')).name}: the longest of {len(indices)} sentences has "
+        f"{longest} tokens of {limit}; {beyond} are longer, and boxes named beyond the limit are "
+        "dropped and counted"
+    )
+
+
+def compare_classes(train: Any, other: Any, split: str, findings: Findings) -> None:
+    """Say which classes are evaluated without being trained; a misspelt name is the usual cause."""
+    trained = {name.lower() for leaf in leaf_datasets(train) for name in class_names(leaf) or ()}
+    if not trained:
+        return  # free text may name anything
+    tested = [name for leaf in leaf_datasets(other) for name in class_names(leaf) or ()]
+    unseen = [name for name in tested if name.lower() not in trained]
+    if unseen:
+        more = ", ..." if len(unseen) > _SHOWN_PROBLEMS else ""
+        findings.say(
+            f"{split} has {len(unseen)} of {len(tested)} classes that training does not name: "
+            f"{', '.join(unseen[:_SHOWN_PROBLEMS])}{more}"
+        )
+
+
+def load_packed(
+    dataset: Any, number: int, findings: Findings
+) -> tuple[list[dict[str, Any]], list[SeenSample]]:
+    """Samples spread over a data set, after the pipeline, checked on the way.
+
+    Returns:
+        What the pipeline packed, and the same samples to look at.
+    """
+    packed, seen = [], []
+    for index in spread_indices(len(dataset), number):
+        try:
+            one = (
+                dataset.prepare_data(index) if hasattr(dataset, "prepare_data") else dataset[index]
+            )
+            if one is None:
+                findings.say(f"  sample {index} is filtered by the data set or its pipeline")
+                continue
+            sample = seen_sample(one, index)
+        except (LLMDetError, FileNotFoundError) as error:
+            findings.mend(f"sample {index}: {error}")
+            continue
+        _check_sample(sample, findings)
+        packed.append(one)
+        seen.append(sample)
+    if not any(len(sample.boxes) for sample in seen):
+        findings.mend("none of the samples has a box after the pipeline")
+    for cause, count in dropped_totals(dataset).items():
+        findings.say(f"  left out by the pipeline: {count:,} x {cause}")
+    return packed, seen
+
+
+def _check_sample(sample: SeenSample, findings: Findings) -> None:
+    height, width = sample.image.shape[:2]
+    for box, phrase in zip(sample.boxes, sample.phrases, strict=True):
+        x1, y1, x2, y2 = box
+        inside = x1 >= -1 and y1 >= -1 and x2 <= width + 1 and y2 <= height + 1
+        if not inside or x2 <= x1 or y2 <= y1:
+            findings.mend(
+                f"{sample.path}: the box {box.round(1).tolist()} of {phrase!r} does not fit the "
+                f"image of {width}x{height} that the pipeline gives"
+            )
+
+
+def check_learning(
+    config: Config,
+    packed: Sequence[dict[str, Any]],
+    findings: Findings,
+    *,
+    device: str,
+    steps: int,
+    lr: float | None = None,
+    weights: str | None = None,
+    progress: Callable[[Any], Any] = iter,
+) -> OverfitResult | None:
+    """Overfit samples with the config's model; loss must fall and AP must rise.
+
+    Args:
+        config: The config; its model is built.
+        packed: Samples of :func:`load_packed`; those without boxes are left out.
+        findings: Gets what is wrong.
+        device: For example "cuda" or "cpu".
+        steps: Optimiser steps.
+        lr: Learning rate; None takes the config's.
+        weights: A checkpoint to start from; None starts from random weights.
+        progress: Wraps the sequence of steps.
+    """
+    chosen = [one for one in packed if len(one["data_samples"].gt_instances)]
+    if not chosen:
+        findings.say("  there is no sample with boxes to learn from")
+        return None
+    try:
+        with explained_build_errors():
+            model = MODELS.build(config.model)
+        if weights is not None:
+            from llmdet.checkpoint.load import load_weights
+
+            load_weights(model, weights)
+        result = overfit(
+            model.to(device),
+            chosen,
+            steps=steps,
+            lr=lr or config.optim_wrapper.optimizer.lr,
+            batch_size=config.train_dataloader.get("batch_size", 2),
+            progress=progress,
+        )
+    except LLMDetError as error:
+        findings.mend(f"overfitting: {error}")
+        return None
+    findings.say(
+        f"overfitting {len(chosen)} images for {steps} steps: loss {result.losses[0]:.2f} -> "
+        f"{result.losses[-1]:.2f}, AP50 {result.ap_before:.3f} -> {result.ap_after:.3f}"
+    )
+    if not result.loss_fell:
+        findings.mend("the loss does not fall on a handful of images: check boxes and prompts")
+    elif not result.ap_rose:
+        findings.mend(
+            "the loss falls but AP does not rise on the same images: the prompt's words and the "
+            "labels may not belong together, or there were too few steps"
+        )
+    return result

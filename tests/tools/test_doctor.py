@@ -1,0 +1,158 @@
+"""The check-up says "ready" of a healthy config and names what is wrong with others."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from pprint import pformat
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llmdet.datasets.toy import ToySettings, generate
+from llmdet.testing.models import tiny_config
+from llmdet.testing.tokenizers import tiny_bert
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def load_tool(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, TOOLS / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CONFIG = """
+default_scope = "llmdet"
+pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomSamplingNegPos", tokenizer_name={bert!r}, num_sample_negative=2,
+         max_tokens=64),
+    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape",
+         "scale_factor", "text", "tokens_positive", "image_caption", "region_captions")),
+]
+part = dict(data_root={root!r}, data_prefix=dict(img="images/"), pipeline=pipeline)
+train_dataloader = dict(batch_size=4, dataset=dict(
+    type="ODVGDataset", ann_file="annotations/train_detection.jsonl",
+    label_map_file="annotations/label_map.json", **part))
+val_dataloader = dict(batch_size=1, dataset=dict(
+    type="CocoDataset", ann_file="annotations/val_unseen_coco.json", test_mode=True,
+    return_classes=True, **(part | dict(pipeline=pipeline[:2]))))
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
+model = {model}
+"""
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> str:
+    return tiny_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    generate(tmp_path / "toy", ToySettings(train=6, val=3, size=64))
+    return tmp_path / "toy"
+
+
+@pytest.fixture
+def config(root: Path, bert: str) -> Path:
+    path = root / "config.py"
+    model = pformat(tiny_config(bert), width=100)
+    path.write_text(CONFIG.format(bert=bert, root=f"{root}/", model=model))
+    return path
+
+
+@pytest.fixture(scope="module")
+def doctor() -> ModuleType:
+    return load_tool("doctor.py")
+
+
+def check_up(doctor: ModuleType, config: Path, capsys, *more: str) -> tuple[int, str]:
+    capsys.readouterr()
+    out = str(config.parent / "out")
+    code = doctor.main([str(config), "--out", out, "--num", "6", *more])
+    return code, capsys.readouterr().out
+
+
+def test_a_healthy_config_is_ready(doctor, config: Path, capsys) -> None:
+    code, text = check_up(doctor, config, capsys, "--steps", "40", "--device", "cpu")
+    assert code == 0, text
+    assert text.endswith("ready\n")
+    assert "6 images" in text
+    assert "'red circle' -> red circle" in text
+    assert "val has" in text  # combinations that training never shows
+    assert "overfitting 6 images for 40 steps: loss" in text
+    page = np.array(Image.open(config.parent / "out" / "contact_sheet.png"))
+    assert page.shape[1] > 4 * 400
+    assert (page < 128).any()
+
+
+def broken_row(root: Path, number: int, **changes) -> None:
+    path = root / "annotations" / "train_detection.jsonl"
+    lines = path.read_text().splitlines()
+    lines[number - 1] = json.dumps(json.loads(lines[number - 1]) | changes)
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"detection": {"instances": [{"bbox": [1, 1, 9, 9], "label": 99, "category": "x"}]}},
+            "broken record: {file}:3: label 99 ('x') is not in the label map of",
+        ),
+        ({"width": 999}, "size differs from the picture's: {file}:3: "),
+        ({"filename": "train/absent.jpg"}, "picture missing or broken: {file}:3: the picture "),
+        (
+            {"detection": {"instances": [{"bbox": [9, 1, 1, 9], "label": 0, "category": "x"}]}},
+            "box with negative size (corners swapped, or x, y, width, height?): {file}:3: box",
+        ),
+        ({"height": None}, "no height: {file}:3: field 'height' is missing"),
+    ],
+)
+def test_every_fault_of_a_row_is_listed_with_file_and_line(
+    doctor, config: Path, root: Path, capsys, changes: dict, problem: str
+) -> None:
+    broken_row(root, 3, **changes)
+    code, text = check_up(doctor, config, capsys, "--steps", "0")
+    assert code == 1
+    to_mend = text[text.index("to mend (") :]
+    assert problem.format(file=root / "annotations" / "train_detection.jsonl") in to_mend
+
+
+def test_missing_files_and_folders_are_listed_together(doctor, config, root, capsys) -> None:
+    (root / "annotations" / "train_detection.jsonl").unlink()
+    (root / "images").rename(root / "pictures")
+    code, text = check_up(doctor, config, capsys, "--steps", "0")
+    assert code == 1
+    to_mend = text[text.index("to mend (") :]
+    assert "train_detection.jsonl: cannot be opened" in to_mend
+    assert f"the folder of pictures {root / 'images'} does not exist" in to_mend
+
+
+def test_a_class_beyond_the_token_limit_is_named(doctor, config, root, capsys) -> None:
+    path = root / "annotations" / "label_map.json"
+    names = json.loads(path.read_text())
+    names["0"] = "very " * 80 + "red circle"
+    path.write_text(json.dumps(names))
+    code, text = check_up(doctor, config, capsys, "--steps", "0")
+    assert code == 1
+    assert "classes: Class 'very very" in text[text.index("to mend (") :]
+
+
+def test_help_answers_at_once() -> None:
+    start = time.perf_counter()
+    command = [sys.executable, str(TOOLS / "doctor.py"), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "--steps" in result.stdout
+    assert time.perf_counter() - start < 3
