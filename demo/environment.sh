@@ -21,9 +21,9 @@ llmdet_environment() {
     echo "Installing the environment of requirements/lock.txt into $venv ..."
     [[ -x "$python" ]] || "$base" -m venv "$venv"
     # Complete as it stands, so that nothing may be resolved or added: --no-deps.
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps \
+    "$python" -m pip install --quiet --quiet --disable-pip-version-check --no-deps \
         --requirement "$root/requirements/lock.txt"
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --editable "$root"
+    "$python" -m pip install --quiet --quiet --disable-pip-version-check --no-deps --editable "$root"
     echo "$wanted" >"$stamp"
 }
 

@@ -34,6 +34,23 @@ def test_options_are_merged_last(tmp_path):
     assert (config.a.b, config.a.c[0].d, config.new.key) == (5, 6, "x")
 
 
+def test_a_new_data_root_reaches_every_setting_that_was_built_from_it(tmp_path):
+    path = write(
+        tmp_path / "c.py",
+        "data_root = 'data/x/'\n"
+        "bert = 'bert-base'\n"
+        "loader = dict(dataset=dict(data_root=data_root, pipeline=[dict(name=bert)]))\n"
+        "evaluator = (dict(ann_file=data_root + 'val.json'), dict(ann_file='data/xy/val.json'))\n",
+    )
+    config = load_config(path, {"data_root": "/elsewhere", "bert": "tiny"})
+    assert config.loader.dataset.data_root == "/elsewhere/"
+    assert config.loader.dataset.pipeline[0].name == "tiny"
+    assert [part.ann_file for part in config.evaluator] == [
+        "/elsewhere/val.json",
+        "data/xy/val.json",
+    ]
+
+
 def test_a_missing_config_is_answered_with_its_neighbour(tmp_path):
     write(tmp_path / "grounding_dino_swin_t.py", "")
     with pytest.raises(ConfigError, match=r"did you mean '.*grounding_dino_swin_t\.py'"):
