@@ -313,32 +313,36 @@ def prediction_file(predictions: Path, entry: OdinwSet) -> Path:
     return files[0]
 
 
-def dataset_config(entry: OdinwSet, root: str, pipeline: list[Any]) -> dict[str, Any]:
-    """Config of the data set of one entry.
+def dataset_configs(group: SetGroup, root: str, pipeline: list[Any]) -> dict[str, dict[str, Any]]:
+    """Config of the data set of every set of a group, by name.
 
     Args:
-        entry: row of the table.
+        group: ``odinw13`` or ``odinw35``.
         root: root folder of ODinW.
         pipeline: test pipeline.
     """
-    config: dict[str, Any] = {
-        "type": "RenamedCocoDataset" if entry.renamed else "CocoDataset",
-        "metainfo": {"classes": entry.classes},
-        "data_root": root,
-        "ann_file": entry.ann_file,
-        "data_prefix": {"img": entry.image_folder},
-        "pipeline": pipeline,
-        "test_mode": True,
-        "return_classes": True,
+    configs = {}
+    for entry in ODINW13 if group == "odinw13" else ODINW35:
+        configs[entry.name] = {
+            "type": "RenamedCocoDataset" if entry.renamed else "CocoDataset",
+            "metainfo": {"classes": entry.classes},
+            "data_root": root,
+            "ann_file": entry.ann_file,
+            "data_prefix": {"img": entry.image_folder},
+            "pipeline": pipeline,
+            "test_mode": True,
+            "return_classes": True,
+            "caption_prompt": {name: dict(parts) for name, parts in entry.prompts.items()} or None,
+        }
+    return configs
+
+
+def metric_configs(group: SetGroup, root: str) -> dict[str, dict[str, Any]]:
+    """Config of the metric of every set of a group, by name."""
+    return {
+        entry.name: {"type": "CocoMetric", "ann_file": f"{root}/{entry.ann_file}"}
+        for entry in (ODINW13 if group == "odinw13" else ODINW35)
     }
-    if entry.prompts:
-        config["caption_prompt"] = {name: dict(parts) for name, parts in entry.prompts.items()}
-    return config
-
-
-def metric_config(entry: OdinwSet, root: str) -> dict[str, Any]:
-    """Config of the metric of one entry."""
-    return {"type": "CocoMetric", "ann_file": f"{root}/{entry.ann_file}"}
 
 
 def _files(folder: Path, entry: OdinwSet) -> list[Path]:
