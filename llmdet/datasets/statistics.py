@@ -164,7 +164,9 @@ def plot(statistics: Statistics, path: Path) -> None:
         axis.set(title=title, ylabel="number")
     frequencies = sorted(statistics.classes.values(), reverse=True)
     axes[-1].plot(range(1, len(frequencies) + 1), frequencies)
-    axes[-1].set(title="boxes of a class or phrase", xlabel="rank", xscale="log", yscale="log")
+    axes[-1].set(title="boxes of a class or phrase", xlabel="rank")
+    if frequencies:  # nothing cannot be shown on a logarithmic scale
+        axes[-1].set(xscale="log", yscale="log")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

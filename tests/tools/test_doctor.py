@@ -92,7 +92,8 @@ def test_a_healthy_config_is_ready(doctor, config: Path, capsys) -> None:
     assert "'red circle' -> red circle" in text
     assert "val has" in text  # combinations that training never shows
     assert "overfitting 6 images for 40 steps: loss" in text
-    page = np.array(Image.open(config.parent / "out" / "contact_sheet.png"))
+    with Image.open(config.parent / "out" / "contact_sheet.png") as picture:
+        page = np.array(picture)
     assert page.shape[1] > 4 * 400
     assert (page < 128).any()
 
