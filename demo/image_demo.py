@@ -6,6 +6,9 @@ Phrase grounding (the noun phrases of a sentence):
     python image_demo.py IMAGE CONFIG --weights W --text 'There are many apples here.'
 Referring expression (the text as a whole):
     python image_demo.py IMAGE CONFIG --weights W --text 'red apple.' --tokens-positive -1
+Descriptions of the image and of every shown box, or of given boxes:
+    python image_demo.py IMAGE CONFIG --weights W --text 'apple . banana .' -c --caption
+    python image_demo.py IMAGE CONFIG --weights W --text 'fruit' --boxes '[[10, 20, 200, 180]]'
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import io
 import logging
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.3,
         help="boxes below this score are neither drawn nor saved (default 0.3)",
     )
+    _add_caption_arguments(parser)
     _add_output_arguments(parser)
     return parser.parse_args(argv)
 
@@ -91,6 +95,25 @@ def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("captions, by the model's language model")
+    group.add_argument(
+        "--caption", action="store_true", help="describe the image and every shown box"
+    )
+    group.add_argument(
+        "--boxes",
+        metavar="BOXES",
+        help="'[[x1, y1, x2, y2], ...]' in pixels: describe these instead of detected boxes",
+    )
+    group.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="sample words at this temperature; default: always the likeliest word",
+    )
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="longest caption, in tokens")
+
+
 def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("results")
     group.add_argument(
@@ -113,9 +136,10 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Check what is cheap to check, build the model, detect, and say what was found."""
     from llmdet.apis.inputs import collect_images
-    from llmdet.apis.prompts import image_prompts, parse_spans
+    from llmdet.apis.prompts import image_prompts, parse_boxes, parse_spans
 
     images = collect_images(args.inputs)
+    boxes = None if args.boxes is None else parse_boxes(args.boxes)
     spans = None if args.tokens_positive is None else parse_spans(args.tokens_positive)
     prompt: dict[str, Any] = {"custom_entities": args.custom_entities, "tokens_positive": spans}
     # mmdet announces a data set that it could not import on the standard output, which is ours.
@@ -133,6 +157,7 @@ def run(args: argparse.Namespace) -> None:
         args.palette,
         chunked_size=args.chunked_size,
         noun_phrases=args.noun_phrases,
+        captions=args.caption or boxes is not None,
         show_progress=len(images) > args.batch_size,
     )
     result = detect(
@@ -146,8 +171,20 @@ def run(args: argparse.Namespace) -> None:
         no_save_vis=args.no_save_vis,
         no_save_pred=args.no_save_pred,
         print_result=args.print_result,
+        boxes=boxes,
+        generation=_generation(args),
     )
     _summarize([str(image) for image in images], result["predictions"], args)
+
+
+def _generation(args: argparse.Namespace) -> dict[str, Any]:
+    """How captions are to be decoded, as options of transformers' ``generate``."""
+    options: dict[str, Any] = {}
+    if args.temperature is not None:
+        options |= {"do_sample": True, "temperature": args.temperature}
+    if args.max_new_tokens is not None:
+        options["max_new_tokens"] = args.max_new_tokens
+    return options
 
 
 def _summarize(
@@ -159,6 +196,8 @@ def _summarize(
         found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         nothing = f"nothing with a score of {args.pred_score_thr:g} or more"
         print(f"{image}: {found or nothing}", file=sys.stderr)
+        for line in _captions(prediction):
+            print(f"  {line}", file=sys.stderr)
     saved = [
         str(Path(args.out_dir) / folder)
         for folder, left_out in (("vis", args.no_save_vis), ("preds", args.no_save_pred))
@@ -166,6 +205,15 @@ def _summarize(
     ]
     if args.out_dir and saved:
         print(f"Saved in {' and '.join(saved)}.", file=sys.stderr)
+
+
+def _captions(prediction: dict[str, Any]) -> Iterator[str]:
+    """The description of an image, and one line for each box."""
+    if "description" in prediction:
+        yield prediction["description"]
+    if "captions" in prediction:
+        named = zip(prediction["label_names"], prediction["captions"], strict=True)
+        yield from (f"{name}: {caption}" for name, caption in named)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

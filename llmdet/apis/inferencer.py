@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
+from llmdet.apis.captions import describe, given_detections, keep_language_model
 from llmdet.apis.class_names import config_class_names
 from llmdet.apis.inputs import ImageSource, InputImage, collect_images
 from llmdet.apis.prompts import ImagePrompt, Texts, image_prompts
@@ -35,11 +37,21 @@ logger = logging.getLogger(__name__)
 NOUN_PHRASES = ("auto", "nltk", "rules")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What one call wants to know of every image."""
+
+    score_thr: float
+    boxes: np.ndarray | None  # [N, 4] xyxy in pixels of the original image, to describe
+    generation: Mapping[str, Any]  # options of transformers' generate
+
+
 class LLMDetInferencer:
     """Find in images what a text names.
 
-    The model is the config's without its language model, the images pass through the config's
-    test pipeline, and prompts are built where evaluation builds them, inside ``model.predict``.
+    The model is the config's, without its language model unless captions are asked for, the
+    images pass through the config's test pipeline, and prompts are built where evaluation
+    builds them, inside ``model.predict``.
 
     Args:
         config: Path of a config, or a loaded one, which is left as it is.
@@ -50,6 +62,7 @@ class LLMDetInferencer:
         chunked_size: Most classes in one prompt; -1 takes as many as fit into the text encoder.
             None keeps the config's ``model.test_cfg.chunked_size``.
         noun_phrases: "nltk", "rules", or "auto": NLTK's tagger where its data is installed.
+        captions: Keep the language model and describe each image and each shown box.
         show_progress: Show a progress bar on terminals.
 
     Raises:
@@ -71,14 +84,16 @@ class LLMDetInferencer:
         *,
         chunked_size: int | None = None,
         noun_phrases: str = "auto",
+        captions: bool = False,
         show_progress: bool = False,
     ) -> None:
         init_default_scope("llmdet")
         self.config = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
         self.palette = palette
+        self.captions = captions
         self.show_progress = show_progress
         self.device = _choose_device(device)
-        self.model = _build_model(self.config, chunked_size, noun_phrases)
+        self.model = _build_model(self.config, chunked_size, noun_phrases, captions)
         if weights is None:
             logger.warning("No weights were given: the model is random, and so are its boxes.")
         else:
@@ -102,6 +117,8 @@ class LLMDetInferencer:
         no_save_vis: bool = False,
         no_save_pred: bool = False,
         print_result: bool = False,
+        boxes: np.ndarray | None = None,
+        generation: Mapping[str, Any] | None = None,
     ) -> dict[str, list[Any]]:
         """Detect, and save, show or return what was found.
 
@@ -120,16 +137,24 @@ class LLMDetInferencer:
             show: Show each picture in a window.
             no_save_vis, no_save_pred: Save nothing of that kind in ``out_dir``.
             print_result: Write each prediction to the standard output, one line of JSON each.
+            boxes: [N, 4] xyxy in pixels of the original image, which are described instead of
+                the detected ones; needs ``captions=True``.
+            generation: Options of transformers' ``generate`` for captions, such as
+                ``{"do_sample": True, "temperature": 0.7, "max_new_tokens": 100}``; greedy by
+                default.
 
         Returns:
             ``predictions``: per image ``labels``, ``scores``, ``bboxes`` (xyxy in pixels of the
-            original image) and ``label_names``, best score first. ``visualization``: per image
-            [H, W, 3] uint8 RGB if ``return_vis``, else nothing.
+            original image) and ``label_names``, best score first; with ``captions=True`` also
+            ``captions`` of the boxes and the image's ``description``. ``visualization``: per
+            image [H, W, 3] uint8 RGB if ``return_vis``, else nothing.
 
         Raises:
             ConfigError: Texts and images do not match, or an argument has no such value.
             DataError: An image or a prompt cannot be used, a result cannot be written.
         """
+        if boxes is not None and not self.captions:
+            raise ConfigError("boxes are given to be described: build with captions=True.")
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: it is 1 or more.")
         images = self._collect(inputs)
@@ -142,7 +167,8 @@ class LLMDetInferencer:
         pred_dir = None if folder is None or no_save_pred else folder / "preds"
         vis_dir = None if folder is None or no_save_vis else folder / "vis"
         deliver = Delivery(pred_dir, vis_dir, self.draw, print_result, show, return_vis)
-        for image, pixels, found in self._detect(images, prompts, batch_size, pred_score_thr):
+        asked = Asked(pred_score_thr, boxes, generation or {})
+        for image, pixels, found in self._detect(images, prompts, batch_size, asked):
             deliver(image, pixels, found)
         return {"predictions": deliver.predictions, "visualization": deliver.visualization}
 
@@ -150,14 +176,14 @@ class LLMDetInferencer:
         """Draw detections on a [H, W, 3] BGR image; returns uint8 RGB."""
         rgb = np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
         labels, scores = found.labels.tolist(), found.scores.tolist()
-        return draw_boxes(rgb, found.bboxes, labels, found.label_names, scores, self.palette)
+        return draw_boxes(rgb, found.bboxes, labels, found.texts(), scores, self.palette)
 
     def _detect(
         self,
         images: Sequence[InputImage],
         prompts: Sequence[ImagePrompt],
         batch_size: int,
-        score_thr: float,
+        asked: Asked,
     ) -> Iterator[tuple[InputImage, np.ndarray, Detections]]:
         """Yield each image, its pixels ([H, W, 3] BGR, original size) and what was found."""
         starts = range(0, len(images), batch_size)
@@ -169,10 +195,21 @@ class LLMDetInferencer:
             for packed, prompt in zip(inputs, prompts[start:], strict=False):
                 # Not through the pipeline: its last step packs only what the config lists.
                 packed["data_samples"].set_metainfo(prompt.metainfo())
-            with torch.no_grad():
-                samples = self.model.test_step(pseudo_collate(inputs))
-            for image, fields, sample in zip(batch, loaded, samples, strict=True):
-                yield image, fields["img"], Detections.from_sample(sample, score_thr)
+            detections = self._predict(pseudo_collate(inputs), asked)
+            for image, fields, found in zip(batch, loaded, detections, strict=True):
+                yield image, fields["img"], found
+
+    @torch.no_grad()
+    def _predict(self, data: dict[str, Any], asked: Asked) -> list[Detections]:
+        """Detect in one collated batch, and describe where captions are asked for."""
+        data = self.model.data_preprocessor(data, False)
+        samples = self.model(**data, mode="predict")
+        found = [Detections.from_sample(sample, asked.score_thr) for sample in samples]
+        if not self.captions:
+            return found
+        if asked.boxes is not None:
+            found = [given_detections(asked.boxes) for _ in samples]
+        return describe(self.model, data["inputs"], samples, found, asked.generation)
 
     def _collect(self, inputs: ImageSource | Sequence[ImageSource]) -> list[InputImage]:
         """Number arrays through all calls, so that later ones do not overwrite earlier ones."""
@@ -218,13 +255,17 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _build_model(config: Config, chunked_size: int | None, noun_phrases: str) -> BaseModel:
+def _build_model(
+    config: Config, chunked_size: int | None, noun_phrases: str, captions: bool
+) -> BaseModel:
     if noun_phrases not in NOUN_PHRASES:
         raise ConfigError(
             f"noun_phrases is {noun_phrases!r}: choose one of {', '.join(NOUN_PHRASES)}."
         )
     settings = config.model
-    if settings.get("lmm") is not None:
+    if captions:
+        keep_language_model(settings)
+    elif settings.get("lmm") is not None:
         settings.lmm = None
     settings.test_cfg = settings.get("test_cfg") or {}
     settings.test_cfg.noun_phrases = noun_phrases

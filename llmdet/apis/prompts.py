@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from llmdet.apis.class_names import dataset_class_names
 from llmdet.errors import ConfigError
@@ -140,3 +143,21 @@ def _is_span(value: Any) -> bool:
         and len(value) == 2
         and all(isinstance(number, int) and not isinstance(number, bool) for number in value)
     )
+
+
+def parse_boxes(text: str) -> np.ndarray:
+    """Read ``[[x1, y1, x2, y2], ...]``; returns [N, 4] float32 in pixels of the original image.
+
+    Raises:
+        ConfigError: The text is no list of boxes, or a box has no area.
+    """
+    boxes: np.ndarray
+    try:
+        boxes = np.asarray(json.loads(text), dtype=np.float32)
+    except (ValueError, TypeError):
+        boxes = np.zeros(0)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ConfigError(f"--boxes {text!r} is no list of boxes such as [[10, 20, 90, 80]].")
+    if (boxes[:, 2:] <= boxes[:, :2]).any():
+        raise ConfigError(f"--boxes {text!r} has a box whose right or lower side comes first.")
+    return boxes

@@ -25,6 +25,8 @@ class Detections:
     scores: np.ndarray  # [N] float32 in 0..1
     labels: np.ndarray  # [N] int64, position in the prompt's classes or phrases
     label_names: tuple[str, ...]  # N texts
+    captions: tuple[str, ...] | None = None  # N phrases of the language model
+    description: str | None = None  # of the whole image
 
     @classmethod
     def from_sample(cls, sample: DetDataSample, score_thr: float) -> Detections:
@@ -47,12 +49,24 @@ class Detections:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, ready for JSON."""
-        return {
+        fields: dict[str, Any] = {
             "labels": self.labels.tolist(),
             "scores": self.scores.tolist(),
             "bboxes": self.bboxes.tolist(),
             "label_names": list(self.label_names),
         }
+        if self.captions is not None:
+            fields["captions"] = list(self.captions)
+        if self.description is not None:
+            fields["description"] = self.description
+        return fields
+
+    def texts(self) -> list[str]:
+        """What is written beside each box: its name, and its caption where it has one."""
+        if self.captions is None:
+            return list(self.label_names)
+        pairs = zip(self.label_names, self.captions, strict=True)
+        return [f"{name}: {caption}" for name, caption in pairs]
 
 
 def save_prediction(prediction: dict[str, Any], path: Path) -> None:

@@ -131,8 +131,28 @@ class LLMDet(GroundingDINO):
         """
         samples = super().predict(batch_inputs, batch_data_samples, rescale)
         if captions:
-            describe_batch(self, batch_inputs, samples, set(captions), boxes, rescale, generation)
+            self.describe(batch_inputs, samples, captions, boxes, rescale=rescale, **generation)
         return samples
+
+    @torch.no_grad()
+    def describe(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: Sequence[DetDataSample],
+        captions: Collection[str],
+        boxes: Sequence[Tensor] | None = None,
+        *,
+        rescale: bool = True,
+        **generation: Any,
+    ) -> None:
+        """Describe without detecting; arguments as in :meth:`predict`, which calls this.
+
+        Without ``boxes``, the samples' ``pred_instances`` are described; ``rescale`` says whether
+        theirs are boxes of the original image.
+        """
+        describe_batch(
+            self, batch_inputs, batch_data_samples, set(captions), boxes, rescale, generation
+        )
 
     def _fit_region_attention(self, lmm: dict[str, Any]) -> dict[str, Any]:
         """Give region attention the width and the levels of the encoder's memory."""

@@ -1,0 +1,140 @@
+"""Captions from the inferencer and the demo, of a tiny LLMDet."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from llmdet.apis import LLMDetInferencer
+from llmdet.apis.prompts import parse_boxes
+from llmdet.errors import ConfigError
+from llmdet.testing.demo import tiny_demo
+from llmdet.testing.language_models import tiny_qwen
+
+ASKED = {"texts": "red circle . dog", "custom_entities": True}
+SHORT = {"max_new_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """Config and weights of a tiny detector with a language model."""
+    qwen = tiny_qwen(tmp_path_factory.mktemp("qwen"))
+    made = tiny_demo(
+        tmp_path_factory.mktemp("taught"),
+        type="LLMDet",
+        lmm={
+            "type": "LanguageModel",
+            "model": qwen,
+            "dtype": "float32",
+            "lora": {"r": 4},
+            "region_attention": {"every": 2, "num_heads": 4},
+        },
+        image_captioner={"grids": ((-2, 2), (-3, 3))},
+        region_captioner={},
+    )
+    # What training started from is not needed, and need not be there, afterwards.
+    made.config.write_text(made.config.read_text() + "model['connector'] = 'work_dirs/gone.pth'\n")
+    return made
+
+
+@pytest.fixture(scope="module")
+def describe(taught):
+    return LLMDetInferencer(taught.config, taught.weights, "cpu", captions=True)
+
+
+def test_images_and_shown_boxes_are_described(describe, photos):
+    result = describe(photos, **ASKED, pred_score_thr=0.3, generation=SHORT)
+    everything = describe(photos, **ASKED, pred_score_thr=0.0, generation=SHORT)
+    for shown, every in zip(result["predictions"], everything["predictions"], strict=True):
+        assert isinstance(shown["description"], str)
+        assert len(shown["captions"]) == len(shown["bboxes"]) <= len(every["bboxes"])
+        # a box says the same whether or not others are asked about
+        assert shown["captions"] == every["captions"][: len(shown["captions"])]
+
+
+def test_captions_do_not_depend_on_the_batch(describe, photos):
+    one, all_at_once = (
+        describe(photos, **ASKED, pred_score_thr=0.0, generation=SHORT, batch_size=size)
+        for size in (1, 3)
+    )
+    for first, second in zip(one["predictions"], all_at_once["predictions"], strict=True):
+        assert first["description"] == second["description"]
+        assert first["captions"] == second["captions"]
+
+
+def test_given_boxes_are_described_and_drawn(describe, photos, tmp_path):
+    boxes = np.array([[10, 10, 100, 90], [0, 0, 200, 140]], dtype=np.float32)
+    result = describe(photos / "cat.jpg", **ASKED, boxes=boxes, generation=SHORT, out_dir=tmp_path)
+    (prediction,) = result["predictions"]
+    assert prediction["bboxes"] == boxes.tolist()
+    assert prediction["label_names"] == ["region", "region"]
+    assert len(prediction["captions"]) == 2
+    saved = json.loads((tmp_path / "preds" / "cat.json").read_text())
+    assert saved == prediction
+    assert (tmp_path / "vis" / "cat.jpg").is_file()
+
+
+def test_sampling_is_reproducible_by_the_seed(describe, photos):
+    options = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 8}
+    texts = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        result = describe(photos / "cat.jpg", **ASKED, generation=options)
+        texts.append(result["predictions"][0]["description"])
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_detections_are_those_of_the_detector_without_language_model(taught, describe, photos):
+    plain = LLMDetInferencer(taught.config, taught.weights, "cpu")
+    assert not any("lmm" in name for name, _ in plain.model.named_parameters())
+    image = photos / "astronaut.png"
+    taught_result = describe(image, **ASKED, pred_score_thr=0.0, generation=SHORT)["predictions"][0]
+    plain_result = plain(image, **ASKED, pred_score_thr=0.0)["predictions"][0]
+    assert set(taught_result) - set(plain_result) == {"captions", "description"}
+    assert all(taught_result[key] == value for key, value in plain_result.items())
+
+
+def test_captions_of_a_model_without_language_model_are_refused(tiny):
+    with pytest.raises(ConfigError, match=r"model\.lmm is None or missing"):
+        LLMDetInferencer(tiny.config, tiny.weights, "cpu", captions=True)
+
+
+def test_boxes_without_captions_are_refused(detect, photos):
+    with pytest.raises(ConfigError, match="captions=True"):
+        detect(photos / "cat.jpg", **ASKED, boxes=np.ones((1, 4)))
+
+
+@pytest.mark.parametrize("text", ["dog", "[1, 2, 3, 4]", "[[1, 2, 3]]", "[['a', 2, 3, 4]]", "{}"])
+def test_what_is_no_list_of_boxes_is_refused(text):
+    with pytest.raises(ConfigError, match="no list of boxes"):
+        parse_boxes(text)
+
+
+def test_a_box_inside_out_is_refused():
+    with pytest.raises(ConfigError, match="comes first"):
+        parse_boxes("[[10, 10, 5, 20]]")
+    assert parse_boxes("[[1, 2, 3.5, 4]]").tolist() == [[1, 2, 3.5, 4]]
+
+
+def test_the_demo_prints_a_description_and_a_line_for_each_box(
+    taught, photos, root, tmp_path, monkeypatch, capsys
+):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("image_demo", root / "demo" / "image_demo.py")
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    monkeypatch.chdir(tmp_path)
+    shared = [str(photos / "cat.jpg"), str(taught.config), "--weights", str(taught.weights)]
+    asked = ["--device", "cpu", "--text", "dog . tree", "-c", "--max-new-tokens", "3"]
+    demo.main([*shared, *asked, "--caption", "--pred-score-thr", "0", "--print-result"])
+    output = capsys.readouterr()
+    prediction = json.loads(output.out)
+    assert prediction["description"] in output.err
+    named = zip(prediction["label_names"], prediction["captions"], strict=True)
+    assert all(f"  {name}: {caption}" in output.err for name, caption in named)
+    demo.main([*shared, *asked, "--boxes", "[[10, 10, 100, 90]]", "--temperature", "0.7"])
+    assert "  region: " in capsys.readouterr().err
