@@ -62,7 +62,9 @@ class GroundingDINO(BaseDetector):
         train_cfg: ``assigner`` with its matching costs.
         test_cfg: ``max_per_img`` detections; ``chunked_size``, the largest number of classes in
             one prompt (-1: as many as fit into the text encoder); ``chunks_per_forward``, how
-            many pairs of image and prompt run at once (8).
+            many pairs of image and prompt run at once (8); ``noun_phrases``, the method for
+            sentences; ``referring``, the protocol of referring expressions
+            (:mod:`llmdet.models.text.referring`): ``subject_only`` and ``position_boost``.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from llmdet.models.text.prompt import Prompt, build_prompts, token_map
+from llmdet.models.text.referring import position_boost
 from llmdet.models.transformer.pyramid import valid_level_sizes
 
 if TYPE_CHECKING:
@@ -81,7 +82,13 @@ def prompts_of(model: GroundingDINO, sample: DetDataSample) -> list[Prompt]:
         max_tokens=model.language_model.max_tokens,
         max_classes=model.test_cfg.get("chunked_size", -1),
         noun_phrases=model.test_cfg.get("noun_phrases", "auto"),
+        subject_only=_referring(model).get("subject_only", False),
     )
+
+
+def _referring(model: GroundingDINO) -> Mapping[str, bool]:
+    """Protocol of referring expressions: ``subject_only`` and ``position_boost``, both off."""
+    return model.test_cfg.get("referring", {})
 
 
 def extract_maps(model: GroundingDINO, images: Tensor, sizes: Sequence[Size]) -> PaddedMaps:
@@ -136,7 +143,8 @@ def _detect_jobs(
     results = []
     for row, (image, prompt) in enumerate(jobs):
         logits, classes = output.logits[-1, row], maps_of_tokens[row, : len(prompt.entities)]
-        if samples[image].get("tokens_positive") == REFERRING:
+        whole = not _referring(model).get("subject_only", False)
+        if samples[image].get("tokens_positive") == REFERRING and whole:
             classes = None
         else:  # the text encoder may have padded further than the longest prompt
             logits = logits[:, : classes.shape[-1]]
@@ -159,6 +167,8 @@ def _finish(
     if len(found) > 1 and not model.quirks.unsorted_chunks:
         best = instances.scores.argsort(descending=True, stable=True)
         instances = instances[best[: model.bbox_head.max_per_img]]
+    if sample.get("tokens_positive") == REFERRING and _referring(model).get("position_boost"):
+        instances = _prefer_named_side(instances, sample)
     if rescale:
         width, height = sample.scale_factor
         scale = torch.tensor([width, height, width, height], dtype=instances.bboxes.dtype)
@@ -166,3 +176,10 @@ def _finish(
     names = [name for prompt in chunks for name in prompt.entities]
     instances.label_names = [names[label] for label in instances.labels.tolist()]
     return instances
+
+
+def _prefer_named_side(instances: InstanceData, sample: DetDataSample) -> InstanceData:
+    instances.scores = position_boost(
+        sample.text, instances.bboxes, instances.scores, sample.img_shape[:2]
+    )
+    return instances[instances.scores.argsort(descending=True, stable=True)]

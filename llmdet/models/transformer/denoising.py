@@ -60,7 +60,7 @@ class DenoisingQueryGenerator(nn.Module):
 
         Args:
             boxes: per image [N_i, 4] xyxy in 0..1 of the valid image.
-            labels: per image [N_i] int64 label ids below ``num_classes``.
+            labels: per image [N_i] int64 label ids, taken modulo ``num_classes``.
 
         Returns:
             2 x groups x max(N_i) queries an image, zero where an image has fewer boxes.
@@ -80,7 +80,8 @@ class DenoisingQueryGenerator(nn.Module):
 
     def noise_labels(self, labels: Tensor, groups: int) -> Tensor:
         """Replace a share of the labels [N], repeated 2 x ``groups`` times, by random ones."""
-        repeated = labels.repeat(2 * groups)
+        # Regions of a sentence are numbered without limit; the embedding has only so many rows.
+        repeated = labels.repeat(2 * groups) % self.label_embedding.num_embeddings
         replaced = torch.rand_like(repeated, dtype=torch.float) < self.label_noise_scale * 0.5
         random = torch.randint_like(repeated, 0, self.label_embedding.num_embeddings)
         return torch.where(replaced, random, repeated)

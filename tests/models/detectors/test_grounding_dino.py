@@ -142,6 +142,23 @@ def test_a_referring_expression_is_one_entity(model):
     ) == {text}
 
 
+def test_the_protocol_of_referring_expressions_is_a_setting(bert):
+    text, image = "the small dog on the left next to a cat", torch.randn(1, 3, 64, 96)
+    found = {}
+    for name in ("", "subject_only", "position_boost"):
+        model = tiny_grounding_dino(bert, test_cfg={"referring": {name: True} if name else {}})
+        sample = asked(text, tokens_positive=-1)
+        found[name] = model.predict(image, [sample])[0].pred_instances
+    assert found["subject_only"].label_names[0] == "the small dog"
+    boosted = found["position_boost"]
+    assert (boosted.scores.diff() <= 0).all()
+    assert sorted(boosted.bbox_index.tolist()) == sorted(found[""].bbox_index.tolist())
+    # Each query keeps its box, whatever its new place.
+    boxes = dict(zip(found[""].bbox_index.tolist(), found[""].bboxes, strict=True))
+    for query, box in zip(boosted.bbox_index.tolist(), boosted.bboxes, strict=True):
+        assert torch.equal(box, boxes[query])
+
+
 LOSSES = {
     f"{prefix}loss_{kind}"
     for prefix in ("", "d0.", "enc_", "dn_", "d0.dn_")
@@ -179,7 +196,7 @@ def test_without_denoising_its_embedding_is_frozen_and_its_losses_are_absent(ber
     assert not model.dn_query_generator.label_embedding.weight.requires_grad
 
 
-def test_checkpointing_changes_memory_only(bert):
+def test_recomputing_activations_changes_memory_only(bert):
     plain = tiny_grounding_dino(bert).train()
     recomputing = tiny_grounding_dino(
         bert,
@@ -232,17 +249,16 @@ def test_bf16_autocast_keeps_boxes_and_losses_in_float32(bert):
 
 
 def test_an_mmdet_config_builds_and_runs_unchanged(bert, tmp_path):
-    from mmengine.config import Config
-
     from llmdet.models import GroundingDINO
     from llmdet.registry import MODELS
+    from llmdet.utils.config import load_config
 
     path = tmp_path / "config.py"
     path.write_text(
         "_base_ = 'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'\n"
         "default_scope = 'llmdet'\n"
     )
-    config = Config.fromfile(path)
+    config = load_config(path)
     config.model.language_model.name = bert  # no download in a test
     config.model.backbone.init_cfg = None
     model = MODELS.build(config.model).eval()

@@ -96,7 +96,7 @@ def test_a_prediction_that_is_not_finite_does_not_stop_matching():
     ],
 )
 def test_an_assigner_that_grounding_does_not_define_is_refused(assigner):
-    with pytest.raises(ConfigError, match="train_cfg.assigner"):
+    with pytest.raises(ConfigError, match=r"train_cfg\.assigner"):
         HungarianMatcher.from_config(assigner)
 
 

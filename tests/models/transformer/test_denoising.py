@@ -66,3 +66,8 @@ def test_a_batch_without_boxes_has_no_denoising_queries():
 def test_a_group_setting_without_a_number_is_refused():
     with pytest.raises(ConfigError, match="num_dn_queries"):
         generator(group_cfg={"dynamic": True})
+
+
+def test_labels_beyond_the_embedding_wrap_around():
+    make = generator(label_noise_scale=0.0)
+    assert make.noise_labels(torch.tensor([3, 16, 300]), 1).tolist() == [3, 0, 12] * 2
