@@ -1,0 +1,99 @@
+"""Every benchmark config runs on a miniature of its data, and a perfect detector wins."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+
+from llmdet.registry import DATASETS
+from llmdet.testing.benchmarks import WRITERS, write_miniature
+from llmdet.testing.models import tiny_grounding_dino
+from llmdet.testing.tokenizers import tiny_bert
+
+VAL = Path(__file__).parents[2] / "configs" / "val"
+CONFIGS = sorted(path.stem for path in VAL.glob("*.py"))
+PERFECT = {  # a number that must be the best possible where every answer is right
+    "lvis_minival": "lvis_fixed_ap/AP",
+    "lvis_val": "lvis_fixed_ap/AP",
+    "coco": "coco/bbox_mAP",
+    "coco_o": "mean/bbox_mAP",
+    "odinw13": "mean/bbox_mAP",
+    "odinw35": "mean/bbox_mAP",
+    "refexp": "refcocog_test/refexp/refcocog_precision@1",
+    "flickr30k": "test/flickr30k/Recall@1",
+    "d3": "abs/AP",
+    "ovdeval": "mean/AP",
+    "omnilabel": "omnilabel/AP hm(descr,categ)",
+}
+ALSO_PERFECT = {
+    "refexp": ("grefcoco_val/grefcoco/F1_score", "val/refexp/refcoco_precision@10"),
+    "d3": ("full/AP", "pres/mAP_mid"),
+    "flickr30k": ("val/flickr30k/Upper_bound",),
+    "lvis_minival": ("lvis_fixed_ap/APr", "lvis_fixed_ap/APf"),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_grounding_dino(tiny_bert(tmp_path_factory.mktemp("bert")))
+
+
+@pytest.fixture
+def run(request, tmp_path, monkeypatch):
+    """A benchmark's name, its data set with small images, its evaluator and the answers."""
+    monkeypatch.chdir(tmp_path)
+    benchmark = request.param.rsplit("_swin_", 1)[0]
+    answers = write_miniature(benchmark, tmp_path)
+    config = Config.fromfile(VAL / f"{request.param}.py")
+    datasets = config.test_dataloader.dataset
+    for dataset in datasets.sets.values() if "sets" in datasets else [datasets]:
+        assert dataset.pipeline[1].type == "FixScaleResize"
+        dataset.pipeline[1].scale = (64, 96)
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        dataset = DATASETS.build(datasets)
+        evaluator = Runner.build_evaluator(None, config.test_evaluator)
+        evaluator.dataset_meta = dataset.metainfo
+        yield benchmark, dataset, evaluator, answers
+
+
+def answer(sample, answers):
+    """The sample with what is true as its prediction."""
+    right = answers[sample.get("benchmark_set"), sample.img_id]
+    labels = [sample.text.index(n) if isinstance(n, str) else n for _, n in right]
+    sample.pred_instances = InstanceData(
+        bboxes=torch.tensor([box for box, _ in right]),
+        scores=torch.full((len(right),), 0.9),
+        labels=torch.tensor(labels),
+    )
+    return sample
+
+
+def test_every_config_has_a_miniature():
+    assert {name.rsplit("_swin_", 1)[0] for name in CONFIGS} == set(WRITERS) == set(PERFECT)
+
+
+@pytest.mark.parametrize("run", CONFIGS, indirect=True)
+def test_a_perfect_detector_gets_the_best_number(run):
+    benchmark, dataset, evaluator, answers = run
+    for index in range(len(dataset)):
+        evaluator.process([answer(dataset[index]["data_samples"], answers)])
+    values = evaluator.evaluate(len(dataset))
+    for name in (PERFECT[benchmark], *ALSO_PERFECT.get(benchmark, ())):
+        assert values[name] == pytest.approx(1, abs=1e-5), name
+
+
+@pytest.mark.parametrize("run", [name for name in CONFIGS if name.endswith("_t")], indirect=True)
+def test_a_model_runs_through_every_benchmark(run, model):
+    benchmark, dataset, evaluator, _ = run
+    for index in range(min(len(dataset), 3)):
+        with torch.no_grad():
+            outputs = model.test_step(pseudo_collate([dataset[index]]))
+        evaluator.process(outputs)
+    values = evaluator.evaluate(len(dataset))
+    assert all(-1 <= value <= 1 for value in values.values())
+    assert PERFECT[benchmark] in values or benchmark in ("refexp", "flickr30k")
