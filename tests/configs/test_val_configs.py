@@ -17,6 +17,9 @@ from llmdet.testing.tokenizers import tiny_bert
 
 VAL = Path(__file__).parents[2] / "configs" / "val"
 CONFIGS = sorted(path.stem for path in VAL.glob("*.py"))
+RUN_WITH_A_MODEL = [  # the others differ in size or files alone
+    name for name in CONFIGS if name.endswith("_t") and not name.startswith(("odinw35", "lvis_val"))
+]
 PERFECT = {  # a number that must be the best possible where every answer is right
     "lvis_minival": "lvis_fixed_ap/AP",
     "lvis_val": "lvis_fixed_ap/AP",
@@ -54,6 +57,7 @@ def run(request, tmp_path, monkeypatch):
     for dataset in datasets.sets.values() if "sets" in datasets else [datasets]:
         assert dataset.pipeline[1].type == "FixScaleResize"
         dataset.pipeline[1].scale = (64, 96)
+        dataset.serialize_data = False  # mmengine collects garbage for each, half a second long
     with DefaultScope.overwrite_default_scope(config.default_scope):
         dataset = DATASETS.build(datasets)
         evaluator = Runner.build_evaluator(None, config.test_evaluator)
@@ -87,7 +91,7 @@ def test_a_perfect_detector_gets_the_best_number(run):
         assert values[name] == pytest.approx(1, abs=1e-5), name
 
 
-@pytest.mark.parametrize("run", [name for name in CONFIGS if name.endswith("_t")], indirect=True)
+@pytest.mark.parametrize("run", RUN_WITH_A_MODEL, indirect=True)
 def test_a_model_runs_through_every_benchmark(run, model):
     benchmark, dataset, evaluator, _ = run
     for index in range(min(len(dataset), 3)):
