@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import llmdet  # noqa: F401, I001  before mmdet: answers for its compiled operators
 import numpy as np
 import pytest
 import torch

@@ -251,8 +251,8 @@ class GroundingDINO(BaseDetector):
         feats = self.extract_feat(batch_inputs)
         sizes = valid_level_sizes(
             [target.size for target in targets],
-            tuple(batch_inputs.shape[-2:]),
-            [tuple(feat.shape[-2:]) for feat in feats],
+            (batch_inputs.shape[-2], batch_inputs.shape[-1]),
+            [(feat.shape[-2], feat.shape[-1]) for feat in feats],
         )
         encoded = self.encode(self.pyramid(feats, sizes), text)
         proposals = self.propose(encoded)

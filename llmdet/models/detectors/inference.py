@@ -142,12 +142,13 @@ def _detect_jobs(
     ).to(output.logits.device, non_blocking=True)
     results = []
     for row, (image, prompt) in enumerate(jobs):
-        logits, classes = output.logits[-1, row], maps_of_tokens[row, : len(prompt.entities)]
+        logits = output.logits[-1, row]
+        classes: Tensor | None = maps_of_tokens[row, : len(prompt.entities)]
         whole = not _referring(model).get("subject_only", False)
         if samples[image].get("tokens_positive") == REFERRING and whole:
             classes = None
         else:  # the text encoder may have padded further than the longest prompt
-            logits = logits[:, : classes.shape[-1]]
+            logits = logits[:, : maps_of_tokens.shape[-1]]
         instances = model.bbox_head.detect(
             logits, output.boxes[-1, row], classes, samples[image].img_shape[:2]
         )

@@ -72,8 +72,10 @@ class GroundingDINOHead(BaseModule):
         """Start from boxes that stay where they are."""
         super().init_weights()
         for branch in self.reg_branches:
-            nn.init.zeros_(branch[-1].weight)
-            nn.init.zeros_(branch[-1].bias)
+            *_, last = branch.children()
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, decoded: DecoderOutput, text: TextFeatures) -> HeadOutput:
         """Classify and place the queries of every layer.
@@ -126,23 +128,37 @@ class GroundingDINOHead(BaseModule):
         count = 0 if denoising is None else denoising.content.shape[1]
         matching = HeadOutput(predictions.logits[:, :, count:], predictions.boxes[:, :, count:])
         *matches, proposal_matches = self.match(matching, proposals, targets)
+        # Every layer matches as many boxes as there are: one exchange between processes for all.
+        matched = sum(len(index) for index in proposal_matches.query_indices)
+        average = self.losses.average_count(matched, proposals.boxes)
         losses = self.losses.of_layer(
-            proposals.logits, proposals.boxes, targets, proposal_matches, "enc_"
+            proposals.logits, proposals.boxes, targets, proposal_matches, average, "enc_"
         )
         for layer, layer_matches in enumerate(matches):
-            prefix = "" if layer == self.num_layers - 1 else f"d{layer}."
             losses |= self.losses.of_layer(
-                matching.logits[layer], matching.boxes[layer], targets, layer_matches, prefix
+                matching.logits[layer],
+                matching.boxes[layer],
+                targets,
+                layer_matches,
+                average,
+                self._prefix(layer),
             )
-            if denoising is not None:
+        if denoising is not None:
+            positive = denoising.num_groups * sum(len(target.boxes) for target in targets)
+            average = self.losses.average_count(positive, proposals.boxes)
+            for layer in range(self.num_layers):
                 losses |= self.losses.of_denoising(
                     predictions.logits[layer, :, :count],
                     predictions.boxes[layer, :, :count],
                     targets,
                     denoising,
-                    f"{prefix}dn_",
+                    average,
+                    f"{self._prefix(layer)}dn_",
                 )
         return losses, matches
+
+    def _prefix(self, layer: int) -> str:
+        return "" if layer == self.num_layers - 1 else f"d{layer}."
 
     @float32_island
     def detect(

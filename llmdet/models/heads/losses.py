@@ -44,12 +44,20 @@ class GroundingLoss(nn.Module):
         self.giou = MODELS.build(loss_iou or GIOU)
         self.sync_avg_factor = sync_avg_factor
 
+    @staticmethod
+    def average_count(count: int, like: Tensor) -> Tensor:
+        """Mean over all processes of a number of matched boxes, at least one; a scalar."""
+        number = torch.tensor(float(count)).to(like.device, non_blocking=True)
+        all_reduce(number, op="mean")
+        return number.clamp(min=1)
+
     def of_layer(
         self,
         logits: Tensor,
         boxes: Tensor,
         targets: Sequence[Targets],
         matches: Matches,
+        average: Tensor,
         prefix: str,
     ) -> dict[str, Tensor]:
         """Losses of matched queries.
@@ -59,11 +67,11 @@ class GroundingLoss(nn.Module):
             boxes: [B, Q, 4] cxcywh in 0..1.
             targets: ground truth per image.
             matches: which query is which box.
+            average: what sums are divided by, see :meth:`average_count`.
             prefix: put before ``loss_cls``, ``loss_bbox`` and ``loss_iou``.
         """
-        return self._losses(
-            logits, boxes, targets, matches.query_indices, matches.box_indices, prefix
-        )
+        pairs = (matches.query_indices, matches.box_indices)
+        return self._losses(logits, boxes, targets, *pairs, average, prefix)
 
     def of_denoising(
         self,
@@ -71,6 +79,7 @@ class GroundingLoss(nn.Module):
         boxes: Tensor,
         targets: Sequence[Targets],
         denoising: DenoisingQueries,
+        average: Tensor,
         prefix: str,
     ) -> dict[str, Tensor]:
         """Losses of denoising queries [B, M, ...]: positive ones must find their own box."""
@@ -79,7 +88,7 @@ class GroundingLoss(nn.Module):
             return {f"{prefix}loss_{name}": zero * 0 for name in ("cls", "bbox", "iou")}
         pairs = [denoising_targets(len(t.boxes), denoising, logits.device) for t in targets]
         queries, matched = zip(*pairs, strict=True)
-        return self._losses(logits, boxes, targets, queries, matched, prefix)
+        return self._losses(logits, boxes, targets, queries, matched, average, prefix)
 
     @float32_island
     def _losses(
@@ -89,10 +98,10 @@ class GroundingLoss(nn.Module):
         targets: Sequence[Targets],
         queries: Sequence[Tensor],
         matched: Sequence[Tensor],
+        average: Tensor,
         prefix: str,
     ) -> dict[str, Tensor]:
         count = sum(len(index) for index in queries)
-        everywhere = self._mean_over_processes(count, logits)
         positive = torch.zeros_like(logits)
         for image, (query, box, target) in enumerate(zip(queries, matched, targets, strict=True)):
             positive[image, query] = target.positive_map[box].to(logits.dtype)
@@ -101,7 +110,7 @@ class GroundingLoss(nn.Module):
             logits.masked_fill(~valid, 0.0).flatten(0, 1),
             positive.flatten(0, 1),
             valid.flatten(0, 1).to(logits.dtype),
-            avg_factor=everywhere if self.sync_avg_factor else max(count, 1),
+            avg_factor=average if self.sync_avg_factor else max(count, 1),
         )
         predicted = torch.cat([boxes[i, query] for i, query in enumerate(queries)])
         true = torch.cat([t.boxes[box] for t, box in zip(targets, matched, strict=True)])
@@ -110,19 +119,13 @@ class GroundingLoss(nn.Module):
         true = true.to(predicted.dtype)
         return {
             f"{prefix}loss_cls": loss_cls,
-            f"{prefix}loss_bbox": self.l1(predicted, true, avg_factor=everywhere),
+            f"{prefix}loss_bbox": self.l1(predicted, true, avg_factor=average),
             f"{prefix}loss_iou": self.giou(
                 cxcywh_to_xyxy(predicted) * pixels,
                 cxcywh_to_xyxy(true) * pixels,
-                avg_factor=everywhere,
+                avg_factor=average,
             ),
         }
-
-    @staticmethod
-    def _mean_over_processes(count: int, like: Tensor) -> Tensor:
-        number = torch.tensor(float(count), dtype=like.dtype).to(like.device, non_blocking=True)
-        all_reduce(number, op="mean")
-        return number.clamp(min=1)
 
 
 def _pixels(target: Targets, count: int) -> Tensor:

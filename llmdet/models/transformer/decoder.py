@@ -109,10 +109,11 @@ class GroundingDINODecoder(nn.Module):
                 "every layer is supervised and normalised by decoder.norm"
             )
         self.num_layers, self.num_checkpointed = num_layers, num_cp
-        self.layers = nn.ModuleList(
+        layers = [
             construct(DecoderLayer, layer_cfg, "decoder.layer_cfg") for _ in range(num_layers)
-        )
-        self.embed_dims: int = self.layers[0].self_attn.attn.embed_dim
+        ]
+        self.layers = nn.ModuleList(layers)
+        self.embed_dims = layers[0].self_attn.attn.embed_dim
         # Four coordinates of C / 2 features each.
         self.ref_point_head = MLP(self.embed_dims * 2, self.embed_dims, self.embed_dims, 2)
         self.norm = nn.LayerNorm(self.embed_dims)

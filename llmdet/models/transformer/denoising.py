@@ -39,12 +39,13 @@ class DenoisingQueryGenerator(nn.Module):
         super().__init__()
         group_cfg = group_cfg or {"dynamic": True, "num_dn_queries": 100}
         self.dynamic = group_cfg.get("dynamic", True)
-        self.budget = group_cfg.get("num_dn_queries" if self.dynamic else "num_groups")
-        if not isinstance(self.budget, int) or self.budget < 1:
+        budget = group_cfg.get("num_dn_queries" if self.dynamic else "num_groups")
+        if not isinstance(budget, int) or budget < 1:
             raise ConfigError(
                 "dn_cfg.group_cfg needs dynamic=True with num_dn_queries >= 1, "
                 f"or dynamic=False with num_groups >= 1; got {dict(group_cfg)}"
             )
+        self.budget: int = budget
         self.num_matching_queries = num_matching_queries
         self.label_noise_scale, self.box_noise_scale = label_noise_scale, box_noise_scale
         self.label_embedding = nn.Embedding(num_classes, embed_dims)

@@ -79,19 +79,21 @@ class GroundingDINOEncoder(nn.Module):
         super().__init__()
         self.num_checkpointed = num_cp
         self.quirks = quirks or Quirks()
-        self.layers = nn.ModuleList(
+        image_layers = [
             construct(ImageLayer, layer_cfg, "encoder.layer_cfg") for _ in range(num_layers)
-        )
-        self.text_layers = nn.ModuleList(
+        ]
+        text_layers = [
             construct(TextLayer, text_layer_cfg, "encoder.text_layer_cfg")
             for _ in range(num_layers)
-        )
+        ]
+        self.layers = nn.ModuleList(image_layers)
+        self.text_layers = nn.ModuleList(text_layers)
         self.fusion_layers = nn.ModuleList(
             construct(FusionLayer, fusion_layer_cfg, "encoder.fusion_layer_cfg")
             for _ in range(num_layers)
         )
-        self.embed_dims: int = self.layers[0].self_attn.output_proj.out_features
-        self.num_text_heads: int = self.text_layers[0].self_attn.attn.num_heads
+        self.embed_dims = image_layers[0].self_attn.output_proj.out_features
+        self.num_text_heads = text_layers[0].self_attn.attn.num_heads
 
     def forward(self, pyramid: FeaturePyramid, text: TextFeatures) -> EncoderOutput:
         """Fuse image and text.

@@ -170,7 +170,7 @@ def _check_prompts(
         maps = [
             token_map([p], language_model.tokenizer, language_model.max_tokens)[0] for p in chunks
         ]
-        ours = {
+        ours: dict[str, list[Any]] = {
             "caption_string": [p.text for p in chunks],
             "entities": [list(p.entities) for p in chunks],
             "positive_map_label_to_token": [

@@ -136,7 +136,8 @@ def tensor_finder(
             "dn.noisy_bbox_query_flat(inverse_sigmoid)": generator.noise_boxes(torch.empty(0), 0),
         }
 
-    def find(name: str, _: int) -> Tensor | None:
+    def find(name: str, call: int) -> Tensor | None:
+        del call  # every recorded stage of a training step runs once
         stage, _, rest = name.partition(".")
         if stage == "assign":
             layer, image, _ = rest.split(".")

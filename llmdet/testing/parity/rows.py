@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,9 +90,9 @@ def compare_recorded(
         yield compare_tensor(name, tensor, ours)
 
 
-def _index(text: str, last: int) -> tuple[object, ...]:
+def _index(text: str, last: int) -> tuple[Any, ...]:
     """Read "..., :n_text" or ":, ::4"; a word stands for the recorded last dimension."""
-    parts: list[object] = []
+    parts: list[Any] = []
     for item in text.split(","):
         item = item.strip()
         if item == "...":

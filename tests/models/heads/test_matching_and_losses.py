@@ -114,6 +114,7 @@ def test_perfect_predictions_cost_almost_nothing_and_padding_costs_nothing():
         boxes,
         [Targets(truth.boxes, truth.corners, padded, SIZE)],
         Matches((queries,), (order,)),
+        torch.tensor(2.0),
         "",
     )
     assert all(float(loss) < 1e-5 for loss in losses.values())
@@ -124,12 +125,15 @@ def test_losses_are_per_matched_box_whatever_the_batch_size():
     logits, boxes = predictions(1)
     index = torch.arange(3)
     loss = GroundingLoss()
-    once = loss.of_layer(logits[0], boxes[0], [truth], Matches((index,), (index,)), "")
+    once = loss.of_layer(
+        logits[0], boxes[0], [truth], Matches((index,), (index,)), torch.tensor(3.0), ""
+    )
     twice = loss.of_layer(
         logits[0].repeat(2, 1, 1),
         boxes[0].repeat(2, 1, 1),
         [truth] * 2,
         Matches((index,) * 2, (index,) * 2),
+        torch.tensor(6.0),
         "",
     )
     for name, value in once.items():
