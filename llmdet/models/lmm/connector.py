@@ -61,6 +61,12 @@ def read_connector(path: str | Path) -> dict[str, Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"model.connector='{path}' does not exist: run the alignment stage first "
+            "(configs/grounding_dino_t_for_alignment.py), give another file, or set "
+            "model.connector=None to start from random weights"
+        ) from error
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"model.connector='{path}' cannot be read: {error}") from error
     state_dict = content.get("state_dict", content)

@@ -178,5 +178,8 @@ def test_a_file_without_connector_is_refused(tmp_path):
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "c.pth")
     with pytest.raises(CheckpointError, match="holds no connector"):
         read_connector(tmp_path / "c.pth")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="alignment stage first"):
         read_connector(tmp_path / "absent.pth")
+    (tmp_path / "cut.pth").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_connector(tmp_path / "cut.pth")

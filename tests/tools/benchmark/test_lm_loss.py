@@ -1,0 +1,28 @@
+"""The benchmark of the caption loss."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+
+@pytest.fixture
+def benchmark(root):
+    path = root / "tools" / "benchmark" / "lm_loss.py"
+    spec = importlib.util.spec_from_file_location("benchmark_lm_loss", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_both_ways_compute_the_same_loss(benchmark):
+    sizes = vars(
+        benchmark.parse_args(
+            ["--batch", "2", "--tokens", "12", "--supervised", "4", "--width", "8"]
+            + ["--vocabulary", "50", "--repeat", "1"]
+        )
+    )
+    everywhere, ours = (benchmark.measure(way, "cpu", sizes) for way in ("all", "supervised"))
+    assert ours["loss"] == pytest.approx(everywhere["loss"], rel=1e-5)
+    assert ours["ms"] > 0
