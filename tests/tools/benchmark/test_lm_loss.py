@@ -17,12 +17,8 @@ def benchmark(root):
 
 
 def test_both_ways_compute_the_same_loss(benchmark):
-    sizes = vars(
-        benchmark.parse_args(
-            ["--batch", "2", "--tokens", "12", "--supervised", "4", "--width", "8"]
-            + ["--vocabulary", "50", "--repeat", "1"]
-        )
-    )
+    words = "--batch 2 --tokens 12 --supervised 4 --width 8 --vocabulary 50 --repeat 1"
+    sizes = vars(benchmark.parse_args(words.split()))
     everywhere, ours = (benchmark.measure(way, "cpu", sizes) for way in ("all", "supervised"))
     assert ours["loss"] == pytest.approx(everywhere["loss"], rel=1e-5)
     assert ours["ms"] > 0
