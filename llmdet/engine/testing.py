@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop
 from mmengine.structures import InstanceData
 
 from llmdet.errors import ConfigError
-from llmdet.evaluation.metrics import DumpPredictions
+from llmdet.evaluation.metrics import BenchmarkEvaluator, DumpPredictions
 from llmdet.evaluation.predictions import ImagePredictions, iter_predictions
 from llmdet.registry import LOOPS
 
 logger = logging.getLogger(__name__)
+
+ImageKey = tuple[str | None, int]  # name of its set, image id
 
 
 def write_predictions(config: Config, out_file: str) -> None:
@@ -45,9 +48,12 @@ def write_predictions(config: Config, out_file: str) -> None:
         "protocol": {**test_cfg, "test_time_augmentation": "module" in config.model},
     }
     evaluators = config.test_evaluator
-    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
     dump = {"type": "DumpPredictions", "out_file": out_file, "header": header}
-    config.test_evaluator = [*evaluators, dump]
+    if isinstance(evaluators, dict) and evaluators.get("type") == "BenchmarkEvaluator":
+        evaluators["dump"] = dump  # a file for each of its sets
+    else:
+        listed = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+        config.test_evaluator = [*listed, dump]
     config.test_cfg = {**config.test_cfg, "type": "ResumableTestLoop"}
 
 
@@ -84,21 +90,36 @@ class ResumableTestLoop(TestLoop):
     def run_iter(self, idx: int, data_batch: Mapping[str, Any]) -> None:
         """Predict one batch, or replay it if all its images are stored."""
         samples = _samples(data_batch)
-        if not all(int(sample.img_id) in self._stored for sample in samples):
+        keys = [(sample.get("benchmark_set"), int(sample.img_id)) for sample in samples]
+        if not all(key in self._stored for key in keys):
             super().run_iter(idx, data_batch)
             return
-        outputs = [_replayed(sample, self._stored[int(sample.img_id)]) for sample in samples]
+        outputs = [
+            _replayed(sample, self._stored[key]) for sample, key in zip(samples, keys, strict=True)
+        ]
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         self.runner.call_hook(
             "after_test_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs
         )
 
-    def _read_stored(self) -> dict[int, ImagePredictions]:
-        stored: dict[int, ImagePredictions] = {}
-        for metric in self.evaluator.metrics:
-            if isinstance(metric, DumpPredictions) and metric.writer.done:
-                stored |= {image.image_id: image for image in iter_predictions(metric.out_file)}
+    def _read_stored(self) -> dict[ImageKey, ImagePredictions]:
+        stored: dict[ImageKey, ImagePredictions] = {}
+        for name, metric in _dumps(self.evaluator):
+            if metric.writer.done:
+                images = iter_predictions(metric.out_file)
+                stored |= {(name, image.image_id): image for image in images}
         return stored
+
+
+def _dumps(evaluator: Evaluator) -> Iterator[tuple[str | None, DumpPredictions]]:
+    """The prediction files of an evaluator, with the name of their set where it has several."""
+    groups: list[tuple[str | None, Sequence[Any]]] = [(None, evaluator.metrics)]
+    if isinstance(evaluator, BenchmarkEvaluator):
+        groups = list(evaluator.by_set.items())
+    for name, metrics in groups:
+        for metric in metrics:
+            if isinstance(metric, DumpPredictions):
+                yield name, metric
 
 
 def _samples(data_batch: Mapping[str, Any]) -> Sequence[DetDataSample]:

@@ -29,7 +29,7 @@ class PredictionHeader:
 
     model: str  # name of the config
     weights_hash: str | None = None  # sha256 of the weights file
-    prompts_hash: str | None = None  # sha256 of the prompts as encoded
+    prompts_hash: str | None = None  # sha256 of the class names, one a line
     chunk_size: int | None = None  # classes per prompt, -1 = as many as fit
     protocol: dict[str, Any] = dataclasses.field(default_factory=dict)  # options by name
     score_threshold: float = 0.0  # lower scores were not written

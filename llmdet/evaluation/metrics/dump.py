@@ -1,5 +1,7 @@
 """Writing predictions while testing, for evaluation without the model."""
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +54,8 @@ class DumpPredictions(BaseMetric):
         """The open file; opened when the first image arrives and the class names are known."""
         if self._writer is None:
             classes = tuple((self.dataset_meta or {}).get("classes") or self.header.classes)
-            header = PredictionHeader(**(vars(self.header) | {"classes": classes}))
+            prompts = self.header.prompts_hash or hash_of_prompts(classes)
+            header = dataclasses.replace(self.header, classes=classes, prompts_hash=prompts)
             self._writer = PredictionWriter(self.out_file, header, get_rank(), get_world_size())
         return self._writer
 
@@ -81,3 +84,8 @@ class DumpPredictions(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Nothing is computed."""
         return {}
+
+
+def hash_of_prompts(classes: Sequence[str]) -> str | None:
+    """sha256 of the class names, one a line; None where every image has prompts of its own."""
+    return hashlib.sha256("\n".join(classes).encode()).hexdigest() if classes else None
