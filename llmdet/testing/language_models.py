@@ -75,6 +75,8 @@ def _sizes(tokenizer: Any) -> dict[str, Any]:
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
         "tie_word_embeddings": True,
+        # Frozen word embeddings of 0.02 could never give a sharp distribution at this width.
+        "initializer_range": 0.125,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

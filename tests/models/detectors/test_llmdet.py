@@ -144,3 +144,40 @@ def test_an_unknown_captioner_setting_names_its_nearest_match(make_llmdet):
 def test_region_attention_that_nobody_would_use_is_refused(make_llmdet):
     with pytest.raises(ConfigError, match="would never be used"):
         make_llmdet(region_captioner=None)
+
+
+@pytest.mark.slow
+def test_it_learns_to_describe_two_images_and_their_boxes(make_llmdet, samples):
+    """From detector features alone: the language model sees no pixel."""
+    model = make_llmdet(lmm={"lora": {"r": 8, "alpha": 16}}).train()
+    pictures = torch.stack([IMAGES[0], IMAGES[1] - 2])
+    batch = [samples(2), samples(2)]
+    batch[1].set_metainfo(
+        {
+            "image_caption": {
+                "prompt": "Describe the image in detail.",
+                "answer": "A large yellow star is below a purple cross.",
+            },
+            "region_captions": {"box_index": [0, 1], "answers": ["Green triangle.", "Cross."]},
+        }
+    )
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=3e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        total(model.loss(pictures, batch)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    boxes = [2 * sample.gt_instances.bboxes for sample in batch]  # of the original image
+    for sample in batch:
+        sample.set_metainfo({"tokens_positive": None})
+    model.eval().predict(
+        pictures, batch, captions={"image", "regions"}, boxes=boxes, max_new_tokens=20
+    )
+    assert [sample.image_description for sample in batch] == [
+        "A red circle is above a blue square.",
+        "A large yellow star is below a purple cross.",
+    ]
+    assert [sample.region_descriptions for sample in batch] == [
+        ["Red circle.", "Blue square."],
+        ["Green triangle.", "Cross."],
+    ]
