@@ -1,0 +1,172 @@
+"""The prediction file survives kills, resumes, several processes, and other people's files."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from llmdet.errors import ConfigError, DataError
+from llmdet.evaluation.ground_truth import parse_coco
+from llmdet.evaluation.loading import load_detections, load_expression_boxes
+from llmdet.evaluation.predictions import (
+    PredictionHeader,
+    PredictionWriter,
+    is_prediction_file,
+    merge_parts,
+    read_header,
+    read_predictions,
+)
+
+HEADER = PredictionHeader(model="tiny", weights_hash="abc", classes=("cat", "dog"))
+BOXES = np.asarray([[0.1, 0.2, 10.3, 10.4], [1, 1, 5, 5]], np.float32)
+
+
+def write(path, images, header=HEADER, **settings):
+    with PredictionWriter(path, header, **settings) as writer:
+        for image in images:
+            writer.write(image, BOXES + image, [0.3, 0.1], [1, 0])
+
+
+def test_what_is_written_is_read_bit_by_bit(tmp_path):
+    write(tmp_path / "p.jsonl", [3, 1])
+    header, images = read_predictions(tmp_path / "p.jsonl")
+    assert header == HEADER
+    assert [image.image_id for image in images] == [3, 1]
+    np.testing.assert_array_equal(images[1].boxes, BOXES + np.float32(1))
+    assert images[0].scores.tolist() == [np.float32(0.3), np.float32(0.1)]
+    assert images[0].labels.tolist() == [1, 0]
+
+
+def test_tensors_of_any_precision_are_taken(tmp_path):
+    with PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer:
+        writer.write(1, torch.zeros(1, 4, requires_grad=True), torch.ones(1), torch.zeros(1).long())
+    assert read_predictions(tmp_path / "p.jsonl")[1][0].scores.tolist() == [1]
+
+
+def test_an_image_without_boxes_is_done_too(tmp_path):
+    with PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer:
+        writer.write(7, np.zeros((0, 4)), [], [])
+    with PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer:
+        assert writer.done == {7}
+
+
+def test_a_second_run_continues_and_does_not_repeat(tmp_path):
+    path = tmp_path / "p.jsonl"
+    write(path, [1, 2])
+    write(path, [1, 2, 3])
+    assert [image.image_id for image in read_predictions(path)[1]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("torn", [1, 15, 60])
+def test_a_line_torn_by_a_kill_is_dropped_and_redone(tmp_path, torn):
+    path = tmp_path / "p.jsonl"
+    write(path, [1, 2])
+    path.write_bytes(path.read_bytes()[:-torn])
+    assert [image.image_id for image in read_predictions(path)[1]] == [1]
+    with PredictionWriter(path, HEADER) as writer:
+        assert writer.done == {1}
+    write(path, [2])
+    assert [image.image_id for image in read_predictions(path)[1]] == [1, 2]
+
+
+def test_a_torn_header_is_written_again(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'{"format":"llmdet-pre')
+    write(path, [4])
+    assert read_header(path) == HEADER
+
+
+@pytest.mark.parametrize("field", ["model", "weights_hash", "chunk_size", "score_threshold"])
+def test_predictions_of_another_model_or_protocol_are_not_continued(tmp_path, field):
+    write(tmp_path / "p.jsonl", [1])
+    other = dataclasses.replace(HEADER, **{field: 7})
+    with pytest.raises(ConfigError, match=field):
+        PredictionWriter(tmp_path / "p.jsonl", other)
+
+
+@pytest.mark.parametrize("content", [b'[{"image_id": 1}]', b"no json", b'{"a": 1}\n{"b'])
+def test_a_file_of_somebody_else_is_left_alone(tmp_path, content):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError):
+        PredictionWriter(path, HEADER)
+    assert path.read_bytes() == content
+    assert not is_prediction_file(path)
+
+
+def test_parts_of_several_processes_become_one_file_without_repeats(tmp_path):
+    path = tmp_path / "p.jsonl"
+    write(path, [1, 3], rank=0, world_size=2)
+    write(path, [2, 1], rank=1, world_size=2)
+    assert sorted(image.image_id for image in read_predictions(path)[1]) == [1, 2, 3]
+    merge_parts(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["p.jsonl"]
+    assert [image.image_id for image in read_predictions(path)[1]] == [1, 3, 2]
+
+
+def test_one_process_continues_what_two_began(tmp_path):
+    path = tmp_path / "p.jsonl"
+    write(path, [1], rank=0, world_size=2)
+    write(path, [2], rank=1, world_size=2)
+    with PredictionWriter(path, HEADER) as writer:
+        assert writer.done == {1, 2}
+        writer.write(3, BOXES, [1, 0.5], [0, 0])
+    merge_parts(path)
+    assert sorted(image.image_id for image in read_predictions(path)[1]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [(BOXES[:1], "disagree in length"), (np.full((2, 4), np.nan), "NaN")],
+)
+def test_broken_predictions_are_refused_before_they_are_written(tmp_path, boxes, message):
+    with (
+        PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer,
+        pytest.raises(DataError, match=message),
+    ):
+        writer.write(1, boxes, [0.5, 0.5], [0, 0])
+    assert read_predictions(tmp_path / "p.jsonl")[1] == []
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "p.jsonl"
+    write(path, [1])
+    path.write_bytes(path.read_bytes() + b'{"image_id": 2}\n')
+    with pytest.raises(DataError, match=r"p.jsonl:3 has no field 'boxes'"):
+        read_predictions(path)
+
+
+TRUTH = parse_coco(
+    {
+        "images": [{"id": 1}, {"id": 2}],
+        "categories": [{"id": 40, "name": "dog"}, {"id": 7, "name": "cat"}],
+        "annotations": [],
+    }
+)
+
+
+def test_labels_become_categories_by_name_whatever_their_order(tmp_path):
+    write(tmp_path / "p.jsonl", [2, 1])
+    found = load_detections(tmp_path / "p.jsonl", TRUTH)
+    assert found.image_ids.tolist() == [1, 1, 2, 2]
+    assert found.category_ids.tolist() == [40, 7, 40, 7]
+
+
+def test_an_image_may_have_a_label_space_of_its_own(tmp_path):
+    with PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer:
+        writer.write(1, BOXES, [0.5, 0.4], [1, 0], category_ids=[11, 12])
+    assert load_detections(tmp_path / "p.jsonl", TRUTH).category_ids.tolist() == [12, 11]
+
+
+def test_a_label_beyond_the_classes_is_an_error(tmp_path):
+    with PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer:
+        writer.write(1, BOXES, [0.5, 0.4], [2, 0])
+    with pytest.raises(DataError, match="label 2 of 2 classes"):
+        load_detections(tmp_path / "p.jsonl", TRUTH)
+
+
+def test_expressions_read_the_same_file(tmp_path):
+    write(tmp_path / "p.jsonl", [5])
+    boxes = load_expression_boxes(tmp_path / "p.jsonl")
+    np.testing.assert_allclose(boxes[5].boxes, BOXES + 5)
