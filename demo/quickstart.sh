@@ -40,20 +40,21 @@ step "Evaluation on images that were held out"
 annotations=data/toy/annotations
 for split in val_seen val_unseen; do
     rm -f "$work_dir/$split.jsonl"
+    echo "predicting $split; the log is $work_dir/$split.log"
     "$python" -W ignore tools/test.py "$config" "$checkpoint" --work-dir "$work_dir" \
         --out "$work_dir/$split.jsonl" --cfg-options \
         test_dataloader.dataset.ann_file="annotations/${split}_coco.json" \
         test_evaluator.0.ann_file="$annotations/${split}_coco.json" \
-        test_evaluator.1.ann_file="$annotations/${split}_lvis.json"
+        test_evaluator.1.ann_file="$annotations/${split}_lvis.json" \
+        >"$work_dir/$split.log" 2>&1 || { tail -n 20 "$work_dir/$split.log" >&2 && exit 1; }
+    for metric in coco lvis-fixed-ap; do
+        options=()
+        [[ "$metric" == coco ]] && options=(--options "class_split=$annotations/class_split.json")
+        "$python" tools/evaluate.py --metric "$metric" \
+            --gt "$annotations/${split}_${metric%%-*}.json" --pred "$work_dir/$split.jsonl" \
+            --json "$work_dir/${split}_$metric.json" "${options[@]}" >/dev/null
+    done
 done
-evaluate() { # name, metric, annotations, predictions
-    "$python" tools/evaluate.py --metric "$2" --gt "$annotations/$3.json" \
-        --pred "$work_dir/$4.jsonl" --json "$work_dir/$1.json" >/dev/null
-}
-evaluate seen_coco coco val_seen_coco val_seen
-evaluate seen_lvis lvis-fixed-ap val_seen_lvis val_seen
-evaluate unseen_coco coco val_unseen_novel_coco val_unseen
-evaluate unseen_lvis lvis-fixed-ap val_unseen_lvis val_unseen
 
 step "Pictures: three held-out images and a photograph"
 pictures="$work_dir/pictures"

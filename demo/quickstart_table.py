@@ -7,28 +7,24 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Row of the table -> the files of its COCO and its LVIS numbers.
+#: Title of a row -> split, names of its COCO AP50 and AP, name of its LVIS fixed AP. On images
+#: with unseen combinations all classes are asked for, and the unseen ones are counted: they are
+#: the novel classes of the split and the rare ones of the LVIS file.
 ROWS = {
-    "combinations seen in training": ("seen_coco", "seen_lvis"),
-    "combinations never seen": ("unseen_coco", "unseen_lvis"),
+    "seen in training": ("val_seen", "AP50", "AP", "AP"),
+    "never seen": ("val_unseen", "novel_ap50", "novel_ap", "APr"),
 }
 
 
-def number(values: dict[str, float], name: str) -> str:
-    """The value whose key is ``name`` or ends in it, as a percentage."""
-    found = [value for key, value in values.items() if key.split("/")[-1] == name]
-    return f"{100 * found[0]:.1f}" if found else "-"
-
-
 def table(work_dir: Path) -> str:
-    """The table of a finished quickstart."""
-    lines = [f"{'held-out images':<32}{'AP50':>8}{'AP':>8}{'fixed AP':>10}"]
-    for title, (coco, lvis) in ROWS.items():
-        boxes = json.loads((work_dir / f"{coco}.json").read_text())
-        fixed = json.loads((work_dir / f"{lvis}.json").read_text())
-        values = (number(boxes, "AP50"), number(boxes, "AP"))
-        kind = "APr" if coco.startswith("unseen") else "AP"
-        lines.append(f"{title:<32}{values[0]:>8}{values[1]:>8}{number(fixed, kind):>10}")
+    """The table of a finished quickstart, in percent."""
+    lines = [f"{'colour-shape combinations':<28}{'AP50':>8}{'AP':>8}{'fixed AP':>10}"]
+    for title, (split, *coco_names, fixed_name) in ROWS.items():
+        coco = json.loads((work_dir / f"{split}_coco.json").read_text())["values"]
+        fixed = json.loads((work_dir / f"{split}_lvis-fixed-ap.json").read_text())["values"]
+        values = [*(coco[name] for name in coco_names), fixed[fixed_name]]
+        ap50, ap, fixed_ap = (f"{100 * value:.1f}" for value in values)
+        lines.append(f"{title:<28}{ap50:>8}{ap:>8}{fixed_ap:>10}")
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files than before.
-VERSION = 2
+VERSION = 3
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
@@ -87,6 +87,7 @@ def generate(out: str | Path, settings: ToySettings | None = None) -> Path:
         annotations/val_unseen_novel_coco.json COCO with the held-out classes alone
         annotations/label_map.json             the classes of training
         annotations/label_map_all.json         the same, then the held-out classes
+        annotations/class_split.json           which classes training shows (base) or not (novel)
 
     Args:
         out: a folder without images/ and annotations/, or one that holds an earlier toy set.
@@ -200,6 +201,7 @@ def _write_annotations(folder: Path, records: dict[str, list[Record]], seed: int
     )
     _write_json(folder / "label_map.json", {str(i): name for i, name in enumerate(SEEN_NAMES)})
     _write_json(folder / "label_map_all.json", {str(i): name for i, name in enumerate(CLASS_NAMES)})
+    _write_json(folder / "class_split.json", {"base": SEEN_NAMES, "novel": HELD_OUT_NAMES})
     categories = lvis_categories(records["train"])
     seen = [category for category in categories if category["name"] in SEEN_NAMES]
     for stream, split in enumerate(("val_seen", "val_unseen")):
