@@ -1,0 +1,165 @@
+"""Metrics by name: options, reports, and what their files may look like."""
+
+import gzip
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from llmdet.errors import ConfigError, DataError
+from llmdet.evaluation.predictions import PredictionHeader, PredictionWriter
+from llmdet.evaluation.suite import RUNNERS, flatten, option_types, parse_options, run_metric
+from llmdet.testing.golden import LOCAL
+
+LVIS = LOCAL / "lvis" / "syn_edge"
+
+
+def test_the_metrics_of_the_help_are_those_that_run():
+    assert len(RUNNERS) == 16
+    for name in RUNNERS:
+        assert all(
+            default is not None or key in ("class_split", "embeddings")
+            for key, (_, default) in option_types(name).items()
+        )
+
+
+def test_options_are_converted_to_the_types_of_the_signature():
+    options = parse_options("lvis-fixed-ap", ["topk=600", "cut_order=federated", "classwise=true"])
+    assert options == {"topk": 600, "cut_order": "federated", "classwise": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("coco", "limits=many", "one of coco, mmdet"),
+        ("coco", "limit=coco", "no option 'limit'; it has: limits"),
+        ("pope", "a=b", "it has: none"),
+        ("lvis", "max_dets=ten", "must be a number"),
+        ("ovdeval", "nms=maybe", "true or false"),
+        ("coco", "classwise", "NAME=VALUE"),
+    ],
+)
+def test_wrong_options_are_answered_with_the_right_ones(name, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_options(name, [setting])
+
+
+def test_an_unknown_metric_names_its_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'lvis-fixed-ap'"):
+        run_metric("lvis_fixed_ap", "gt", "pred")
+
+
+def test_predictions_may_be_left_out_only_where_the_annotations_hold_them():
+    with pytest.raises(ConfigError, match="needs --pred"):
+        run_metric("coco", "gt.json", None)
+    data = LOCAL / "res_seg" / "syn" / "data.json.gz"
+    assert run_metric("res", data, None).values["cIoU"] > 0
+
+
+def test_the_report_traces_a_number_to_model_weights_prompts_and_protocol(tmp_path):
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81}
+        ],
+    }
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    header = PredictionHeader("swin_t", "w", "p", 40, {"tta": False}, 0.01, ("cat",))
+    with PredictionWriter(tmp_path / "p.jsonl", header) as writer:
+        writer.write(1, np.asarray([[0, 0, 9, 9]]), [0.5], [0])
+    report = run_metric("coco", tmp_path / "gt.json", tmp_path / "p.jsonl", ["limits=mmdet"])
+    report.write(tmp_path / "report.json")
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["values"]["AP"] == pytest.approx(1)
+    assert written["options"]["limits"] == "mmdet"
+    kept = written["predictions"]["header"]
+    assert (kept["model"], kept["weights_hash"], kept["prompts_hash"]) == ("swin_t", "w", "p")
+    assert (kept["chunk_size"], kept["score_threshold"]) == (40, 0.01)
+    assert kept["protocol"] == {"tta": False}
+    assert len(written["ground_truth"]["sha256"]) == 64
+
+
+def test_gzip_is_recognised_by_content_and_coco_results_are_read(tmp_path):
+    plain = gzip.decompress((LVIS / "gt.json.gz").read_bytes())
+    (tmp_path / "gt.json").write_bytes(plain)
+    with np.load(LVIS / "preds.npz") as archive:
+        rows = {name: archive[name].astype(float) for name in archive.files}
+    boxes = rows["bbox_xyxy"]
+    boxes[:, 2:] -= boxes[:, :2]
+    results = [
+        {"image_id": int(i), "category_id": int(c), "bbox": b, "score": s}
+        for i, c, b, s in zip(
+            rows["image_id"],
+            rows["category_id"],
+            boxes.tolist(),
+            rows["score"].tolist(),
+            strict=True,
+        )
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    shutil.copy(LVIS / "preds.npz", tmp_path)
+    one = run_metric("lvis", tmp_path / "gt.json", tmp_path / "results.json")
+    two = run_metric("lvis", LVIS / "gt.json.gz", tmp_path / "preds.npz")
+    assert one.values == two.values
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read"),
+        (b"{", "not valid JSON"),
+        (b'{"a": 1}', "must be a JSON list"),
+        (b"\x1f\x8bjunk", "damaged gzip"),
+    ],
+)
+def test_unreadable_predictions_are_named(tmp_path, content, message):
+    path = tmp_path / "pred.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        run_metric("lvis", LVIS / "gt.json.gz", path)
+    assert "pred.json" in str(error.value)
+
+
+def test_pickles_in_npz_files_are_refused(tmp_path):
+    np.savez(tmp_path / "p.npz", image_id=np.asarray([{}], object))
+    with pytest.raises(DataError):
+        run_metric("lvis", LVIS / "gt.json.gz", tmp_path / "p.npz")
+
+
+def test_an_npz_without_scores_says_what_it_has(tmp_path):
+    np.savez(tmp_path / "p.npz", image_id=np.zeros(1))
+    with pytest.raises(
+        DataError, match="no array category_id, bbox_xyxy, score; it holds image_id"
+    ):
+        run_metric("lvis", LVIS / "gt.json.gz", tmp_path / "p.npz")
+
+
+def odinw_folder(tmp_path, names):
+    from llmdet.testing.benchmarks import write_miniature
+
+    write_miniature("odinw13", tmp_path)
+    (tmp_path / "preds").mkdir()
+    for name in names:
+        box = {"image_id": 1, "category_id": 1, "bbox": [4, 4, 16, 12], "score": 0.9}
+        (tmp_path / "preds" / f"{name}.json").write_text(json.dumps([box]))
+    return tmp_path / "data" / "odinw", tmp_path / "preds"
+
+
+def test_odinw_averages_the_sets_that_have_predictions_if_asked(tmp_path):
+    gt, pred = odinw_folder(tmp_path, ["Aquarium", "pothole"])
+    values = run_metric("odinw", gt, pred, ["sets=present"]).values
+    assert set(values["sets"]) == {"Aquarium", "pothole"}
+    assert values["mean"] == pytest.approx(sum(values["sets"].values()) / 2)
+
+
+def test_odinw_names_the_sets_without_predictions(tmp_path):
+    gt, pred = odinw_folder(tmp_path, ["Aquarium"])
+    with pytest.raises(DataError, match="12 of 13 sets: AerialMaritimeDrone_large"):
+        run_metric("odinw", gt, pred)
+
+
+def test_groups_of_numbers_become_one_list():
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
