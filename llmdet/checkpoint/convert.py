@@ -40,6 +40,7 @@ def convert_checkpoint(
     target_format: str = "llmdet",
     model: Mapping[str, Any] | None = None,
     tokenizer: str | None = None,
+    test_scale: tuple[int, int] = (800, 1333),
 ) -> Conversion:
     """Reads ``source`` and writes ``target`` in another format; values stay bit-exact.
 
@@ -48,15 +49,20 @@ def convert_checkpoint(
         model: the ``model`` of our config, for what shapes do not tell.
         tokenizer: BERT path or hub id whose tokenizer files go into a transformers folder;
             default: the one named in ``model``.
+        test_scale: (shorter side, limit of the longer side) for its image processor.
 
     Raises:
         ConfigError: an unknown format, or no tokenizer for a transformers folder.
         CheckpointError: a tensor has no place in the target format and no reason to be left out.
     """
     _check_formats(source_format, target_format)
+    if target_format == "transformers":
+        _tokenizer(tokenizer, model)
     layout, state_dict = to_llmdet(read_checkpoint(source), source_format)
     if target_format == "transformers":
-        return _write_transformers(Path(target), layout, state_dict, model, tokenizer)
+        conversion = _write_transformers(Path(target), layout, state_dict, model)
+        write_processor(Path(target), _tokenizer(tokenizer, model), model, test_scale)
+        return conversion
     tensors = llmdet_to_upstream(state_dict) if target_format == "upstream" else state_dict
     write_checkpoint(target, tensors)
     return Conversion(layout, tuple(tensors), {})
@@ -68,21 +74,21 @@ def _check_formats(source: str, target: str) -> None:
             raise ConfigError(f"{option} {value} is unknown; one of {', '.join(known)}")
 
 
-def _write_transformers(
-    folder: Path,
-    layout: str,
-    state_dict: StateDict,
-    model: Mapping[str, Any] | None,
-    tokenizer: str | None,
-) -> Conversion:
-    if folder.is_file() or folder.suffix in {".pth", ".safetensors"}:
-        raise CheckpointError(f"'{folder}' names a file; the transformers format is a folder")
-    tokenizer = tokenizer or (model or {}).get("language_model", {}).get("name")
-    if tokenizer is None:
+def _tokenizer(given: str | None, model: Mapping[str, Any] | None) -> str:
+    found = given or (model or {}).get("language_model", {}).get("name")
+    if found is None:
         raise ConfigError(
             "a transformers folder needs the tokenizer files of its BERT: give --tokenizer PATH, "
             "or --config with the config of the model"
         )
+    return found
+
+
+def _write_transformers(
+    folder: Path, layout: str, state_dict: StateDict, model: Mapping[str, Any] | None
+) -> Conversion:
+    if folder.is_file() or folder.suffix in {".pth", ".safetensors"}:
+        raise CheckpointError(f"'{folder}' names a file; the transformers format is a folder")
     left_out: dict[str, list[str]] = {}
     for key in state_dict:
         reason = reason_without_place(key, LLMDET_ONLY)
@@ -96,6 +102,5 @@ def _write_transformers(
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(folder / "model.safetensors", tensors)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    write_processor(folder, tokenizer, model)
     reasons = {reason: tuple(keys) for reason, keys in left_out.items()}
     return Conversion(layout, tuple(tensors), reasons)

@@ -97,12 +97,18 @@ def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_processor(folder: Path, tokenizer: str, model: Mapping[str, Any] | None = None) -> None:
+def write_processor(
+    folder: Path,
+    tokenizer: str,
+    model: Mapping[str, Any] | None = None,
+    test_scale: tuple[int, int] = (800, 1333),
+) -> None:
     """Writes image processor and tokenizer files, so that ``AutoProcessor`` reads the folder.
 
     Args:
         tokenizer: path or hub id of the BERT whose tokenizer the detector uses.
         model: the ``model`` of our config; its preprocessor gives mean and std.
+        test_scale: (shorter side, limit of the longer side) in pixels that images are scaled to.
     """
     from transformers import AutoTokenizer, GroundingDinoImageProcessor, GroundingDinoProcessor
 
@@ -110,7 +116,9 @@ def write_processor(folder: Path, tokenizer: str, model: Mapping[str, Any] | Non
     mean = [value / 255 for value in preprocessor.get("mean", ())] or _MEAN
     std = [value / 255 for value in preprocessor.get("std", ())] or _STD
     images = GroundingDinoImageProcessor(
-        size={"shortest_edge": 800, "longest_edge": 1333}, image_mean=mean, image_std=std
+        size={"shortest_edge": min(test_scale), "longest_edge": max(test_scale)},
+        image_mean=mean,
+        image_std=std,
     )
     text = AutoTokenizer.from_pretrained(tokenizer)
     GroundingDinoProcessor(images, text).save_pretrained(folder)

@@ -89,6 +89,21 @@ def test_a_transformers_folder_loads_by_path_and_gives_the_same_weights(
     assert different == ["dn_query_generator.label_embedding.weight"]
 
 
+def test_the_processor_files_scale_as_asked(detector, exchangeable, bert, tmp_path):
+    from transformers import AutoProcessor
+
+    write_checkpoint(tmp_path / "own.pth", detector(**exchangeable).state_dict())
+    convert_checkpoint(
+        tmp_path / "own.pth",
+        tmp_path / "folder",
+        target_format="transformers",
+        model=tiny_config(bert, **exchangeable),
+        test_scale=(1000, 1560),
+    )
+    size = AutoProcessor.from_pretrained(tmp_path / "folder").image_processor.size
+    assert (size["shortest_edge"], size["longest_edge"]) == (1000, 1560)
+
+
 def test_the_processor_files_normalise_as_our_preprocessor_does(written):
     from transformers import AutoProcessor
 
@@ -135,4 +150,6 @@ def test_unknown_formats_and_missing_tokenizers_are_refused(detector, tmp_path):
     with pytest.raises(ConfigError, match="--tokenizer"):
         convert_checkpoint(tmp_path / "own.pth", tmp_path / "x", target_format="transformers")
     with pytest.raises(CheckpointError, match="is a folder"):
-        convert_checkpoint(tmp_path / "own.pth", tmp_path / "x.pth", target_format="transformers")
+        convert_checkpoint(
+            tmp_path / "own.pth", tmp_path / "x.pth", target_format="transformers", tokenizer="bert"
+        )

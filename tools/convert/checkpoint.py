@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from llmdet.utils.cli import run_cli
 
 SOURCES = ("auto", "upstream", "mm_grounding_dino", "transformers", "llmdet")
+TEST_SCALE = (800, 1333)  # of Swin-T and B: shorter side, limit of the longer one
 TARGETS = ("llmdet", "transformers", "upstream")
 
 
@@ -56,7 +57,7 @@ def convert(args: argparse.Namespace) -> list[str]:
     """Does what the arguments say; returns what to tell."""
     from llmdet.checkpoint import convert_checkpoint
 
-    model = model_settings(args.config)
+    model, scale = read_config(args.config)
     if args.lora != "keep":
         return convert_lora(args, model)
     conversion = convert_checkpoint(
@@ -66,6 +67,7 @@ def convert(args: argparse.Namespace) -> list[str]:
         target_format=args.target_format,
         model=model,
         tokenizer=args.tokenizer,
+        test_scale=scale,
     )
     lines = [
         f"{args.source} ({conversion.source_format}) -> {args.target} ({args.target_format}): "
@@ -100,13 +102,16 @@ def convert_lora(args: argparse.Namespace, model: dict[str, Any] | None) -> list
     return [f"{args.source} with LoRA merged -> {args.target}: {len(merged)} tensors"]
 
 
-def model_settings(config: str | None) -> dict[str, Any] | None:
-    """The ``model`` of a config file."""
-    if config is None:
-        return None
-    from mmengine.config import Config
+def read_config(path: str | None) -> tuple[dict[str, Any] | None, tuple[int, int]]:
+    """The ``model`` of a config file, and the scale of its test images."""
+    if path is None:
+        return None, TEST_SCALE
+    from llmdet.utils.config import load_config
 
-    return Config.fromfile(config).model.to_dict()
+    config = load_config(path)
+    steps = (config.get("test_dataloader") or {}).get("dataset", {}).get("pipeline", [])
+    scales = [tuple(step["scale"]) for step in steps if step["type"] == "FixScaleResize"]
+    return config.model.to_dict(), (scales or [TEST_SCALE])[0]
 
 
 if __name__ == "__main__":
