@@ -103,10 +103,10 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
 
 
 def _format_of(leaf: Any) -> str | None:
-    """The format of a data set's file, by the names of its classes and their bases."""
+    """The format of a data set's file, by the class that reads it."""
     known = {"ODVGDataset": "odvg", "LVISV1Dataset": "lvis", "CocoDataset": "coco"}
-    kinds = [base.__name__ for base in type(leaf).__mro__]
-    return next((known[kind] for kind in kinds if kind in known), None)
+    readers = (base.__name__ for base in type(leaf).__mro__ if "load_data_list" in vars(base))
+    return known.get(next(readers, ""))
 
 
 def check_prompts(config: Config, datasets: Iterable[Any], findings: Findings) -> None:
