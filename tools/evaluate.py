@@ -4,9 +4,15 @@ Example:
     python tools/evaluate.py --metric lvis-fixed-ap --gt lvis_v1_minival.json --pred preds.jsonl
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 import sys
+from pathlib import Path
+
+# What runs with `python tools/evaluate.py` finds the package beside it, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from llmdet.errors import LLMDetError
 from llmdet.evaluation.suite import RUNNERS, describe_metrics, format_table, run_metric
@@ -34,14 +40,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print the table of a metric; 1 if the input cannot be used."""
+    """Print the table of a metric; 2 if the input cannot be used."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         report = run_metric(args.metric, args.gt, args.pred, args.options)
     except LLMDetError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     print(format_table(report.values))
     if args.json:
         report.write(args.json)

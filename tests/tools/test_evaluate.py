@@ -11,7 +11,12 @@ import pytest
 from llmdet.testing.golden import LOCAL
 
 ROOT = Path(__file__).parents[2]
-TOOLS = {"evaluate": "tools/evaluate.py", "parity": "tools/analysis/metric_parity.py"}
+TOOLS = {
+    "evaluate": "tools/evaluate.py",
+    "parity": "tools/analysis/metric_parity.py",
+    "errors": "tools/analysis/errors.py",
+    "benchmark": "tools/benchmark/lvis_metric.py",
+}
 
 
 def call(tool, *arguments):
@@ -61,7 +66,7 @@ def test_a_metric_prints_a_table_and_writes_all_numbers(tmp_path):
 
 def test_a_mistake_is_one_sentence_without_traceback():
     result = call("evaluate", "--metric", "coco", "--gt", "nothing.json", "--pred", "p.npz")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr == "error: cannot read nothing.json: No such file or directory\n"
 
 
@@ -85,3 +90,35 @@ def test_a_folder_without_fixtures_is_an_error(tmp_path):
     result = call("parity", tmp_path)
     assert result.returncode == 1
     assert "no expected.json" in result.stderr
+
+
+def test_errors_become_one_page(tmp_path):
+    folder = LOCAL / "coco" / "syn_annotation_id0"
+    out = tmp_path / "page.html"
+    result = call(
+        "errors", "--gt", folder / "gt.json.gz", "--pred", folder / "preds.npz", "--out", out
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Worst classes" in out.read_text()
+
+
+def test_the_benchmark_agrees_with_the_reference_on_a_small_load(tmp_path):
+    out = tmp_path / "out.json"
+    result = call(
+        "benchmark",
+        "--images",
+        20,
+        "--boxes",
+        60,
+        "--chunks",
+        2,
+        "--tools",
+        "ours",
+        "lvis-api",
+        "--json",
+        out,
+    )
+    assert result.returncode == 0, result.stderr
+    ours, reference = json.loads(out.read_text())
+    assert ours["AP"] == pytest.approx(reference["AP"], abs=1e-12)
+    assert ours["AP"] > 0

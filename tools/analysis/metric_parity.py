@@ -8,9 +8,14 @@ Prints ours, expected and difference of every number; exits with 1 if one differ
 rounds).
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
+
+# What runs with `python tools/analysis/metric_parity.py` finds the package, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from llmdet.errors import LLMDetError
 from llmdet.evaluation.parity import Row, compare_case, skipped_keys

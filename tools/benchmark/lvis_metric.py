@@ -11,6 +11,8 @@ tool runs in a process of its own, on the same load; the times are those of its 
 arrays (ours) or from what it reads (others) to the numbers.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import multiprocessing
@@ -18,9 +20,13 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# What runs with `python tools/benchmark/lvis_metric.py` finds the package, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from llmdet.evaluation.ground_truth import LVISGroundTruth, parse_lvis
 
