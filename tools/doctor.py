@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     from mmengine.runner import set_random_seed
+    from tqdm import tqdm
 
     from llmdet.apis.doctor import (
         Findings,
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = load_config(args.config, args.cfg_options)
     set_random_seed(0)
-    findings = Findings(print)
+    findings = Findings(print, lambda steps, total: tqdm(steps, total=total, leave=False))
     datasets = {
         split: check_split(config, split, findings, args.pictures) for split in splits(config)
     }
@@ -131,7 +132,6 @@ def learn(
 ) -> None:
     """Overfit the samples."""
     import torch
-    from tqdm import tqdm
 
     from llmdet.apis.doctor import check_learning
 
@@ -144,7 +144,6 @@ def learn(
         steps=args.steps,
         lr=args.lr,
         weights=args.weights,
-        progress=lambda steps: tqdm(steps, desc=f"overfitting on {device}"),
     )
 
 

@@ -38,9 +38,15 @@ Say = Callable[[str], None]
 
 @dataclass
 class Findings:
-    """What the check-up found so far; everything is said as soon as it is known."""
+    """What the check-up found so far; everything is said as soon as it is known.
+
+    Attributes:
+        say: prints a line.
+        progress: wraps what takes long; it is given the number of steps where it is known.
+    """
 
     say: Say
+    progress: Callable[[Iterable[Any], int | None], Iterable[Any]] = lambda steps, total: steps
     problems: list[str] = field(default_factory=list)
 
     def mend(self, problem: str) -> None:
@@ -88,6 +94,7 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
         source = open_source(
             Path(leaf.ann_file), form, ReadOptions(images, names=names), ReportLedger(report)
         )
+        source.samples = iter(findings.progress(source.samples, source.total))
         validate(source, report, images if images.is_dir() else None, pictures)
     except LLMDetError as error:
         findings.mend(str(error))
@@ -236,7 +243,6 @@ def check_learning(
     steps: int,
     lr: float | None = None,
     weights: str | None = None,
-    progress: Callable[[Any], Any] = iter,
 ) -> OverfitResult | None:
     """Overfit samples with the config's model; loss must fall and AP must rise.
 
@@ -248,7 +254,6 @@ def check_learning(
         steps: Optimiser steps.
         lr: Learning rate; None takes the config's.
         weights: A checkpoint to start from; None starts from random weights.
-        progress: Wraps the sequence of steps.
     """
     chosen = [one for one in packed if len(one["data_samples"].gt_instances)]
     if not chosen:
@@ -267,7 +272,7 @@ def check_learning(
             steps=steps,
             lr=lr or config.optim_wrapper.optimizer.lr,
             batch_size=config.train_dataloader.get("batch_size", 2),
-            progress=progress,
+            progress=lambda these: findings.progress(these, steps),
         )
     except LLMDetError as error:
         findings.mend(f"overfitting: {error}")
