@@ -102,7 +102,7 @@ def aspect_ratio(row: dict[str, Any]) -> float:
 
 
 def open_checked(path: str) -> BinaryIO:
-    """Open the file, or say in a sentence why it cannot be JSON Lines."""
+    """Open a JSON file, or say in a sentence why it cannot be read in parts."""
     try:
         file = open(path, "rb", buffering=_READ_BUFFER_BYTES)  # noqa: SIM115
     except OSError as error:
@@ -112,11 +112,11 @@ def open_checked(path: str) -> BinaryIO:
     for magic, (kind, command) in _COMPRESSED.items():
         if begin.startswith(magic):
             problem = (
-                f"is {kind}-compressed, and rows of a compressed file cannot be reached at "
+                f"is {kind}-compressed, and no part of a compressed file can be reached at "
                 f"random. Unpack it: {command} {path}"
             )
     if begin.startswith(_UTF16_BOMS):
-        problem = f"is UTF-16; JSON Lines are UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 {path}"
+        problem = f"is UTF-16; JSON is UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 {path}"
     if problem:
         file.close()
         raise DataError(f"{path}: {problem}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +89,7 @@ def _backward(model: Any, batch: dict[str, Any], parts: int) -> float:
     losses = model.loss(batch["inputs"], batch["data_samples"])
     total, logged = model.parse_losses(losses)
     if not torch.isfinite(total):
-        wrong = [name for name, value in logged.items() if not math.isfinite(value)]
+        wrong = [name for name, value in logged.items() if not torch.as_tensor(value).isfinite()]
         names = ", ".join(sample.metainfo.get("img_path", "?") for sample in batch["data_samples"])
         raise DataError(f"the losses {', '.join(wrong)} are not finite on {names}")
     (total / parts).backward()

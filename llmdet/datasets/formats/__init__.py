@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llmdet.datasets.formats.coco import read_coco, read_lvis, read_objects365, read_v3det
+from llmdet.datasets.formats.coco import read_coco, read_objects365
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
 from llmdet.datasets.formats.rows import read_rows
@@ -22,14 +22,14 @@ from llmdet.errors import ConfigError
 
 READERS: dict[str, Callable[[Path, ReadOptions, Ledger], Source]] = {
     "coco": read_coco,
-    "lvis": read_lvis,
+    "lvis": read_coco,
     "voc": read_voc,
     "yolo": read_yolo,
     "odvg": read_rows,
     "grounding": read_rows,
     "refcoco": read_refcoco,
     "flickr30k": read_flickr30k,
-    "v3det": read_v3det,
+    "v3det": read_coco,
     "objects365": read_objects365,
     "openimages": read_openimages,
 }

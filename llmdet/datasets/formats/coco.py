@@ -97,6 +97,9 @@ class CocoIndex:
 def read_coco(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
     """Open a COCO instance file; class names come from the file, in its order.
 
+    LVIS and V3Det files are such files too. Where an image has no ``file_name``, as in LVIS, the
+    tail of its ``coco_url`` names it: ``train2017/000000391895.jpg``.
+
     Raises:
         DataError: On broken JSON, on a missing field or an unknown category, with its place.
     """
@@ -107,16 +110,6 @@ def read_coco(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
     samples = _samples(index, categories, options, ledger)
     header = {key: value for key, value in index.header.items() if key != "categories"}
     return Source(samples, len(index.image_ids), categories, header)
-
-
-def read_lvis(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
-    """Open an LVIS file: a COCO file whose images are named by the tail of their ``coco_url``."""
-    return read_coco(path, options, ledger)
-
-
-def read_v3det(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
-    """Open a V3Det file, which follows COCO."""
-    return read_coco(path, options, ledger)
 
 
 def read_objects365(path: Path, options: ReadOptions, ledger: Ledger) -> Source:

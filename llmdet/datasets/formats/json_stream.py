@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from llmdet.datasets.jsonl_index import open_checked
 from llmdet.errors import DataError
 
 Visitor = Callable[[str, Any, int, int], None]
@@ -40,13 +41,12 @@ def visit_document(
         The other members of the top level.
 
     Raises:
-        DataError: On broken JSON, with the line in the file.
+        DataError: On broken JSON, with the line in the file; on a missing or compressed file.
     """
-    try:
-        with open(path, "rb") as file:
-            return _Scanner(os.fspath(path), file).scan(arrays, visit)
-    except OSError as error:
-        raise DataError(f"{os.fspath(path)}: cannot be opened ({error.strerror})") from None
+    name = os.fspath(path)
+    with open_checked(name) as file:
+        file.seek(0)
+        return _Scanner(name, file).scan(arrays, visit)
 
 
 def read_element(fd: int, start: int, length: int) -> Any:

@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -81,6 +82,14 @@ def test_broken_json_is_refused_with_its_line(tmp_path: Path, text: str, line: i
     path.write_text(text)
     with pytest.raises(DataError, match=rf"a\.json:{line}: not valid JSON"):
         visit_document(path, ("images",), lambda *_: None)
+
+
+def test_missing_and_compressed_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.json: cannot be opened \(No such file"):
+        visit_document(tmp_path / "a.json", (), lambda *_: None)
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(DataError, match=r"gzip-compressed.*gunzip -k"):
+        visit_document(tmp_path / "a.json.gz", (), lambda *_: None)
 
 
 def test_an_absurdly_long_element_is_refused_before_memory_runs_out(tmp_path, monkeypatch) -> None:
