@@ -126,9 +126,7 @@ class GroundingDINO(BaseDetector):
         self.memory_trans_norm = nn.LayerNorm(dims)
         self.text_feat_map = nn.Linear(self.language_model.language_dim, dims)
         self._init_own_weights()
-        for part in self._frozen_parts():
-            part.requires_grad_(False)
-        self.dn_query_generator.requires_grad_(use_dn)
+        self._freeze()
 
     def _init_own_weights(self) -> None:
         for parameter in [*self.encoder.parameters(), *self.decoder.parameters()]:
@@ -141,6 +139,11 @@ class GroundingDINO(BaseDetector):
         for layer in (self.query_embedding, self.memory_trans_fc, self.text_feat_map):
             nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(self.text_feat_map.bias)
+
+    def _freeze(self) -> None:
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        self.dn_query_generator.requires_grad_(self.use_dn)
 
     def _frozen_parts(self) -> list[nn.Module]:
         parts = [self.backbone, self.neck] if self.freeze_backbone else []

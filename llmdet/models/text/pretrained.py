@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
+from transformers.utils import logging as progress
 
 from llmdet.errors import ConfigError
 
@@ -76,9 +79,10 @@ def load_bert(name: str, add_pooling_layer: bool = False) -> transformers.BertMo
         )
         return transformers.BertModel._from_config(config, dtype=torch.float32, **options)
     try:
-        loaded: Any = transformers.BertModel.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **options
-        )
+        with _without_progress_bar():
+            loaded: Any = transformers.BertModel.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True, **options
+            )
     except UNREADABLE as error:
         raise _not_found(name, error) from error
     model, report = loaded
@@ -89,6 +93,18 @@ def load_bert(name: str, add_pooling_layer: bool = False) -> transformers.BertMo
             f"is {absent[0]!r}; download them again."
         )
     return model
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Loading takes no time worth a bar, and programs print results."""
+    shown = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            progress.enable_progress_bar()
 
 
 def _not_found(name: str, error: Exception) -> ConfigError:
