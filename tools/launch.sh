@@ -20,6 +20,9 @@ python=python
 [[ -z "${VIRTUAL_ENV:-}" && -x "$root/.venv/bin/python" ]] && python="$root/.venv/bin/python"
 [[ -z "${VIRTUAL_ENV:-}" && -n "${LLMDET_VENV:-}" ]] && python="$LLMDET_VENV/bin/python"
 
+# Threads that wait for each other asleep: spinning ones slow a busy machine down tenfold.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+
 nodes="${NNODES:-1}"
 if [[ "$nodes" == 1 && "$processes" == 1 ]]; then
     exec "$python" "$root/$program" "${arguments[@]}"
