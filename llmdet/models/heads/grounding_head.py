@@ -182,7 +182,9 @@ class GroundingDINOHead(BaseModule):
             scores = probabilities.amax(-1, keepdim=True)  # [Q, 1]
         else:
             weights = token_map.to(probabilities.dtype)
-            scores = probabilities @ (weights / weights.sum(-1, keepdim=True)).T  # [Q, K]
+            # A class without a token, as labels with holes give, is found nowhere.
+            weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
+            scores = probabilities @ weights.T  # [Q, K]
         best, flat = scores.flatten().topk(min(self.max_per_img, scores.numel()))
         query = flat.div(scores.shape[1], rounding_mode="floor")
         height, width = size

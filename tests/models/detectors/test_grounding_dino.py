@@ -133,6 +133,13 @@ def test_chunks_give_the_same_however_many_run_at_once(bert, per_forward):
     assert_same_detections(*found)
 
 
+def test_a_label_without_spans_is_found_nowhere(model):
+    spans = {0: [[0, 12]], 2: [[19, 34]]}
+    (sample,) = model.predict(torch.randn(1, 3, 64, 96), [asked(SENTENCE, tokens_positive=spans)])
+    assert torch.isfinite(sample.pred_instances.scores).all()
+    assert 1 not in sample.pred_instances.labels.tolist()
+
+
 def test_a_referring_expression_is_one_entity(model):
     text = "the small dog on the left"
     (sample,) = model.predict(torch.randn(1, 3, 64, 96), [asked(text, tokens_positive=-1)])
