@@ -54,8 +54,10 @@ def federated_mask(truth: LVISGroundTruth, detections: Detections) -> np.ndarray
     """
     boxes = _existing_boxes(truth)
     annotated = np.stack([boxes.images, boxes.categories], axis=1)
-    looked_for = _contains(np.concatenate([annotated, truth.negative]), detections)
-    return looked_for & (detections.areas() > 0)
+    judged = _contains(np.concatenate([annotated, truth.negative]), detections)
+    rows = np.flatnonzero(judged)  # few of all, where a detector is asked for every class
+    judged[rows] = detections.select(rows).areas() > 0
+    return judged
 
 
 def lvis_summary(
@@ -107,7 +109,8 @@ def cap_per_class(
         raise ConfigError(f"cut_order must be 'all' or 'federated', not {cut_order!r}")
     if cut_order == "federated":
         detections = detections.select(federated_mask(truth, detections))
-    return detections.select(top_per_group(detections.category_ids, detections.scores, limit))
+    kept = top_per_group(detections.category_ids, detections.scores, limit)
+    return detections if kept.all() else detections.select(kept)
 
 
 def lvis_ap(
