@@ -29,7 +29,7 @@ def table(work_dir: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table and the paths of the pictures."""
+    """Print the table, and the pictures with what the model says about them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work_dir", type=Path, help="--work-dir of the quickstart")
     work_dir = parser.parse_args(argv).work_dir
@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\ncheckpoint: {work_dir / 'latest.pth'}")
     for picture in sorted((work_dir / "pictures" / "vis").iterdir()):
         print(f"picture:    {picture}")
+        found = json.loads((work_dir / "pictures/preds" / f"{picture.stem}.json").read_text())
+        if "description" in found:
+            print(f"            {found['description']}")
 
 
 if __name__ == "__main__":
