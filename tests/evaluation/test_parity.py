@@ -20,14 +20,21 @@ def name_of(case: Path) -> str:
 
 
 def assert_parity(case: Path) -> None:
-    if case.parent.name in NEEDS_JAVA and shutil.which("java") is None:
-        pytest.skip("caption metrics need Java")
+    if case.parent.name in NEEDS_JAVA:
+        pytest.importorskip("pycocoevalcap")
+        if shutil.which("java") is None:
+            pytest.skip("caption metrics need Java")
     rows = list(compare_case(case))
     assert rows
     assert [row for row in rows if not row.equal] == []
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
+def marked(case: Path):
+    """Starting Java takes long."""
+    return pytest.param(case, marks=[pytest.mark.slow] * (case.parent.name in NEEDS_JAVA))
+
+
+@pytest.mark.parametrize("case", [marked(case) for case in CASES], ids=map(name_of, CASES))
 def test_every_number_of_the_official_tool_is_reproduced(case):
     assert_parity(case)
 
