@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to detections and captions in minutes, on whatever device there is and without a download beyond
-# the Python packages: environment, toy images, training, evaluation, pictures.
+# From nothing to detections and captions in minutes, on whatever device there is and without a
+# download beyond the Python packages: environment, toy images, training, evaluation, pictures.
 #   bash demo/quickstart.sh [--short] [--work-dir DIR]
 #   --short     train for some seconds only: shows that everything runs, promises no accuracy
 #   --work-dir  where checkpoints, metrics and pictures go (default: work_dirs/quickstart)

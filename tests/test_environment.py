@@ -1,0 +1,87 @@
+"""The pinned environment: complete, consistent, made once, and refused for a wrong Python."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def read(path: Path) -> list[Requirement]:
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def pins(root: Path, python: str) -> dict[str, str]:
+    """The lock file as one version of Python sees it."""
+    environment = {**default_environment(), "python_version": python, "sys_platform": "linux"}
+    chosen = {}
+    for pin in read(root / "requirements" / "lock.txt"):
+        if pin.marker is None or pin.marker.evaluate(environment):
+            assert pin.name not in chosen, f"{pin.name} is pinned twice for Python {python}"
+            (specifier,) = pin.specifier
+            assert specifier.operator == "=="
+            chosen[pin.name] = specifier.version
+    return chosen
+
+
+@pytest.mark.parametrize("python", VERSIONS)
+def test_the_lock_file_pins_every_requirement_within_its_range(root, python):
+    chosen = pins(root, python)
+    for requirement in read(root / "requirements.txt"):
+        assert requirement.name in chosen
+        assert requirement.specifier.contains(chosen[requirement.name]), requirement
+
+
+@pytest.mark.parametrize("python", VERSIONS)
+def test_the_lock_file_has_the_tools_of_development_and_the_opencv_without_windows(root, python):
+    chosen = pins(root, python)
+    extra = re.search(r'"dev": \[(.*?)\]', (root / "setup.py").read_text(), re.DOTALL)
+    assert extra is not None
+    for text in re.findall(r'"([^"]+)"', extra.group(1)):
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(chosen[requirement.name])
+    assert "opencv-python-headless" in chosen
+    assert "opencv-python" not in chosen
+
+
+def source_environment(root: Path, **variables: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-euc", 'source demo/environment.sh && echo "$python"'],
+        cwd=root,
+        env={**os.environ, **{name: str(value) for name, value in variables.items()}},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_an_environment_of_the_same_lock_file_is_reused_at_once(root, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    made_from = (root / "requirements" / "lock.txt").read_bytes() + (root / "setup.py").read_bytes()
+    stamp = f"{hashlib.sha256(made_from).hexdigest()} {root}\n"
+    (tmp_path / ".llmdet-lock").write_text(stamp)
+    start = time.monotonic()
+    result = source_environment(root, LLMDET_VENV=tmp_path, LLMDET_PYTHON="/no/such/python")
+    assert result.stdout == f"{tmp_path}/bin/python\n"
+    assert time.monotonic() - start < 1
+
+
+def test_a_python_that_is_too_old_is_refused_with_the_remedy(root, tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    result = source_environment(root, LLMDET_VENV=tmp_path / "venv", LLMDET_PYTHON=old)
+    assert result.returncode != 0
+    assert "Python 3.10 to 3.13" in result.stderr
+    assert "LLMDET_PYTHON" in result.stderr
+    assert not (tmp_path / "venv").exists()
