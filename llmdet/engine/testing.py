@@ -130,6 +130,8 @@ def _samples(data_batch: Mapping[str, Any]) -> Sequence[DetDataSample]:
 
 def _replayed(sample: DetDataSample, stored: ImagePredictions) -> DetDataSample:
     replayed = DetDataSample(metainfo=sample.metainfo)
+    if "gt_instances" in sample:  # phrase grounding takes its ground truth from the sample
+        replayed.gt_instances = sample.gt_instances
     replayed.pred_instances = InstanceData(
         bboxes=torch.from_numpy(stored.boxes),
         scores=torch.from_numpy(stored.scores),
