@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 #: Title of a row -> split, names of its COCO AP50 and AP, name of its LVIS fixed AP. On images
 #: with unseen combinations all classes are asked for, and the unseen ones are counted: they are
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"picture:    {picture}")
         found = json.loads((work_dir / "pictures/preds" / f"{picture.stem}.json").read_text())
         if "description" in found:
-            print(f"            {found['description']}")
+            print(f"            {shorten(found['description'], 160)}")
 
 
 if __name__ == "__main__":
