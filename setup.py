@@ -39,7 +39,6 @@ setup(
         "demo": ["gradio>=5"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "deepspeed": ["deepspeed>=0.17"],
-        "captions": ["pycocoevalcap>=1.2"],
         "dev": [
             "hypothesis>=6.100",
             "mypy>=1.15",

@@ -34,7 +34,6 @@ OPTIONAL = (
     ("deepspeed", "ZeRO for language models that outgrow a GPU", "pip install -e '.[deepspeed]'"),
     ("gradio", "web demo", "pip install -e '.[demo]'"),
     ("onnxruntime", "export", "pip install -e '.[export]'"),
-    ("pycocoevalcap", "caption metrics", "pip install -e '.[captions]'"),
 )
 
 

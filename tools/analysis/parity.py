@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from llmdet.errors import DataError
 from llmdet.utils.cli import run_cli
 
+
 def main() -> int:
     """Parse arguments, compare every folder, print a row per value."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
