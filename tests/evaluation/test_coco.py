@@ -90,6 +90,21 @@ CONTENT = {
 RIGHT = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.5}
 
 
+def test_of_two_boxes_equally_far_the_later_one_in_the_file_is_taken():
+    boxes = ([0, 0, 10, 10], [4, 0, 10, 10])
+    content = CONTENT | {
+        "annotations": [
+            {"id": 1 + i, "image_id": 1, "category_id": 1, "bbox": b, "area": 100, "iscrowd": 0}
+            for i, b in enumerate(boxes)
+        ]
+    }
+    between, behind = [2, 0, 10, 10], [5, 0, 10, 10]  # the second can only take the later box
+    results = [RIGHT | {"bbox": between, "score": 0.9}, RIGHT | {"bbox": behind, "score": 0.8}]
+    ours = coco_ap(parse_coco(content), from_coco_results(results))
+    assert ours["AP50"] == pytest.approx(51 / 101)
+    assert_equal_metrics(ours, pycocotools_ap(content, results, (1, 10, 100)))
+
+
 def test_no_predictions_at_all_give_zero_where_boxes_were_to_be_found():
     metrics = coco_ap(parse_coco(CONTENT), from_coco_results([]))
     assert metrics["AP"] == metrics["AR@100"] == 0

@@ -55,6 +55,7 @@ def test_a_second_run_continues_and_does_not_repeat(tmp_path):
     path = tmp_path / "p.jsonl"
     write(path, [1, 2])
     write(path, [1, 2, 3])
+    assert len(path.read_bytes().splitlines()) == 1 + 3
     assert [image.image_id for image in read_predictions(path)[1]] == [1, 2, 3]
 
 
