@@ -64,23 +64,20 @@ train_part = dict(
     pipeline=train_pipeline,
     return_classes=True,
 )
+grounding_part = dict(**train_part, ann_file="annotations/train_grounding.jsonl")
+detection_part = dict(
+    **train_part,
+    ann_file="annotations/train_detection.jsonl",
+    label_map_file="annotations/label_map.json",
+)
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     batch_sampler=dict(type="AspectRatioBatchSampler"),
-    dataset=dict(
-        type="ConcatDataset",
-        datasets=[
-            dict(**train_part, ann_file="annotations/train_grounding.jsonl"),
-            dict(
-                **train_part,
-                ann_file="annotations/train_detection.jsonl",
-                label_map_file="annotations/label_map.json",
-            ),
-        ],
-    ),
+    # Class names are what is measured: three samples of them to one sentence.
+    dataset=dict(type="ConcatDataset", datasets=[grounding_part, *[detection_part] * 3]),
 )
 
 eval_part = dict(

@@ -30,7 +30,7 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files than before.
-VERSION = 3
+VERSION = 4
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
@@ -81,7 +81,7 @@ def generate(out: str | Path, settings: ToySettings | None = None) -> Path:
 
         images/{train,val_seen,val_unseen}/000000.jpg
         annotations/{split}_grounding.jsonl    captions, phrases, boxes, conversations
-        annotations/{split}_detection.jsonl    boxes and labels of label_map.json
+        annotations/{split}_detection.jsonl    boxes, labels of label_map.json, conversations
         annotations/{split}_coco.json          COCO
         annotations/val_*_lvis.json            LVIS (federated)
         annotations/val_unseen_novel_coco.json COCO with the held-out classes alone
@@ -215,7 +215,8 @@ def _detection_row(record: Record) -> dict[str, Any]:
         {"bbox": box, "label": CLASS_NAMES.index(name), "category": name}
         for box, name in zip(record.boxes, record.names, strict=True)
     ]
-    return record.row(detection={"instances": instances})
+    captions = {key: record.grounding[key] for key in ("conversations", "tags")}
+    return record.row(detection={"instances": instances}, **captions)
 
 
 def coco_dict(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
