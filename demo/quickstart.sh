@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to detections and captions in minutes, on whatever device there is and without a
+# From nothing to detections in minutes, on whatever device there is and without a
 # download beyond the Python packages: environment, toy images, training, evaluation, pictures.
 #   bash demo/quickstart.sh [--short] [--work-dir DIR]
 #   --short     train for some seconds only: shows that everything runs, promises no accuracy
@@ -28,7 +28,7 @@ step "Environment"
 source demo/environment.sh
 "$python" -W ignore -m llmdet.utils.env
 
-config=configs/quickstart/llmdet.py
+config=configs/quickstart/detector.py
 checkpoint="$work_dir/latest.pth"
 
 step "Toy set: coloured shapes, some combinations of which appear in no training image"
@@ -59,7 +59,7 @@ for split in val_seen val_unseen; do
     done
 done
 
-step "Pictures, with captions: three held-out images and a photograph"
+step "Pictures: three held-out images and a photograph"
 pictures="$work_dir/pictures"
 show() { # image, further arguments
     "$python" -W ignore image_demo.py "$1" "$config" --weights "$checkpoint" \
@@ -68,7 +68,7 @@ show() { # image, further arguments
 mkdir -p "$work_dir/images"
 find data/toy/images/val_unseen -name '*.jpg' | sort | head -n 3 |
     xargs -I {} cp {} "$work_dir/images/"
-show "$work_dir/images" --pred-score-thr 0.3 --caption
+show "$work_dir/images" --pred-score-thr 0.3
 "$python" -c 'import skimage, sys; sys.stdout.write(skimage.__path__[0])' >"$work_dir/skimage"
 show "$(<"$work_dir/skimage")/data/astronaut.png" -c --text 'orange square . white circle .' \
     --pred-score-thr 0.2

@@ -99,6 +99,9 @@ def finished_processes() -> Iterator[None]:
     """Leave the process group when the program ends, where it started one."""
     try:
         yield
+        if torch.distributed.is_initialized():
+            # A process that leaves while others still talk to it can bring them down.
+            torch.distributed.barrier()
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -76,8 +76,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     batch_sampler=dict(type="AspectRatioBatchSampler"),
-    # Class names are what is measured: three samples of them to one sentence.
-    dataset=dict(type="ConcatDataset", datasets=[grounding_part, *[detection_part] * 3]),
+    dataset=dict(type="ConcatDataset", datasets=[grounding_part, detection_part]),
 )
 
 eval_part = dict(

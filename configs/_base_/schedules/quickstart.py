@@ -1,9 +1,9 @@
 """A run of minutes on two CPU cores: warm-up, a long level, then cosine almost to zero."""
 
-max_iters = 1500
-fall = 1050
+max_iters = 1000
+fall = 700
 
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 
