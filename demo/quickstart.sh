@@ -66,7 +66,7 @@ show() { # image, further arguments
         --out-dir "$pictures" "${@:2}"
 }
 mkdir -p "$work_dir/images"
-find data/toy/images/val_unseen -name '*.jpg' | sort | head -n 3 |
+find data/toy/images/val_unseen -name '*.jpg' | sort | sed -n 1,3p |
     xargs -I {} cp {} "$work_dir/images/"
 show "$work_dir/images" --pred-score-thr 0.3
 "$python" -c 'import skimage, sys; sys.stdout.write(skimage.__path__[0])' >"$work_dir/skimage"
