@@ -35,7 +35,7 @@ def write_toy_models(folder: str | Path) -> None:
     folder = Path(folder)
     if not (folder / "bert" / "config.json").is_file():
         words = dict.fromkeys((*WORDS, *COLOURS, *SHAPES, *SHAPES.values()))
-        tiny_bert(folder / "bert", words, hidden_size=128)
+        tiny_bert(folder / "bert", words)
         logger.info("wrote the text encoder %s", folder / "bert")
     if not (folder / "language_model" / "config.json").is_file():
         from llmdet.testing.language_models import CORPUS, tiny_qwen

@@ -12,8 +12,9 @@ from pycocotools.coco import COCO
 from llmdet.datasets.toy import HELD_OUT_NAMES, SEEN_NAMES, ToySettings, generate
 from llmdet.datasets.toy.__main__ import main
 from llmdet.datasets.toy.captions import long_caption, relation
+from llmdet.datasets.toy.judge import Tally, judge_description, judge_phrase
 from llmdet.datasets.toy.scene import Item, Scene, draw_scene, sample_scene
-from llmdet.datasets.toy.vocabulary import ALL_KINDS, COLOURS, HELD_OUT, SHAPES, Kind
+from llmdet.datasets.toy.vocabulary import ALL_KINDS, COLOURS, HELD_OUT, SEEN, SHAPES, Kind
 from llmdet.errors import DataError
 
 SETTINGS = ToySettings(seed=3, train=40, val=16)
@@ -144,7 +145,7 @@ def square(x, y, side=10.0):
     [(30, 2, "left of"), (2, 30, "above"), (-30, 0, "right of"), (0, -30, "below"), (20, 20, None)],
 )
 def test_a_relation_is_stated_only_when_it_is_clear(x, y, expected):
-    assert relation(square(0, 0), square(x, y)) == expected
+    assert relation(square(0, 0).box, square(x, y).box) == expected
 
 
 def test_long_caption_counts_and_places_the_objects():
@@ -153,6 +154,48 @@ def test_long_caption_counts_and_places_the_objects():
     assert text.startswith("The image shows two shapes on a plain background.")
     assert "A small red square is in the upper left." in text
     assert "A small red square is in the lower right." in text
+
+
+def judged(text, scene):
+    kinds, boxes = [i.kind for i in scene.items], [i.box for i in scene.items]
+    return judge_description(text, kinds, boxes, (scene.width, scene.height))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_judge_finds_every_sentence_of_the_generator_true(seed):
+    weights = np.full(len(SEEN), 1 / len(SEEN))
+    scene = sample_scene(np.random.default_rng(seed), SEEN, weights)
+    tally = judged(long_caption(scene), scene)
+    assert tally.objects == tally.named == tally.found == tally.placed == len(scene.items)
+    assert tally.relations == tally.true_relations
+
+
+def test_the_judge_counts_what_is_wrong():
+    scene = Scene(90, 90, "plain", (square(0, 0), square(80, 0)))
+    text = (
+        "A small red square is on the left. A large red square is in the upper right. "
+        "A small red square is in the center. A small red star is at the top. "
+        "The small red square is above the large red square. "
+        "The small red square is left of the large red square."
+    )
+    tally = judged(text, scene)
+    assert tally == Tally(objects=2, named=4, found=2, placed=1, relations=2, true_relations=1)
+    shares = (tally + tally).shares()
+    assert shares == {"recall": 1.0, "precision": 0.5, "place": 0.5, "relation": 0.5}
+    assert np.isnan(judged("", scene).shares()["precision"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Red square.", (True, True)),
+        ("Small red star.", (True, False)),
+        ("Red and blue square", (False, True)),
+        ("", (False, False)),
+    ],
+)
+def test_the_judge_reads_colour_and_shape_of_a_phrase(text, expected):
+    assert judge_phrase(text, Kind("red", "square")) == expected
 
 
 def test_lvis_file_is_federated_and_consistent(toy):

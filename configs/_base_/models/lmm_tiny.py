@@ -4,8 +4,9 @@ lmm = dict(
     type="LanguageModel",
     # Written by `python -m llmdet.testing.toy_models data/toy`, so that nothing is downloaded.
     model="data/toy/language_model",
-    # All of it is new to language: low-rank changes of random maps must carry everything.
-    lora=dict(r=32, alpha=64, dropout=0.0),
+    # It has no language to keep.
+    frozen=False,
+    dtype="float32",
     region_attention=dict(every=2),
 )
 image_captioner = dict(grids=((-2, 4), (-3, 8)), max_length=224)

@@ -16,6 +16,13 @@ from llmdet.datasets.toy.scene import Item, Scene
 from llmdet.datasets.toy.vocabulary import SHAPES
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+RELATIONS = ("left of", "right of", "above", "below")
+#: The ninths of an image, from its top.
+PLACES = (
+    ("in the upper left", "at the top", "in the upper right"),
+    ("on the left", "in the center", "on the right"),
+    ("in the lower left", "at the bottom", "in the lower right"),
+)
 _ARTICLES = {"orange": "an"}
 
 
@@ -52,9 +59,9 @@ def group_items(items: Sequence[Item], with_size: bool) -> list[Group]:
     ]
 
 
-def relation(a: Item, b: Item) -> str | None:
-    """Say where `a` is, seen from `b`; None unless one side of the image axes clearly says so."""
-    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.box, b.box
+def relation(a: Sequence[float], b: Sequence[float]) -> str | None:
+    """Say where xyxy box `a` is, seen from `b`; None unless one axis clearly says so."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
     dx, dy = (ax1 + ax2 - bx1 - bx2) / 2, (ay1 + ay2 - by1 - by2) / 2
     if abs(dx) > 1.5 * abs(dy):
         if ax2 <= bx1:
@@ -67,17 +74,12 @@ def relation(a: Item, b: Item) -> str | None:
     return None
 
 
-def position(item: Item, scene: Scene) -> str:
-    """Name the ninth of the image that holds the centre of an object."""
-    x1, y1, x2, y2 = item.box
-    column = min(int(3 * (x1 + x2) / 2 / scene.width), 2)
-    row = min(int(3 * (y1 + y2) / 2 / scene.height), 2)
-    table = (
-        ("in the upper left", "at the top", "in the upper right"),
-        ("on the left", "in the center", "on the right"),
-        ("in the lower left", "at the bottom", "in the lower right"),
-    )
-    return table[row][column]
+def position(box: Sequence[float], width: float, height: float) -> str:
+    """Name the ninth of an image of `width` x `height` that holds the centre of an xyxy box."""
+    x1, y1, x2, y2 = box
+    column = min(int(3 * (x1 + x2) / 2 / width), 2)
+    row = min(int(3 * (y1 + y2) / 2 / height), 2)
+    return PLACES[row][column]
 
 
 def grounding_caption(
@@ -110,7 +112,7 @@ def grounding_caption(
 def _related_pair(groups: Sequence[Group]) -> tuple[Group, str, Group] | None:
     single = [group for group in groups if len(group.items) == 1]
     for a, b in pairwise(single):
-        word = relation(a.items[0], b.items[0])
+        word = relation(a.items[0].box, b.items[0].box)
         if word is not None:
             return a, word, b
     return None
@@ -122,22 +124,29 @@ def _list_joints(count: int) -> list[str]:
 
 
 def long_caption(scene: Scene) -> str:
-    """Describe number, background, positions and relations in a paragraph."""
-    count = len(scene.items)
+    """Describe number, background, positions and relations in a paragraph, row by row."""
+    items = sorted(scene.items, key=lambda item: _reading_order(item, scene))
+    count = len(items)
     sentences = [
         f"The image shows {NUMBERS[count]} {'shape' if count == 1 else 'shapes'} "
         f"on a {scene.background} background."
     ]
-    for item in scene.items:
+    for item in items:
         name = describe_kind(item, with_size=True)
         article = _ARTICLES.get(name.split()[0], "a").capitalize()
-        sentences.append(f"{article} {name} is {position(item, scene)}.")
-    names = Counter(describe_kind(item, with_size=True) for item in scene.items)
-    unique = [item for item in scene.items if names[describe_kind(item, True)] == 1]
+        place = position(item.box, scene.width, scene.height)
+        sentences.append(f"{article} {name} is {place}.")
+    names = Counter(describe_kind(item, with_size=True) for item in items)
+    unique = [item for item in items if names[describe_kind(item, True)] == 1]
     for a, b in pairwise(unique):
-        word = relation(a, b)
+        word = relation(a.box, b.box)
         if word is not None:
             sentences.append(
                 f"The {describe_kind(a, True)} is {word} the {describe_kind(b, True)}."
             )
     return " ".join(sentences)
+
+
+def _reading_order(item: Item, scene: Scene) -> tuple[int, float]:
+    x1, y1, x2, y2 = item.box
+    return int(3 * (y1 + y2) / 2 / scene.height), x1 + x2

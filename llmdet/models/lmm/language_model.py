@@ -37,8 +37,8 @@ class VisualTokens:
 class LanguageModel(nn.Module):
     """Any causal language model of transformers, fed through ``inputs_embeds``.
 
-    The base is frozen and stays in eval mode. Trainable are only LoRA maps and the region
-    attention, both float32.
+    The base stays in eval mode and, unless told otherwise, frozen: trainable are then only LoRA
+    maps and the region attention, both float32.
 
     Args:
         model: folder, hub id, or fields of a configuration; see :func:`build_causal_lm`.
@@ -46,6 +46,8 @@ class LanguageModel(nn.Module):
         pretrained: with False, weights are random.
         dtype: of the frozen base, e.g. "bfloat16"; default: bfloat16 where CUDA is available,
             else float32.
+        frozen: with False the base trains too, which wants ``dtype="float32"`` and no LoRA: for
+            models of toy size that have no language yet, or for full fine-tuning.
         lora: ``dict(r=, alpha=, dropout=, targets=)``, or None for no LoRA.
         region_attention: ``dict(every=4)`` or ``dict(layers=(0, 4))`` and arguments of
             :class:`RegionAttention`, or None.
@@ -58,6 +60,7 @@ class LanguageModel(nn.Module):
         tokenizer: str | None = None,
         pretrained: bool = True,
         dtype: str | None = None,
+        frozen: bool = True,
         lora: Mapping[str, Any] | None = None,
         region_attention: Mapping[str, Any] | None = None,
         checkpoint: bool = False,
@@ -72,6 +75,8 @@ class LanguageModel(nn.Module):
             tokenizer or model, config=self.causal_lm.config
         )
         self.holder = ContextHolder()
+        if not frozen:
+            self._unfreeze(lora)
         if lora is not None:
             add_lora(self.causal_lm, **lora)
         self.reference_head: MLP | None = None
@@ -153,6 +158,14 @@ class LanguageModel(nn.Module):
         words = words * dialogue.attention_mask[..., None].to(words.dtype)
         rows = torch.arange(len(words), device=words.device)[:, None]
         return words.index_put((rows, dialogue.visual), visual.to(words.dtype))
+
+    def _unfreeze(self, lora: Mapping[str, Any] | None) -> None:
+        if lora is not None or self.dtype != torch.float32:
+            raise ConfigError(
+                "lmm.frozen=False trains every weight of the language model: set lmm.lora=None "
+                f"(it is {lora}) and lmm.dtype='float32' (it is {self.dtype})"
+            )
+        self.causal_lm.requires_grad_(True)
 
     def _insert_region_attention(
         self, every: int = 4, layers: tuple[int, ...] | None = None, **settings: Any

@@ -38,6 +38,20 @@ def test_only_lora_and_region_attention_train_and_they_are_float32(make_lmm, fol
     assert {p.dtype for p in frozen} == {torch.bfloat16}
 
 
+def test_an_unfrozen_language_model_trains_every_weight(make_lmm, folder, encoded, regions):
+    lmm = make_lmm(folder, frozen=False, lora=None, dtype="float32")
+    assert all(p.requires_grad for p in lmm.parameters())
+    lmm.loss(training_batch(lmm), regions(lmm), encoded).backward()
+    idle = [name for name, p in lmm.named_parameters() if p.grad is None]
+    assert idle == []
+
+
+@pytest.mark.parametrize("wrong", [{"lora": {"r": 4}}, {"lora": None, "dtype": "bfloat16"}])
+def test_an_unfrozen_language_model_refuses_what_cannot_train_well(make_lmm, folder, wrong):
+    with pytest.raises(ConfigError, match=r"lmm\.frozen=False trains every weight"):
+        make_lmm(folder, frozen=False, **{"dtype": "float32", **wrong})
+
+
 def test_the_loss_equals_the_models_own_where_nothing_looks(make_lmm, folder, encoded, regions):
     """transformers shifts labels and projects all positions; ours only the supervised ones."""
     lmm = make_lmm(folder)

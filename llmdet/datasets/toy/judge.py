@@ -1,0 +1,94 @@
+"""Whether what a model says about a toy image is true: objects, their places, their relations."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+
+from llmdet.datasets.toy.captions import PLACES, RELATIONS, position, relation
+from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES, Kind
+
+_KIND = rf"(?:small |large )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
+_PLACE = "|".join(place for row in PLACES for place in row)
+_OBJECT = re.compile(rf"\bAn? {_KIND} is ({_PLACE})\.")
+_RELATION = re.compile(rf"\bThe {_KIND} is ({'|'.join(RELATIONS)}) the {_KIND}\.")
+_WORD = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts of what was asked, said and right; tallies of several images add up."""
+
+    objects: int = 0  # in the images
+    named: int = 0  # sentences that name an object
+    found: int = 0  # of them those whose colour and shape stand for an object of their own
+    placed: int = 0  # of these those whose ninth of the image is right too
+    relations: int = 0  # sentences that relate two objects
+    true_relations: int = 0  # of them those that some two such objects fulfil
+
+    def __add__(self, other: Tally) -> Tally:
+        mine, theirs = asdict(self), asdict(other)
+        return Tally(**{key: mine[key] + theirs[key] for key in mine})
+
+    def shares(self) -> dict[str, float]:
+        """Shares in 0..1: ``recall`` and ``precision`` of objects, ``place`` of those found,
+        ``relation``; NaN where nothing was said."""
+        pairs = {
+            "recall": (self.found, self.objects),
+            "precision": (self.found, self.named),
+            "place": (self.placed, self.found),
+            "relation": (self.true_relations, self.relations),
+        }
+        return {
+            key: part / whole if whole else float("nan") for key, (part, whole) in pairs.items()
+        }
+
+
+def judge_description(
+    text: str,
+    kinds: Sequence[Kind],
+    boxes: Sequence[Sequence[float]],
+    size: tuple[float, float],
+) -> Tally:
+    """Compare a description in the words of the toy set with what is in the image.
+
+    Args:
+        text: as :func:`llmdet.datasets.toy.captions.long_caption` would put it.
+        kinds: of the N objects.
+        boxes: [N, 4] xyxy in pixels of the image.
+        size: width and height of the image in pixels.
+    """
+    truth = list(zip(kinds, boxes, strict=True))
+    places = Counter((kind, position(box, *size)) for kind, box in truth)
+    said = Counter((Kind(colour, shape), place) for colour, shape, place in _OBJECT.findall(text))
+    named: Counter[Kind] = Counter()
+    for (kind, _), count in said.items():
+        named[kind] += count
+    related = _RELATION.findall(text)
+    true_relations = sum(
+        any(
+            relation(a_box, b_box) == word
+            for (a, a_box), (b, b_box) in product(truth, truth)
+            if (a.colour, a.shape, b.colour, b.shape) == (colour, shape, other_colour, other_shape)
+        )
+        for colour, shape, word, other_colour, other_shape in related
+    )
+    return Tally(
+        objects=len(truth),
+        named=sum(named.values()),
+        found=(named & Counter(kinds)).total(),
+        placed=(said & places).total(),
+        relations=len(related),
+        true_relations=true_relations,
+    )
+
+
+def judge_phrase(text: str, kind: Kind) -> tuple[bool, bool]:
+    """Whether the phrase of a region has the colour, and whether it has the shape."""
+    words = _WORD.findall(text.lower())
+    colours = [word for word in words if word in COLOURS]
+    shapes = [word for word in words if word in SHAPES]
+    return colours == [kind.colour], shapes == [kind.shape]
