@@ -95,7 +95,7 @@ class LanguageModel(nn.Module):
         return self.causal_lm.config.hidden_size
 
     def train(self, mode: bool = True) -> LanguageModel:
-        """Keeps everything in eval mode: the language model is a frozen teacher.
+        """Keeps everything in eval mode: dropout would blur what the detector is taught.
 
         Decoder layers are told of training only so that they recompute when asked to; no part
         of theirs is.

@@ -1,0 +1,235 @@
+"""What language supervision does to a tiny detector on the toy set, over several seeds.
+
+    python tools/benchmark/language_supervision.py --work-dir work_dirs/language_supervision
+    python tools/benchmark/language_supervision.py --work-dir DIR --seeds 0 1 2 --processes 2
+
+Trains the quickstart's detector with and without the language model once per seed, everything else
+equal; measures both on held-out images, and what the first says about them. Runs that are complete
+in the work dir are not repeated. Ends with tables in Markdown and ``losses.svg``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+# What runs with `python tools/benchmark/language_supervision.py` finds the package beside it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from llmdet.utils.cli import run_cli
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    "with language": "configs/quickstart/llmdet.py",
+    "detector alone": "configs/quickstart/detector.py",
+}
+#: Losses of the detector's last layer, which both kinds of run have.
+DETECTION_LOSSES = ("loss_cls", "loss_bbox", "loss_iou")
+SPLITS = {"val_seen": "seen in training", "val_unseen": "with unseen combinations"}
+TOY = ROOT / "data" / "toy"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported, so that --help answers at once."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work-dir", type=Path, required=True, help="gets a folder per run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    parser.add_argument("--processes", type=int, default=2, help="of each training (default 2)")
+    parser.add_argument("--images", type=int, default=100, help="described per split (default 100)")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], help="for each training, as in tools/train.py"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, measure, and print the tables."""
+    args = parse_args(argv)
+    curves: dict[str, list[list[tuple[int, float]]]] = {}
+    detection: dict[str, list[dict[str, float]]] = {}
+    captions: list[dict[str, float]] = []
+    for name, config in CONFIGS.items():
+        for seed in args.seeds:
+            folder = args.work_dir.resolve() / f"{Path(config).stem}_seed{seed}"
+            checkpoint = train(config, seed, folder, args.processes, args.cfg_options)
+            curves.setdefault(name, []).append(detection_curve(folder))
+            detection.setdefault(name, []).append(measure(config, checkpoint, folder))
+            if config == CONFIGS["with language"]:
+                captions.append(describe(config, checkpoint, folder, args.images))
+    draw_curves(curves, args.work_dir / "losses.svg")
+    sys.stdout.write(report(curves, detection, captions))
+    return 0
+
+
+def train(config: str, seed: int, folder: Path, processes: int, options: Sequence[str]) -> Path:
+    """Train once; returns the checkpoint."""
+    last = folder / "last_checkpoint"
+    if not last.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["bash", "dist_train.sh", config, str(processes), "--work-dir", str(folder)]
+        command += ["--cfg-options", f"randomness.seed={seed}"]
+        command += [f"train_dataloader.batch_size={8 // processes}", *options]
+        run(command, folder / "train.log")
+    return Path(last.read_text().strip())
+
+
+def run(command: Sequence[str], log: Path) -> None:
+    """Run in the environment of this program; what it prints goes to ``log``.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": path, "python": sys.executable}
+    with log.open("w") as stream:
+        done = subprocess.run(
+            command, cwd=ROOT, env=variables, stdout=stream, stderr=subprocess.STDOUT
+        )
+    if done.returncode != 0:
+        raise SystemExit(f"'{' '.join(command)}' failed; see {log}")
+
+
+def detection_curve(folder: Path) -> list[tuple[int, float]]:
+    """(step, sum of the last layer's detection losses) as logged."""
+    (path,) = sorted(folder.glob("*/vis_data/scalars.json"))[-1:]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        (row["step"], sum(row[key] for key in DETECTION_LOSSES)) for row in rows if "loss" in row
+    ]
+
+
+def measure(config: str, checkpoint: Path, folder: Path) -> dict[str, float]:
+    """AP on held-out images, in 0..1."""
+    if not (folder / "val_unseen_lvis-fixed-ap.json").is_file():
+        command = ["bash", "demo/measure.sh", config, str(checkpoint), str(folder)]
+        run(command, folder / "measure.log")
+    values = {
+        (split, metric): json.loads((folder / f"{split}_{metric}.json").read_text())["values"]
+        for split in SPLITS
+        for metric in ("coco", "lvis-fixed-ap")
+    }
+    seen, unseen = values["val_seen", "coco"], values["val_unseen", "coco"]
+    return {
+        "seen AP50": seen["AP50"],
+        "seen AP": seen["AP"],
+        "unseen AP50": unseen["novel_ap50"],
+        "unseen AP": unseen["novel_ap"],
+        "unseen fixed AP": values["val_unseen", "lvis-fixed-ap"]["APr"],
+    }
+
+
+def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[str, float]:
+    """Shares in 0..1 of what is right in captions of images and of their annotated boxes."""
+    path = folder / f"captions_{count}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    import numpy as np
+
+    from llmdet.apis.inferencer import LLMDetInferencer
+    from llmdet.datasets.toy.judge import Tally, judge_description, judge_phrase
+    from llmdet.datasets.toy.vocabulary import SEEN_NAMES, Kind
+
+    detect = LLMDetInferencer(ROOT / config, checkpoint, captions=True)
+    shares = {}
+    for split, title in SPLITS.items():
+        tally, phrases = Tally(), []
+        rows = (TOY / "annotations" / f"{split}_detection.jsonl").read_text().splitlines()
+        for row in map(json.loads, rows[:count]):
+            instances = row["detection"]["instances"]
+            kinds = [Kind(*instance["category"].split()) for instance in instances]
+            boxes = np.array([instance["bbox"] for instance in instances], np.float32)
+            (said,) = detect(
+                str(TOY / "images" / row["filename"]),
+                [list(SEEN_NAMES)],
+                boxes=boxes,
+                generation={"max_new_tokens": 200},
+            )["predictions"]
+            size = (row["width"], row["height"])
+            tally += judge_description(said["description"], kinds, boxes.tolist(), size)
+            phrases += [
+                judge_phrase(text, kind) for text, kind in zip(said["captions"], kinds, strict=True)
+            ]
+        colour, shape = np.mean(phrases, axis=0)
+        both = np.mean([all(pair) for pair in phrases])
+        regions = {"region colour": colour, "region shape": shape, "region both": both}
+        for key, share in {**tally.shares(), **regions}.items():
+            shares[f"{title}: {key}"] = float(share)
+    path.write_text(json.dumps(shares))
+    return shares
+
+
+def draw_curves(curves: dict[str, list[list[tuple[int, float]]]], path: Path) -> None:
+    """Draw each run as a thin line and the mean of its kind as a thick one."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for colour, (name, runs) in zip(("tab:blue", "tab:orange"), curves.items(), strict=True):
+        for curve in runs:
+            axes.plot(*zip(*curve, strict=True), color=colour, alpha=0.3, linewidth=0.8)
+        steps, _ = zip(*runs[0], strict=True)
+        means = [mean(values) for values in zip(*map(_losses, runs), strict=True)]
+        axes.plot(steps, means, color=colour, linewidth=2, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel("detection loss of the last decoder layer")
+    axes.set_yscale("log")
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _losses(curve: list[tuple[int, float]]) -> list[float]:
+    return [loss for _, loss in curve]
+
+
+def report(
+    curves: dict[str, list[list[tuple[int, float]]]],
+    detection: dict[str, list[dict[str, float]]],
+    captions: list[dict[str, float]],
+) -> str:
+    """The tables: mean and standard deviation over seeds, shares and AP in percent."""
+    lines = _table("AP on held-out images", detection)
+    steps = [step for step, _ in next(iter(curves.values()))[0]]
+    chosen = steps[len(steps) // 5 - 1 :: max(len(steps) // 5, 1)] if len(steps) > 5 else steps
+    losses = {
+        name: [{f"step {s}": dict(curve)[s] / 100 for s in chosen} for curve in runs]
+        for name, runs in curves.items()
+    }
+    lines += _table("detection loss of the last decoder layer", losses, digits=2)
+    said = {
+        title: [
+            {key.partition(": ")[2]: share for key, share in run.items() if key.startswith(title)}
+            for run in captions
+        ]
+        for title in SPLITS.values()
+    }
+    lines += _table("captions, images", said)
+    return "\n".join(lines) + "\n"
+
+
+def _table(title: str, rows: dict[str, list[dict[str, Any]]], digits: int = 1) -> list[str]:
+    keys = list(next(iter(rows.values()))[0])
+    lines = ["", f"| {title} | {' | '.join(keys)} |", f"|---{'|---' * len(keys)}|"]
+    for name, runs in rows.items():
+        cells = []
+        for key in keys:
+            values = [100 * run[key] for run in runs]
+            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.{digits}f}{spread}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    run_cli(main)
