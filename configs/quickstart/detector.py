@@ -7,5 +7,27 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
+# From random weights convolutions learn faster than windows, and a decoder layer costs less than
+# one of the encoder.
+model = dict(
+    encoder=dict(num_layers=1),
+    decoder=dict(num_layers=3),
+    backbone=dict(
+        _delete_=True,
+        type="ResNet",
+        depth=18,
+        base_channels=32,
+        stem_channels=32,
+        out_indices=(1, 2, 3),
+        norm_cfg=dict(type="BN"),
+        style="pytorch",
+    ),
+)
+
 # Class names are what is measured, and minutes are few: no sentences.
-train_dataloader = dict(dataset=dict(datasets=[_base_.detection_part]))
+train_dataloader = dict(
+    # On two cores a worker takes from training what it gives.
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(datasets=[_base_.detection_part]),
+)

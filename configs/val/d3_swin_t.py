@@ -6,9 +6,6 @@ data_root = "data/d3/"
 
 model = dict(lmm=None)
 
-test_pipeline = _base_.test_pipeline
-test_pipeline[-1]["meta_keys"] += ("category_ids",)
-
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -17,7 +14,7 @@ val_dataloader = dict(
         ann_file="d3_json/d3_full_annotations.json",
         data_prefix=dict(img="d3_images/", anno="d3_pkl"),
         test_mode=True,
-        pipeline=test_pipeline,
+        pipeline=_base_.test_pipeline,
     )
 )
 test_dataloader = val_dataloader

@@ -7,9 +7,6 @@ splits = ("val", "test")
 
 model = dict(lmm=None)
 
-test_pipeline = _base_.test_pipeline
-test_pipeline[-1]["meta_keys"] += ("tokens_positive", "phrase_ids", "phrases")
-
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -21,7 +18,7 @@ val_dataloader = dict(
                 ann_file="final_flickr_separateGT_" + split + ".json",
                 data_prefix=dict(img="flickr30k_images/"),
                 test_mode=True,
-                pipeline=test_pipeline,
+                pipeline=_base_.test_pipeline,
             )
             for split in splits
         },

@@ -1,24 +1,12 @@
 """ODinW35: COCO AP of each of 35 small data sets, and their mean."""
 
-_base_ = "../grounding_dino_swin_t.py"
+_base_ = "./odinw13_swin_t.py"
 
 from llmdet.evaluation.odinw import dataset_configs, metric_configs
 
-data_root = "data/odinw"
-
-model = dict(lmm=None)
 val_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type="BenchmarkSets",
-        sets=dataset_configs("odinw35", data_root, _base_.test_pipeline),
-    )
+    dataset=dict(sets=dataset_configs("odinw35", _base_.data_root, _base_.test_pipeline))
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    _delete_=True,
-    type="BenchmarkEvaluator",
-    mean_of="bbox_mAP",
-    metrics=metric_configs("odinw35", data_root),
-)
+val_evaluator = dict(metrics=metric_configs("odinw35", _base_.data_root))
 test_evaluator = val_evaluator

@@ -7,9 +7,6 @@ ann_file = "dataset_all_val.json"
 
 model = dict(lmm=None)
 
-test_pipeline = _base_.test_pipeline
-test_pipeline[-1]["meta_keys"] += ("category_ids",)
-
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -18,7 +15,7 @@ val_dataloader = dict(
         ann_file=ann_file,
         data_prefix=dict(img="images/"),
         test_mode=True,
-        pipeline=test_pipeline,
+        pipeline=_base_.test_pipeline,
     )
 )
 test_dataloader = val_dataloader

@@ -17,9 +17,6 @@ tasks = (
 
 model = dict(lmm=None)
 
-test_pipeline = _base_.test_pipeline
-test_pipeline[-1]["meta_keys"] += ("category_ids",)
-
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -31,7 +28,7 @@ val_dataloader = dict(
                 ann_file="annotations/" + task + ".json",
                 data_prefix=dict(img="images/" + task),
                 test_mode=True,
-                pipeline=test_pipeline,
+                pipeline=_base_.test_pipeline,
             )
             for task in tasks
         },

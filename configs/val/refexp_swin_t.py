@@ -18,9 +18,6 @@ files = dict(
 
 model = dict(lmm=None, test_cfg=dict(max_per_img=30))
 
-test_pipeline = _base_.test_pipeline
-test_pipeline[-1]["meta_keys"] += ("tokens_positive",)
-
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -32,7 +29,7 @@ val_dataloader = dict(
                 ann_file=ann_folder + file,
                 data_prefix=dict(img="train2014/"),
                 test_mode=True,
-                pipeline=test_pipeline,
+                pipeline=_base_.test_pipeline,
             )
             for name, file in files.items()
         },

@@ -13,19 +13,7 @@ TINY_PIPELINE: list[dict[str, Any]] = [
     {"type": "LoadImageFromFile", "backend_args": None, "imdecode_backend": "pillow"},
     {"type": "FixScaleResize", "scale": (64, 96), "keep_ratio": True, "backend": "pillow"},
     {"type": "LoadAnnotations", "with_bbox": True},
-    {
-        "type": "PackDetInputs",
-        "meta_keys": (
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "text",
-            "custom_entities",
-            "tokens_positive",
-        ),
-    },
+    {"type": "PackGroundingInputs"},
 ]
 
 

@@ -23,25 +23,13 @@ train_pipeline = [
         max_tokens=64,
         label_map_file="{data}/annotations/label_map.json",
     ),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "text",
-            "custom_entities", "tokens_positive", "dataset_mode",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile", backend_args=None),
     dict(type="FixScaleResize", scale=(64, 96), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "text",
-            "custom_entities", "tokens_positive",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 train_dataloader = dict(
     batch_size=2,

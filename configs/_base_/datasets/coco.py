@@ -19,38 +19,13 @@ train_pipeline = [
         num_sample_negative=85,
         max_tokens=256,
     ),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "flip",
-            "flip_direction",
-            "text",
-            "tokens_positive",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile", imdecode_backend="pillow"),
     dict(type="FixScaleResize", scale=(800, 1333), keep_ratio=True, backend="pillow"),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "text",
-            "custom_entities",
-            "caption_prompt",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 
 train_dataloader = dict(

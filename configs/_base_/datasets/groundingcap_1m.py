@@ -21,22 +21,7 @@ train_pipeline = [
         max_tokens=256,
         num_region_caption=num_region_caption,
     ),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "text",
-            "tags",
-            "tokens_positive",
-            "dataset_mode",
-            "image_caption",
-            "region_captions",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 
 part = dict(

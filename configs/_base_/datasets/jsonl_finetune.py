@@ -16,39 +16,13 @@ train_pipeline = [
     dict(type="RandomChoiceResize", scales=train_scales, keep_ratio=True),
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(type="RandomSamplingNegPos", tokenizer_name=tokenizer_name, max_tokens=256),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "flip",
-            "flip_direction",
-            "text",
-            "tokens_positive",
-            "dataset_mode",
-            "image_caption",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="FixScaleResize", scale=test_scale, keep_ratio=True, backend="pillow"),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "text",
-            "custom_entities",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 
 train_dataloader = dict(

@@ -7,19 +7,7 @@ test_pipeline = [
     dict(type="LoadImageFromFile", imdecode_backend="pillow"),
     dict(type="FixScaleResize", scale=(800, 1333), keep_ratio=True, backend="pillow"),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "text",
-            "custom_entities",
-            "caption_prompt",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 
 val_dataloader = dict(

@@ -18,43 +18,19 @@ train_pipeline = [
     dict(
         type="RandomSamplingNegPos",
         tokenizer_name=tokenizer_name,
-        num_sample_negative=10,
+        # Always all classes: what is absent teaches as much as what is there.
+        num_sample_negative=40,
+        full_sampling_prob=1.0,
         max_tokens=256,
         num_region_caption=16,
     ),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "text",
-            "tags",
-            "tokens_positive",
-            "dataset_mode",
-            "image_caption",
-            "region_captions",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="FixScaleResize", scale=test_scale, keep_ratio=True, backend="pillow"),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=(
-            "img_id",
-            "img_path",
-            "ori_shape",
-            "img_shape",
-            "scale_factor",
-            "text",
-            "custom_entities",
-        ),
-    ),
+    dict(type="PackGroundingInputs"),
 ]
 
 train_part = dict(

@@ -1,7 +1,7 @@
 """A run of minutes on two CPU cores: warm-up, a long level, then cosine almost to zero."""
 
-max_iters = 1500
-fall = 1050
+max_iters = 900
+fall = 630
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)
 val_cfg = dict(type="ValLoop")
@@ -9,7 +9,7 @@ test_cfg = dict(type="TestLoop")
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-4),
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-4, fused=True),
     clip_grad=dict(max_norm=0.1, norm_type=2),
 )
 

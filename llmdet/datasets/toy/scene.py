@@ -11,7 +11,7 @@ import numpy as np
 from llmdet.datasets.toy.vocabulary import COLOURS, Kind
 
 #: Side of an object over the short side of its image.
-SIZES: dict[str, tuple[float, float]] = {"small": (0.15, 0.21), "large": (0.30, 0.42)}
+SIZES: dict[str, tuple[float, float]] = {"small": (0.20, 0.26), "large": (0.34, 0.46)}
 BACKGROUNDS: tuple[str, ...] = ("plain", "noisy", "shaded", "striped")
 
 _MARGIN = 2.0  # pixels between an object and the border

@@ -30,7 +30,7 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files than before.
-VERSION = 5
+VERSION = 6
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")

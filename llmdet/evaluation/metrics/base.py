@@ -7,7 +7,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,37 +34,36 @@ class DetectionMetric(BaseMetric):
 
     Args:
         ann_file: annotations, read when results are computed, on the main process alone.
-        format_only: write the predictions as COCO results and compute nothing.
-        outfile_prefix: if given, results are written to ``PREFIX.bbox.json``.
         backend_args: mmengine's file backend of ``ann_file``.
         collect_device: ``cpu`` gathers through gloo, ``gpu`` through the default process group.
         prefix: first part of the metric names.
-        from_samples: ground truth comes with the samples, there is no ``ann_file``.
     Raises:
         ConfigError: a setting is unknown or contradictory, or ``ann_file`` does not exist.
     """
 
+    #: Settings of mmdet's metric of this name that this one does not have -> what to do instead.
+    reasons: ClassVar[Mapping[str, str]] = {}
+    #: Ground truth comes with the samples: there is no ``ann_file``.
+    truth_in_samples: ClassVar[bool] = False
+
     def __init__(
         self,
-        ann_file: str | None,
-        format_only: bool = False,
-        outfile_prefix: str | None = None,
+        ann_file: str | None = None,
         backend_args: dict[str, Any] | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
-        from_samples: bool = False,
+        **unknown: Any,
     ) -> None:
+        self._refuse(unknown)
         super().__init__(collect_device=collect_device, prefix=prefix)
         name = type(self).__name__
-        if ann_file is None and not from_samples:
+        if ann_file is None and not self.truth_in_samples:
             raise ConfigError(f"{name} needs ann_file: ground truth is read from annotations only")
+        if ann_file is not None and self.truth_in_samples:
+            raise ConfigError(f"{name} reads no ann_file: ground truth comes with the samples")
         if ann_file is not None and backend_args is None and not Path(ann_file).is_file():
             raise ConfigError(f"{name}: ann_file {ann_file} does not exist")
-        if format_only and outfile_prefix is None:
-            raise ConfigError(f"{name}: format_only writes to outfile_prefix, which is not set")
         self.ann_file = str(ann_file or "")
-        self.format_only = format_only
-        self.outfile_prefix = outfile_prefix
         self.backend_args = backend_args
         self._seen: set[int] = set()
         self.reset()
@@ -149,9 +148,58 @@ class DetectionMetric(BaseMetric):
     def _named(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
+    @classmethod
+    def _refuse(cls, unknown: Mapping[str, Any]) -> None:
+        """Raise a ConfigError for the first setting that the metric does not have."""
+        for name in unknown:
+            if name in cls.reasons:
+                raise ConfigError(f"{cls.__name__}: {name} is not supported; {cls.reasons[name]}")
+            known = cls._settings()
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+            raise ConfigError(f"{cls.__name__} has no setting {name!r}; {hint}")
+
+    @classmethod
+    def _settings(cls) -> list[str]:
+        """Names of the settings of this metric and of what it inherits from."""
+        constructors = [
+            vars(base)["__init__"]
+            for base in cls.__mro__[: cls.__mro__.index(DetectionMetric) + 1]
+            if "__init__" in vars(base)
+        ]
+        names = dict.fromkeys(
+            name
+            for constructor in constructors
+            for name, parameter in inspect.signature(constructor).parameters.items()
+            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+        )
+        return list(names)
+
 
 class CategoryMetric(DetectionMetric):
-    """A metric of boxes with categories: one that COCO results can be written for."""
+    """A metric of boxes with categories: one that COCO results can be written for.
+
+    Args:
+        ann_file: see :class:`DetectionMetric`.
+        format_only: write the predictions as COCO results and compute nothing.
+        outfile_prefix: if given, results are written to ``PREFIX.bbox.json``.
+        **common: of :class:`DetectionMetric`.
+    """
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        format_only: bool = False,
+        outfile_prefix: str | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(ann_file, **common)
+        if format_only and outfile_prefix is None:
+            raise ConfigError(
+                f"{type(self).__name__}: format_only writes to outfile_prefix, which is not set"
+            )
+        self.format_only = format_only
+        self.outfile_prefix = outfile_prefix
 
     def score(self, columns: Columns, ann_file: str) -> dict[str, float]:
         """Metrics; empty if only a file was to be written."""
@@ -263,20 +311,3 @@ def write_coco_results(path: str, detections: Detections) -> None:
         for image, category, box, score in rows
     ]
     Path(path).write_text(json.dumps(records), encoding="utf-8")
-
-
-def refuse_settings(metric: type, unknown: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
-    """Raise a ConfigError for the first setting that the metric does not have.
-
-    Args:
-        metric: the class whose constructor was called.
-        unknown: the settings.
-        reasons: what to do instead, for settings known from mmdet.
-    """
-    for name in unknown:
-        if name in reasons:
-            raise ConfigError(f"{metric.__name__}: {name} is not supported; {reasons[name]}")
-        known = [key for key in inspect.signature(metric).parameters if key != "unknown"]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
-        raise ConfigError(f"{metric.__name__} has no setting {name!r}; {hint}")

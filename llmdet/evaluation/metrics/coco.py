@@ -10,12 +10,7 @@ from llmdet.evaluation.average_precision import IOU_THRESHOLDS, PrecisionRecall
 from llmdet.evaluation.coco import MMDET_MAX_DETS, coco_curves, coco_summary
 from llmdet.evaluation.detections import Detections
 from llmdet.evaluation.ground_truth import GroundTruth, labels_to_categories, read_coco
-from llmdet.evaluation.metrics.base import (
-    CategoryMetric,
-    Columns,
-    ImageColumns,
-    refuse_settings,
-)
+from llmdet.evaluation.metrics.base import CategoryMetric, Columns, ImageColumns
 from llmdet.registry import METRICS
 
 MMDET_NAMES = {  # mmdet's name of each number of pycocotools
@@ -34,15 +29,23 @@ REASONS = {
 
 
 class BoxMetric(CategoryMetric):
-    """Settings that mmdet's COCO and LVIS metrics share."""
+    """Settings that mmdet's COCO and LVIS metrics share.
+
+    Args:
+        ann_file: COCO or LVIS annotations.
+        metric: only ``bbox``.
+        classwise: also report ``NAME_precision`` of each class.
+        metric_items: names of metrics to report, all APs if None.
+        **common: of :class:`CategoryMetric`.
+    """
+
+    reasons = REASONS
 
     def __init__(
         self,
         ann_file: str | None = None,
         metric: str | Sequence[str] = "bbox",
         classwise: bool = False,
-        proposal_nums: Sequence[int] = MMDET_MAX_DETS,
-        iou_thrs: float | Sequence[float] | None = None,
         metric_items: Sequence[str] | None = None,
         **common: Any,
     ) -> None:
@@ -53,16 +56,7 @@ class BoxMetric(CategoryMetric):
             raise ConfigError(
                 f"{name}: metric must be 'bbox', not {metric!r}; boxes alone are judged"
             )
-        thresholds = IOU_THRESHOLDS if iou_thrs is None else np.atleast_1d(iou_thrs)
-        if not (np.all(np.diff(thresholds) > 0) and np.all((thresholds > 0) & (thresholds <= 1))):
-            raise ConfigError(f"{name}: iou_thrs must ascend within (0, 1], not {iou_thrs!r}")
-        if list(proposal_nums) != sorted(set(proposal_nums)) or min(proposal_nums) < 1:
-            raise ConfigError(
-                f"{name}: proposal_nums must be ascending positive numbers, not {proposal_nums!r}"
-            )
         self.classwise = classwise
-        self.proposal_nums = tuple(int(number) for number in proposal_nums)
-        self.iou_thresholds = np.asarray(thresholds, np.float64)
         self.metric_items = metric_items
 
     def reset(self) -> None:
@@ -103,12 +97,9 @@ class CocoMetric(BoxMetric):
 
     Args:
         ann_file: COCO annotations.
-        metric: only ``bbox``.
-        classwise: also report ``NAME_precision`` of each class.
         proposal_nums: limits per image and category.
         iou_thrs: IoU thresholds, 0.5:0.05:0.95 if None.
-        metric_items: names of metrics to report, the six APs if None.
-        format_only, outfile_prefix, backend_args, collect_device, prefix: see DetectionMetric.
+        **common: of :class:`BoxMetric`.
     """
 
     default_prefix = "coco"
@@ -116,32 +107,21 @@ class CocoMetric(BoxMetric):
     def __init__(
         self,
         ann_file: str | None = None,
-        metric: str | Sequence[str] = "bbox",
-        classwise: bool = False,
         proposal_nums: Sequence[int] = MMDET_MAX_DETS,
         iou_thrs: float | Sequence[float] | None = None,
-        metric_items: Sequence[str] | None = None,
-        format_only: bool = False,
-        outfile_prefix: str | None = None,
-        backend_args: dict[str, Any] | None = None,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        **unknown: Any,
+        **common: Any,
     ) -> None:
-        refuse_settings(type(self), unknown, REASONS)
-        super().__init__(
-            ann_file,
-            metric,
-            classwise,
-            proposal_nums,
-            iou_thrs,
-            metric_items,
-            format_only=format_only,
-            outfile_prefix=outfile_prefix,
-            backend_args=backend_args,
-            collect_device=collect_device,
-            prefix=prefix,
-        )
+        super().__init__(ann_file, **common)
+        name = type(self).__name__
+        thresholds = IOU_THRESHOLDS if iou_thrs is None else np.atleast_1d(iou_thrs)
+        if not (np.all(np.diff(thresholds) > 0) and np.all((thresholds > 0) & (thresholds <= 1))):
+            raise ConfigError(f"{name}: iou_thrs must ascend within (0, 1], not {iou_thrs!r}")
+        if list(proposal_nums) != sorted(set(proposal_nums)) or min(proposal_nums) < 1:
+            raise ConfigError(
+                f"{name}: proposal_nums must be ascending positive numbers, not {proposal_nums!r}"
+            )
+        self.proposal_nums = tuple(int(number) for number in proposal_nums)
+        self.iou_thresholds = np.asarray(thresholds, np.float64)
 
     def read_truth(self, path: str) -> GroundTruth:
         return read_coco(path)

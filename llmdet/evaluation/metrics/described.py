@@ -15,7 +15,6 @@ from llmdet.evaluation.metrics.base import (
     DetectionMetric,
     ImageColumns,
     label_ids,
-    refuse_settings,
 )
 from llmdet.evaluation.omnilabel import (
     ONE_CLASS,
@@ -29,21 +28,6 @@ from llmdet.registry import METRICS
 
 class DescribedMixin(DetectionMetric):
     """Collects category ids in place of labels: the label space is the image's own."""
-
-    def __init__(
-        self,
-        ann_file: str | None = None,
-        format_only: bool = False,
-        outfile_prefix: str | None = None,
-        backend_args: dict[str, Any] | None = None,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        **unknown: Any,
-    ) -> None:
-        refuse_settings(type(self), unknown, {})
-        super().__init__(
-            ann_file, format_only, outfile_prefix, backend_args, collect_device, prefix
-        )
 
     def reset(self) -> None:
         self._rows = ImageColumns()
@@ -60,7 +44,7 @@ class DescribedMixin(DetectionMetric):
         if ids is None:
             raise DataError(
                 f"{type(self).__name__}: image {image_id} has no category_ids; add 'category_ids' "
-                "to the meta_keys of PackDetInputs"
+                "to the meta_keys of PackDetInputs, or end the pipeline with PackGroundingInputs"
             )
         self._rows.add(image_id, boxes, scores, ids[labels])
 
@@ -87,7 +71,7 @@ class D3Metric(DescribedCocoMetric):
 
     Args:
         ann_file: ``d3_{full,pres,abs}_annotations.json``.
-        format_only, outfile_prefix, backend_args, collect_device, prefix: see DetectionMetric.
+        and those of :class:`CategoryMetric`.
     """
 
     default_prefix = "d3"
@@ -102,7 +86,7 @@ class OVDEvalMetric(DescribedCocoMetric):
 
     Args:
         ann_file: annotations of a file of OVDEval.
-        format_only, outfile_prefix, backend_args, collect_device, prefix: see DetectionMetric.
+        and those of :class:`CategoryMetric`.
     """
 
     default_prefix = "ovdeval"
@@ -117,7 +101,7 @@ class OmniLabelMetric(DescribedMixin):
 
     Args:
         ann_file: OmniLabel annotations.
-        format_only, outfile_prefix, backend_args, collect_device, prefix: see DetectionMetric.
+        and those of :class:`DetectionMetric`.
     """
 
     default_prefix = "omnilabel"

@@ -20,7 +20,6 @@ from llmdet.evaluation.metrics.base import (
     Columns,
     DetectionMetric,
     ImageColumns,
-    refuse_settings,
     to_numpy,
 )
 from llmdet.evaluation.refexp import Criterion, refexp_precision
@@ -57,7 +56,7 @@ class RefExpMetric(ExpressionMetric):
         topk: numbers of boxes that may try.
         iou_thrs: only 0.5.
         criterion: ``iou``, or ``giou`` as MDETR's program.
-        backend_args, collect_device, prefix: see DetectionMetric.
+        **common: of :class:`DetectionMetric`.
     """
 
     default_prefix = "refexp"
@@ -69,18 +68,12 @@ class RefExpMetric(ExpressionMetric):
         topk: Sequence[int] = TOPK,
         iou_thrs: float = IOU_THRESHOLD,
         criterion: Criterion = "iou",
-        backend_args: dict[str, Any] | None = None,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        **unknown: Any,
+        **common: Any,
     ) -> None:
-        refuse_settings(type(self), unknown, {})
         _check_protocol(type(self), metric, iou_thrs)
         self.topk = tuple(topk)
         self.criterion = criterion
-        super().__init__(
-            ann_file, backend_args=backend_args, collect_device=collect_device, prefix=prefix
-        )
+        super().__init__(ann_file, **common)
 
     def score(self, columns: Columns, ann_file: str) -> dict[str, float]:
         images, _, boxes, scores, _ = columns
@@ -103,7 +96,7 @@ class GRefCOCOMetric(ExpressionMetric):
         thresh_score: boxes at or above this score are the answer.
         thresh_f1: only 1.0.
         criterion: ``giou`` as the official program, or ``iou`` as mmdet.
-        backend_args, collect_device, prefix: see DetectionMetric.
+        **common: of :class:`DetectionMetric`.
     """
 
     default_prefix = "grefcoco"
@@ -116,20 +109,14 @@ class GRefCOCOMetric(ExpressionMetric):
         thresh_score: float = SCORE_THRESHOLD,
         thresh_f1: float = 1.0,
         criterion: Criterion = "giou",
-        backend_args: dict[str, Any] | None = None,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        **unknown: Any,
+        **common: Any,
     ) -> None:
-        refuse_settings(type(self), unknown, {})
         _check_protocol(type(self), metric, iou_thrs)
         if thresh_f1 != 1.0:
             raise ConfigError(f"GRefCOCOMetric: thresh_f1 must be 1.0, not {thresh_f1}")
         self.thresh_score = thresh_score
         self.criterion = criterion
-        super().__init__(
-            ann_file, backend_args=backend_args, collect_device=collect_device, prefix=prefix
-        )
+        super().__init__(ann_file, **common)
 
     def score(self, columns: Columns, ann_file: str) -> dict[str, float]:
         images, _, boxes, scores, _ = columns
@@ -153,25 +140,23 @@ class Flickr30kMetric(DetectionMetric):
         topk: numbers of boxes that may try; -1 is the upper bound, which is always reported.
         iou_thrs: only 0.5.
         merge_boxes: replace the boxes of a phrase by their enclosing box.
-        collect_device, prefix: see DetectionMetric.
+        **common: of :class:`DetectionMetric`.
     """
 
     default_prefix = "flickr30k"
+    truth_in_samples = True
 
     def __init__(
         self,
         topk: Sequence[int] = (*TOPK, -1),
         iou_thrs: float = IOU_THRESHOLD,
         merge_boxes: bool = False,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        **unknown: Any,
+        **common: Any,
     ) -> None:
-        refuse_settings(type(self), unknown, {})
         _check_protocol(type(self), "bbox", iou_thrs)
         self.topk = tuple(k for k in topk if k > 0)
         self.boxes: Literal["any", "merged"] = "merged" if merge_boxes else "any"
-        super().__init__(None, collect_device=collect_device, prefix=prefix, from_samples=True)
+        super().__init__(**common)
 
     def reset(self) -> None:
         self._images: list[int] = []

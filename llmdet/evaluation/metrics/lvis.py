@@ -1,6 +1,6 @@
 """LVIS AP and fixed AP as mmengine metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from llmdet.evaluation.lvis import (
     lvis_curves,
     lvis_summary,
 )
-from llmdet.evaluation.metrics.base import CategoryMetric, Columns, refuse_settings
+from llmdet.evaluation.metrics.base import CategoryMetric, Columns
 from llmdet.evaluation.metrics.coco import REASONS, BoxMetric, class_precisions
 from llmdet.evaluation.topk import TopDetections
 from llmdet.registry import METRICS
@@ -28,43 +28,14 @@ class LVISMetric(BoxMetric):
 
     Args:
         ann_file: LVIS annotations.
-        metric: only ``bbox``.
-        classwise: also report ``NAME_precision`` of each class.
-        metric_items: names of metrics to report, the nine APs if None.
-        format_only, outfile_prefix, backend_args, collect_device, prefix: see DetectionMetric.
+        **common: of :class:`BoxMetric`.
     """
 
     default_prefix = "lvis"
-
-    def __init__(
-        self,
-        ann_file: str | None = None,
-        metric: str | Sequence[str] = "bbox",
-        classwise: bool = False,
-        metric_items: Sequence[str] | None = None,
-        format_only: bool = False,
-        outfile_prefix: str | None = None,
-        backend_args: dict[str, Any] | None = None,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        **unknown: Any,
-    ) -> None:
-        reasons = REASONS | {
-            "iou_thrs": "LVIS AP is defined over 0.5:0.05:0.95",
-            "proposal_nums": "LVIS AP is defined with 300 detections per image",
-        }
-        refuse_settings(type(self), unknown, reasons)
-        super().__init__(
-            ann_file,
-            metric,
-            classwise,
-            metric_items=metric_items,
-            format_only=format_only,
-            outfile_prefix=outfile_prefix,
-            backend_args=backend_args,
-            collect_device=collect_device,
-            prefix=prefix,
-        )
+    reasons = REASONS | {
+        "iou_thrs": "LVIS AP is defined over 0.5:0.05:0.95",
+        "proposal_nums": "LVIS AP is defined with 300 detections per image",
+    }
 
     def collect(
         self,
@@ -105,30 +76,20 @@ class LVISFixedAPMetric(CategoryMetric):
     Args:
         ann_file: LVIS annotations.
         topk: detections kept per class.
-        format_only, outfile_prefix, backend_args, collect_device, prefix: see DetectionMetric.
+        **common: of :class:`CategoryMetric`.
     Source: Dave et al. 2021, section 4.
     """
 
     default_prefix = "lvis_fixed_ap"
+    reasons = REASONS
 
     def __init__(
-        self,
-        ann_file: str | None = None,
-        topk: int = MAX_DETS_PER_CLASS,
-        format_only: bool = False,
-        outfile_prefix: str | None = None,
-        backend_args: dict[str, Any] | None = None,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        **unknown: Any,
+        self, ann_file: str | None = None, topk: int = MAX_DETS_PER_CLASS, **common: Any
     ) -> None:
-        refuse_settings(type(self), unknown, REASONS)
         if topk < 1:
             raise ConfigError(f"LVISFixedAPMetric: topk must be at least 1, not {topk}")
         self.topk = topk
-        super().__init__(
-            ann_file, format_only, outfile_prefix, backend_args, collect_device, prefix
-        )
+        super().__init__(ann_file, **common)
 
     def reset(self) -> None:
         self._top = TopDetections(self.topk)
