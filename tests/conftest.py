@@ -16,6 +16,7 @@ import llmdet  # noqa: F401, I001  before mmdet: answers for its compiled operat
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,3 +66,12 @@ def restored_logging() -> Iterator[None]:
     logger.handlers.clear()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def restored_scope() -> Iterator[None]:
+    """A runner names the registries that names are looked up in; the next test has its own."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)

@@ -40,7 +40,14 @@ def write_toy_models(folder: str | Path) -> None:
     if not (folder / "language_model" / "config.json").is_file():
         from llmdet.testing.language_models import CORPUS, tiny_qwen
 
-        tiny_qwen(folder / "language_model", corpus=[*CORPUS, *_captions(folder)])
+        # Wide enough to learn descriptions from nothing in some hundred steps; half of it is not.
+        tiny_qwen(
+            folder / "language_model",
+            corpus=[*CORPUS, *_captions(folder)],
+            hidden_size=128,
+            intermediate_size=256,
+            initializer_range=0.09,
+        )
         logger.info("wrote the language model %s", folder / "language_model")
 
 
