@@ -1,7 +1,7 @@
 """A run of minutes on two CPU cores: warm-up, a long level, then cosine almost to zero."""
 
-max_iters = 900
-fall = 630
+max_iters = 850
+fall = 600
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)
 val_cfg = dict(type="ValLoop")
