@@ -1,16 +1,6 @@
-"""Fine-tune on playing cards: six classes.
+"""Fine-tune on playing cards: six classes; the folder and the text encoder are as in raccoon.py."""
 
-The folder holds odvg_od_train.jsonl, odvg_label_map.json, instances_val.json and images/; name it
-with ``--cfg-options data_root=FOLDER`` if it lies elsewhere. The text encoder of the tiny detector
-is made by ``python -m llmdet.datasets.toy data/toy; python -m llmdet.testing.toy_models data/toy``.
-"""
-
-_base_ = [
-    "../_base_/models/grounding_dino_tiny.py",
-    "../_base_/datasets/jsonl_finetune.py",
-    "../_base_/schedules/finetune_tiny.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = "./raccoon.py"
 
 data_root = "data/playing_cards/"
 

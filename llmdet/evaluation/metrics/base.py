@@ -122,11 +122,10 @@ class DetectionMetric(BaseMetric):
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             return self.score(results, path)
 
-    @abstractmethod
     def reset(self) -> None:
         """Forget all collected predictions."""
+        self._rows = ImageColumns()
 
-    @abstractmethod
     def collect(
         self,
         image_id: int,
@@ -136,10 +135,11 @@ class DetectionMetric(BaseMetric):
         sample: Mapping[str, Any],
     ) -> None:
         """Keep what is needed of one image: boxes [N, 4] float32, scores, labels [N]."""
+        self._rows.add(image_id, boxes, scores, labels)
 
-    @abstractmethod
     def arrays(self) -> Columns:
         """Image ids, labels, boxes, scores, places: what this process holds."""
+        return self._rows.arrays()
 
     @abstractmethod
     def score(self, columns: Columns, ann_file: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from llmdet.evaluation.average_precision import IOU_THRESHOLDS, PrecisionRecall
 from llmdet.evaluation.coco import MMDET_MAX_DETS, coco_curves, coco_summary
 from llmdet.evaluation.detections import Detections
 from llmdet.evaluation.ground_truth import GroundTruth, labels_to_categories, read_coco
-from llmdet.evaluation.metrics.base import CategoryMetric, Columns, ImageColumns
+from llmdet.evaluation.metrics.base import CategoryMetric, Columns
 from llmdet.registry import METRICS
 
 MMDET_NAMES = {  # mmdet's name of each number of pycocotools
@@ -58,22 +58,6 @@ class BoxMetric(CategoryMetric):
             )
         self.classwise = classwise
         self.metric_items = metric_items
-
-    def reset(self) -> None:
-        self._rows = ImageColumns()
-
-    def collect(
-        self,
-        image_id: int,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        sample: Mapping[str, Any],
-    ) -> None:
-        self._rows.add(image_id, boxes, scores, labels)
-
-    def arrays(self) -> Columns:
-        return self._rows.arrays()
 
     def choose(self, values: Mapping[str, float]) -> dict[str, float]:
         """The metrics named in ``metric_items``, all if it is None."""

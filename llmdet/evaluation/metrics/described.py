@@ -13,7 +13,6 @@ from llmdet.evaluation.metrics.base import (
     CategoryMetric,
     Columns,
     DetectionMetric,
-    ImageColumns,
     label_ids,
 )
 from llmdet.evaluation.omnilabel import (
@@ -29,9 +28,6 @@ from llmdet.registry import METRICS
 class DescribedMixin(DetectionMetric):
     """Collects category ids in place of labels: the label space is the image's own."""
 
-    def reset(self) -> None:
-        self._rows = ImageColumns()
-
     def collect(
         self,
         image_id: int,
@@ -46,10 +42,7 @@ class DescribedMixin(DetectionMetric):
                 f"{type(self).__name__}: image {image_id} has no category_ids; add 'category_ids' "
                 "to the meta_keys of PackDetInputs, or end the pipeline with PackGroundingInputs"
             )
-        self._rows.add(image_id, boxes, scores, ids[labels])
-
-    def arrays(self) -> Columns:
-        return self._rows.arrays()
+        super().collect(image_id, boxes, scores, ids[labels], sample)
 
 
 class DescribedCocoMetric(DescribedMixin, CategoryMetric):

@@ -19,35 +19,14 @@ from llmdet.evaluation.grefcoco import SCORE_THRESHOLD, grefcoco_scores
 from llmdet.evaluation.metrics.base import (
     Columns,
     DetectionMetric,
-    ImageColumns,
     to_numpy,
 )
 from llmdet.evaluation.refexp import Criterion, refexp_precision
 from llmdet.registry import METRICS
 
 
-class ExpressionMetric(DetectionMetric):
-    """Collects the boxes of every expression; labels do not matter."""
-
-    def reset(self) -> None:
-        self._rows = ImageColumns()
-
-    def collect(
-        self,
-        image_id: int,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        sample: Mapping[str, Any],
-    ) -> None:
-        self._rows.add(image_id, boxes, scores, labels)
-
-    def arrays(self) -> Columns:
-        return self._rows.arrays()
-
-
 @METRICS.register_module()
-class RefExpMetric(ExpressionMetric):
+class RefExpMetric(DetectionMetric):
     """RefCOCO, RefCOCO+ and RefCOCOg precision@k; boxes are ranked by score.
 
     Args:
@@ -86,7 +65,7 @@ class RefExpMetric(ExpressionMetric):
 
 
 @METRICS.register_module(name=["GRefCOCOMetric", "gRefCOCOMetric"])
-class GRefCOCOMetric(ExpressionMetric):
+class GRefCOCOMetric(DetectionMetric):
     """gRefCOCO F1, T-acc and N-acc with all targets, where mmdet looks at the first alone.
 
     Args:

@@ -48,7 +48,7 @@ class LVISMetric(BoxMetric):
         if len(scores) > MAX_DETS_PER_IMAGE:
             best = np.argsort(-scores, kind="stable")[:MAX_DETS_PER_IMAGE]
             boxes, scores, labels = boxes[best], scores[best], labels[best]
-        self._rows.add(image_id, boxes, scores, labels)
+        super().collect(image_id, boxes, scores, labels, sample)
 
     def read_truth(self, path: str) -> LVISGroundTruth:
         return read_lvis(path)
