@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -128,7 +129,10 @@ def measure(config: str, checkpoint: Path, folder: Path) -> dict[str, float]:
 
 
 def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[str, float]:
-    """Shares in 0..1 of what is right in captions of images and of their annotated boxes."""
+    """Shares in 0..1 of what is right in captions of images and of their annotated boxes.
+
+    NaN where there was nothing to judge.
+    """
     path = folder / f"captions_{count}.json"
     if path.is_file():
         return json.loads(path.read_text())
@@ -136,12 +140,12 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
 
     from llmdet.apis.inferencer import LLMDetInferencer
     from llmdet.datasets.toy.judge import Tally, judge_description, judge_phrase
-    from llmdet.datasets.toy.vocabulary import SEEN_NAMES, Kind
+    from llmdet.datasets.toy.vocabulary import HELD_OUT, SEEN_NAMES, Kind
 
     detect = LLMDetInferencer(ROOT / config, checkpoint, captions=True)
     shares = {}
     for split, title in SPLITS.items():
-        tally, phrases = Tally(), []
+        tally, phrases, asked = Tally(), [], []
         rows = (TOY / "annotations" / f"{split}_detection.jsonl").read_text().splitlines()
         for row in map(json.loads, rows[:count]):
             instances = row["detection"]["instances"]
@@ -155,12 +159,18 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
             )["predictions"]
             size = (row["width"], row["height"])
             tally += judge_description(said["description"], kinds, boxes.tolist(), size)
+            asked += kinds
             phrases += [
                 judge_phrase(text, kind) for text, kind in zip(said["captions"], kinds, strict=True)
             ]
-        colour, shape = np.mean(phrases, axis=0)
-        both = np.mean([all(pair) for pair in phrases])
-        regions = {"region colour": colour, "region shape": shape, "region both": both}
+        right = np.array(phrases)
+        both, unseen = right.all(1), np.array([kind in HELD_OUT for kind in asked])
+        regions = {
+            "region colour": right[:, 0].mean(),
+            "region shape": right[:, 1].mean(),
+            "region both": both.mean(),
+            "both, of unseen": both[unseen].mean() if unseen.any() else float("nan"),
+        }
         for key, share in {**tally.shares(), **regions}.items():
             shares[f"{title}: {key}"] = float(share)
     path.write_text(json.dumps(shares))
@@ -224,7 +234,10 @@ def _table(title: str, rows: dict[str, list[dict[str, Any]]], digits: int = 1) -
     for name, runs in rows.items():
         cells = []
         for key in keys:
-            values = [100 * run[key] for run in runs]
+            values = [100 * run[key] for run in runs if not isnan(run[key])]
+            if not values:
+                cells.append("")
+                continue
             spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.{digits}f}{spread}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
