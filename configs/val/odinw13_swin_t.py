@@ -4,7 +4,7 @@ _base_ = "../grounding_dino_swin_t.py"
 
 from llmdet.evaluation.odinw import dataset_configs, metric_configs
 
-data_root = "data/odinw"
+data_root = "data/odinw/"
 
 model = dict(lmm=None)
 val_dataloader = dict(

@@ -86,8 +86,10 @@ def use_test_time_augmentation(config: Config) -> None:
 
 
 def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The data sets inside wrappers such as ConcatDataset."""
-    inner = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
+    """The data sets inside wrappers such as ConcatDataset and BenchmarkSets."""
+    inner = [*dataset.get("datasets", ()), *dataset.get("sets", {}).values()]
+    if "dataset" in dataset:
+        inner.append(dataset.dataset)
     if not inner:
         yield dataset
     for part in inner:

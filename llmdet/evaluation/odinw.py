@@ -340,7 +340,7 @@ def dataset_configs(group: SetGroup, root: str, pipeline: list[Any]) -> dict[str
 def metric_configs(group: SetGroup, root: str) -> dict[str, dict[str, Any]]:
     """Config of the metric of every set of a group, by name."""
     return {
-        entry.name: {"type": "CocoMetric", "ann_file": f"{root}/{entry.ann_file}"}
+        entry.name: {"type": "CocoMetric", "ann_file": f"{root.rstrip('/')}/{entry.ann_file}"}
         for entry in (ODINW13 if group == "odinw13" else ODINW35)
     }
 

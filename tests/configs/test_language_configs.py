@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.structures import InstanceData
 
 from llmdet.testing.language_models import tiny_qwen
@@ -121,7 +122,10 @@ def test_the_main_stage_starts_both_connectors_from_the_alignment_stage(folders,
     """What the checkpoint hook of stage one writes is what ``connector`` of stage two reads."""
     alignment = toy_sized(Config.fromfile(CONFIGS / "grounding_dino_t_for_alignment.py"), *folders)
     path = tmp_path / "epoch_1.pth"
-    torch.save({"state_dict": alignment.state_dict(), "meta": {"epoch": 1}}, path)
+    # A runner's log lies in its checkpoints.
+    hub = {"train/loss": HistoryBuffer([1.0], [1])}
+    content = {"state_dict": alignment.state_dict(), "meta": {"epoch": 1}, "message_hub": hub}
+    torch.save(content, path)
     config = Config.fromfile(CONFIGS / "grounding_dino_swin_t.py")
     assert config.model.connector.endswith("grounding_dino_t_for_alignment/epoch_1.pth")
     bert, qwen = folders

@@ -14,6 +14,7 @@ from llmdet.registry import DATASETS
 from llmdet.testing.benchmarks import WRITERS, write_miniature
 from llmdet.testing.models import tiny_grounding_dino
 from llmdet.testing.tokenizers import tiny_bert
+from llmdet.utils.config import load_config
 
 VAL = Path(__file__).parents[2] / "configs" / "val"
 CONFIGS = sorted(path.stem for path in VAL.glob("*.py"))
@@ -101,3 +102,20 @@ def test_a_model_runs_through_every_benchmark(run, model):
     values = evaluator.evaluate(len(dataset))
     assert all(-1 <= value <= 1 for value in values.values())
     assert PERFECT[benchmark] in values or benchmark in ("refexp", "flickr30k")
+
+
+def texts(part):
+    """Every text inside a config."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, (dict, list, tuple)):
+        for value in part.values() if isinstance(part, dict) else part:
+            yield from texts(value)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_data_root_moves_images_and_annotations(name):
+    config = load_config(VAL / f"{name}.py", {"data_root": "/elsewhere/"})
+    read = list(texts([config.test_dataloader, config.test_evaluator]))
+    assert [text for text in read if text.startswith("data/")] == []
+    assert any(text.startswith("/elsewhere/") for text in read)

@@ -102,3 +102,13 @@ def test_the_configs_own_augmentation_has_precedence():
 def test_a_pipeline_without_resize_is_refused():
     with pytest.raises(ConfigError, match="tta_pipeline"):
         use_test_time_augmentation(config([LOAD, PACK]))
+
+
+def test_every_set_of_a_benchmark_is_seen_at_all_scales():
+    settings = config([])
+    resize = {"type": "FixScaleResize", "scale": (800, 1333)}
+    sets = {name: {"type": "CocoDataset", "pipeline": [LOAD, resize, PACK]} for name in "ab"}
+    settings.test_dataloader.dataset = {"type": "BenchmarkSets", "sets": sets}
+    use_test_time_augmentation(settings)
+    for part in settings.test_dataloader.dataset.sets.values():
+        assert [step.type for step in part.pipeline] == ["LoadImageFromFile", "TestTimeAug"]

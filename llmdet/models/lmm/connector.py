@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from llmdet.checkpoint.files import read_checkpoint
 from llmdet.errors import CheckpointError
 from llmdet.models.transformer.positions import encode_coordinates
 
@@ -59,17 +58,16 @@ def read_connector(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file cannot be read safely or holds no connector.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+    if not Path(path).is_file():
         raise CheckpointError(
             f"model.connector='{path}' does not exist: run the alignment stage first "
             "(configs/grounding_dino_t_for_alignment.py), give another file, or set "
             "model.connector=None to start from random weights"
-        ) from error
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        )
+    try:
+        state_dict = read_checkpoint(path).state_dict
+    except CheckpointError as error:
         raise CheckpointError(f"model.connector='{path}' cannot be read: {error}") from error
-    state_dict = content.get("state_dict", content)
     for prefix in ("image_captioner.connector.", "mm_projector.", "connector."):
         found = {
             _here(key.rpartition(prefix)[2]): value
