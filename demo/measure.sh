@@ -3,11 +3,18 @@
 #   bash demo/measure.sh CONFIG CHECKPOINT WORK_DIR
 # writes SPLIT.jsonl, SPLIT_coco.json and SPLIT_lvis-fixed-ap.json to WORK_DIR, for the images
 # whose combinations of colour and shape were seen in training and for those where some were not.
+# Relative paths start at the repository. The environment may name another `python`, or LLMDET_VENV.
 set -euo pipefail
-(($# == 3)) || { sed -n '/^#  /s/^# *//p' "$0" >&2 && exit 2; }
+if (($# != 3)); then
+    sed -n '/^#  /s/^# *//p' "$0" >&2
+    exit 2
+fi
 config="$1" checkpoint="$2" work_dir="$3"
 cd "$(dirname "$0")/.."
 python="${python:-${LLMDET_VENV:-.venv}/bin/python}"
+mkdir -p "$work_dir"
+# What was started ends with this script, however it ends.
+trap 'trap - TERM; kill 0' INT TERM
 
 annotations=data/toy/annotations
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # the two splits share the machine
@@ -34,6 +41,12 @@ for split in val_seen val_unseen; do
     measure "$split" >"$work_dir/$split.log" 2>&1 &
     running[$split]=$!
 done
+failed=()
 for split in "${!running[@]}"; do
-    wait "${running[$split]}" || { tail -n 20 "$work_dir/$split.log" >&2 && exit 1; }
+    wait "${running[$split]}" || failed+=("$split")
 done
+for split in "${failed[@]}"; do
+    echo "measuring $split failed; the end of $work_dir/$split.log:" >&2
+    tail -n 20 "$work_dir/$split.log" >&2 || true
+done
+exit $((${#failed[@]} > 0))

@@ -5,15 +5,19 @@
 #   --short     train for some seconds only: shows that everything runs, promises no accuracy
 #   --work-dir  where checkpoints, metrics and pictures go (default: work_dirs/quickstart)
 set -euo pipefail
+usage="$(sed -n '2,/^set/{s/^# //p}' "$0")"
 cd "$(dirname "$0")/.."
 
-training=(train_cfg.val_begin=1000000) # measured afterwards, on more than validation
+training=()
 work_dir=work_dirs/quickstart
 while (($#)); do
     case "$1" in
         --short) training+=(train_cfg.max_iters=60) ;;
         --work-dir) work_dir="${2:?--work-dir takes a folder}" && shift ;;
-        *) sed -n '2,/^set/{s/^# //p}' "$0" >&2 && exit 2 ;;
+        *)
+            echo "$usage" >&2
+            exit 2
+            ;;
     esac
     shift
 done
@@ -36,7 +40,7 @@ step "Toy set: coloured shapes, some combinations of which appear in no training
 "$python" -m llmdet.testing.toy_models data/toy
 
 # One process keeps a GPU busy; on CPU two small ones are faster than one with two threads.
-count='import os, torch; print(1 if torch.cuda.is_available() else min(2, len(os.sched_getaffinity(0))))'
+count='import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count()))'
 processes="$("$python" -c "$count")"
 step "Training $config in $processes process(es)"
 VIRTUAL_ENV="$(dirname "$(dirname "$python")")" PATH="$(dirname "$python"):$PATH" PYTHONWARNINGS=ignore \

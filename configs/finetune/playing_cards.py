@@ -1,4 +1,7 @@
-"""Fine-tune on playing cards: six classes; the folder and the text encoder are as in raccoon.py."""
+"""Fine-tune on playing cards: six classes.
+
+The folder holds the files that raccoon.py names; ``--cfg-options data_root=FOLDER`` if it lies elsewhere.
+"""
 
 _base_ = "./raccoon.py"
 

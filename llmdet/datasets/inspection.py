@@ -72,7 +72,7 @@ def load_samples(
     """Run the pipeline on rows of a data set; None where the pipeline filters the row.
 
     Args:
-        dataset: Any data set whose pipeline ends with ``PackDetInputs``.
+        dataset: Any data set whose pipeline ends with ``PackGroundingInputs``.
         indices: Positions in the data set.
         bgr: Whether the pipeline's images are BGR, as mmcv loads them.
 
@@ -85,7 +85,7 @@ def load_samples(
 
 
 def seen_sample(packed: Mapping[str, Any], index: int, *, bgr: bool = True) -> SeenSample:
-    """Unpack what ``PackDetInputs`` made."""
+    """Unpack what ``PackGroundingInputs`` made."""
     inputs, sample = packed["inputs"], packed["data_samples"]
     image = inputs.permute(1, 2, 0).to(torch.uint8).numpy()
     image = np.ascontiguousarray(image[..., ::-1] if bgr else image)

@@ -40,7 +40,7 @@ def write_toy_models(folder: str | Path) -> None:
     if not (folder / "language_model" / "config.json").is_file():
         from llmdet.testing.language_models import CORPUS, tiny_qwen
 
-        # Wide enough to learn descriptions from nothing in some hundred steps; half of it is not.
+        # Half as wide it learns the captions more slowly than the quickstart lasts.
         tiny_qwen(
             folder / "language_model",
             corpus=[*CORPUS, *_captions(folder)],

@@ -247,11 +247,15 @@ def test_foreign_pictures_are_left_alone(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["images", "thesis.png"]
 
 
-def test_other_files_beside_the_set_stay(tmp_path):
-    (tmp_path / "bert").mkdir()
+def test_models_of_an_older_set_go_with_it_and_other_files_stay(tmp_path):
+    for folder in ("bert", "language_model", "mine"):
+        (tmp_path / folder).mkdir()
     generate(tmp_path, ToySettings(train=1, val=1))
-    generate(tmp_path, ToySettings(train=2, val=1))
     assert (tmp_path / "bert").is_dir()
+    generate(tmp_path, ToySettings(train=2, val=1))
+    assert (tmp_path / "mine").is_dir()
+    assert not (tmp_path / "bert").exists()
+    assert not (tmp_path / "language_model").exists()
 
 
 def test_an_interrupted_set_is_made_again(tmp_path):

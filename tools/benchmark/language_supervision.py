@@ -13,18 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # What runs with `python tools/benchmark/language_supervision.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from llmdet.utils.cli import run_cli
+
+if TYPE_CHECKING:
+    from llmdet.datasets.toy.vocabulary import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
@@ -44,7 +48,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--work-dir", type=Path, required=True, help="gets a folder per run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
-    parser.add_argument("--processes", type=int, default=2, help="of each training (default 2)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        choices=(1, 2, 4, 8),
+        default=2,
+        help="of each training (default 2)",
+    )
     parser.add_argument("--images", type=int, default=100, help="described per split (default 100)")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], help="for each training, as in tools/train.py"
@@ -67,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if config == CONFIGS["with language"]:
                 captions.append(describe(config, checkpoint, folder, args.images))
     draw_curves(curves, args.work_dir / "losses.svg")
-    sys.stdout.write(report(curves, detection, captions))
+    sys.stdout.write(report(curves, detection, captions, unrelated_descriptions(args.images)))
     return 0
 
 
@@ -75,7 +85,8 @@ def train(config: str, seed: int, folder: Path, processes: int, options: Sequenc
     """Train once; returns the checkpoint."""
     last = folder / "last_checkpoint"
     if not last.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
+        folder.mkdir(parents=True)
         command = ["bash", "dist_train.sh", config, str(processes), "--work-dir", str(folder)]
         command += ["--cfg-options", f"randomness.seed={seed}"]
         command += [f"train_dataloader.batch_size={8 // processes}", *options]
@@ -101,7 +112,7 @@ def run(command: Sequence[str], log: Path) -> None:
 
 def detection_curve(folder: Path) -> list[tuple[int, float]]:
     """(step, sum of the last layer's detection losses) as logged."""
-    (path,) = sorted(folder.glob("*/vis_data/scalars.json"))[-1:]
+    path = max(folder.glob("*/vis_data/scalars.json"))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [
         (row["step"], sum(row[key] for key in DETECTION_LOSSES)) for row in rows if "loss" in row
@@ -110,7 +121,12 @@ def detection_curve(folder: Path) -> list[tuple[int, float]]:
 
 def measure(config: str, checkpoint: Path, folder: Path) -> dict[str, float]:
     """AP on held-out images, in 0..1."""
-    if not (folder / "val_unseen_lvis-fixed-ap.json").is_file():
+    results = [
+        folder / f"{split}_{metric}.json"
+        for split in SPLITS
+        for metric in ("coco", "lvis-fixed-ap")
+    ]
+    if not all(result.is_file() for result in results):
         command = ["bash", "demo/measure.sh", config, str(checkpoint), str(folder)]
         run(command, folder / "measure.log")
     values = {
@@ -133,48 +149,75 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
 
     NaN where there was nothing to judge.
     """
-    path = folder / f"captions_{count}.json"
+    path = folder / f"captions_{count}.json"  # the folder is emptied before a training
     if path.is_file():
         return json.loads(path.read_text())
     import numpy as np
 
     from llmdet.apis.inferencer import LLMDetInferencer
     from llmdet.datasets.toy.judge import Tally, judge_description, judge_phrase
-    from llmdet.datasets.toy.vocabulary import HELD_OUT, SEEN_NAMES, Kind
+    from llmdet.datasets.toy.vocabulary import CLASS_NAMES, HELD_OUT, SEEN_NAMES
 
     detect = LLMDetInferencer(ROOT / config, checkpoint, captions=True)
     shares = {}
     for split, title in SPLITS.items():
         tally, phrases, asked = Tally(), [], []
-        rows = (TOY / "annotations" / f"{split}_detection.jsonl").read_text().splitlines()
-        for row in map(json.loads, rows[:count]):
-            instances = row["detection"]["instances"]
-            kinds = [Kind(*instance["category"].split()) for instance in instances]
-            boxes = np.array([instance["bbox"] for instance in instances], np.float32)
+        names = list(SEEN_NAMES if split == "val_seen" else CLASS_NAMES)  # as for AP
+        for row in read_rows(f"{split}_detection.jsonl", count):
+            kinds, boxes = annotated(row)
             (said,) = detect(
                 str(TOY / "images" / row["filename"]),
-                [list(SEEN_NAMES)],
-                boxes=boxes,
+                [names],
+                boxes=np.array(boxes, np.float32),
                 generation={"max_new_tokens": 200},
             )["predictions"]
             size = (row["width"], row["height"])
-            tally += judge_description(said["description"], kinds, boxes.tolist(), size)
+            tally += judge_description(said["description"], kinds, boxes, size)
             asked += kinds
             phrases += [
                 judge_phrase(text, kind) for text, kind in zip(said["captions"], kinds, strict=True)
             ]
         right = np.array(phrases)
-        both, unseen = right.all(1), np.array([kind in HELD_OUT for kind in asked])
-        regions = {
-            "region colour": right[:, 0].mean(),
-            "region shape": right[:, 1].mean(),
-            "region both": both.mean(),
-            "both, of unseen": both[unseen].mean() if unseen.any() else float("nan"),
-        }
+        right = np.column_stack([right, right.all(1)])
+        regions = {}
+        for kind, chosen in (("seen", False), ("unseen", True)):
+            rows = right[[(asked_kind in HELD_OUT) == chosen for asked_kind in asked]]
+            shares_of_kind = rows.mean(0) if len(rows) else [float("nan")] * 3
+            for word, share in zip(("colour", "shape", "both"), shares_of_kind, strict=True):
+                regions[f"{kind} {word}"] = share
         for key, share in {**tally.shares(), **regions}.items():
             shares[f"{title}: {key}"] = float(share)
     path.write_text(json.dumps(shares))
     return shares
+
+
+def unrelated_descriptions(count: int) -> dict[str, float]:
+    """Shares of what is right by chance: captions of training images, said of held-out ones."""
+    from llmdet.datasets.toy.judge import Tally, judge_description
+
+    texts = [row["conversations"][1]["value"] for row in read_rows("train_grounding.jsonl", count)]
+    shares = {}
+    for split, title in SPLITS.items():
+        tally = Tally()
+        for text, row in zip(texts, read_rows(f"{split}_detection.jsonl", count), strict=True):
+            tally += judge_description(text, *annotated(row), (row["width"], row["height"]))
+        shares |= {f"{title}: {key}": share for key, share in tally.shares().items()}
+    return shares
+
+
+def read_rows(name: str, count: int) -> list[dict[str, Any]]:
+    """The first rows of a JSONL file of the toy set."""
+    lines = (TOY / "annotations" / name).read_text().splitlines()
+    return [json.loads(line) for line in lines[:count]]
+
+
+def annotated(row: dict[str, Any]) -> tuple[list[Kind], list[list[float]]]:
+    """Kinds and xyxy boxes of a row's N objects."""
+    from llmdet.datasets.toy.vocabulary import Kind
+
+    instances = row["detection"]["instances"]
+    kinds = [Kind(*instance["category"].split()) for instance in instances]
+    return kinds, [instance["bbox"] for instance in instances]
 
 
 def draw_curves(curves: dict[str, list[list[tuple[int, float]]]], path: Path) -> None:
@@ -182,6 +225,7 @@ def draw_curves(curves: dict[str, list[list[tuple[int, float]]]], path: Path) ->
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "llmdet"  # equal curves, equal file
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
@@ -207,34 +251,38 @@ def report(
     curves: dict[str, list[list[tuple[int, float]]]],
     detection: dict[str, list[dict[str, float]]],
     captions: list[dict[str, float]],
+    chance: dict[str, float],
 ) -> str:
     """The tables: mean and standard deviation over seeds, shares and AP in percent."""
     lines = _table("AP on held-out images", detection)
     steps = [step for step, _ in next(iter(curves.values()))[0]]
     chosen = steps[len(steps) // 5 - 1 :: max(len(steps) // 5, 1)] if len(steps) > 5 else steps
     losses = {
-        name: [{f"step {s}": dict(curve)[s] / 100 for s in chosen} for curve in runs]
+        name: [{f"step {s}": dict(curve)[s] for s in chosen} for curve in runs]
         for name, runs in curves.items()
     }
-    lines += _table("detection loss of the last decoder layer", losses, digits=2)
-    said = {
-        title: [
-            {key.partition(": ")[2]: share for key, share in run.items() if key.startswith(title)}
-            for run in captions
-        ]
-        for title in SPLITS.values()
-    }
-    lines += _table("captions, images", said)
+    lines += _table("detection loss of the last decoder layer", losses, scale=1, digits=2)
+    said = {}
+    for title in SPLITS.values():
+        said[title] = [_of_split(run, title) for run in captions]
+        said[f"{title}, by chance"] = [_of_split(chance, title)]
+    lines += _table("captions of images", said)
     return "\n".join(lines) + "\n"
 
 
-def _table(title: str, rows: dict[str, list[dict[str, Any]]], digits: int = 1) -> list[str]:
+def _of_split(shares: dict[str, float], title: str) -> dict[str, float]:
+    return {key.partition(": ")[2]: share for key, share in shares.items() if key.startswith(title)}
+
+
+def _table(
+    title: str, rows: dict[str, list[dict[str, float]]], scale: float = 100, digits: int = 1
+) -> list[str]:
     keys = list(next(iter(rows.values()))[0])
     lines = ["", f"| {title} | {' | '.join(keys)} |", f"|---{'|---' * len(keys)}|"]
     for name, runs in rows.items():
         cells = []
         for key in keys:
-            values = [100 * run[key] for run in runs if not isnan(run[key])]
+            values = [scale * run[key] for run in runs if not isnan(run.get(key, nan))]
             if not values:
                 cells.append("")
                 continue

@@ -18,7 +18,7 @@ train_pipeline = [
     dict(
         type="RandomSamplingNegPos",
         tokenizer_name=tokenizer_name,
-        # Always all classes: what is absent teaches as much as what is there.
+        # Always all 40 classes: what is absent teaches as much as what is there.
         num_sample_negative=40,
         full_sampling_prob=1.0,
         max_tokens=256,

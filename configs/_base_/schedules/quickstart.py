@@ -3,7 +3,10 @@
 max_iters = 850
 fall = 600
 
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)
+# No validation: what the run comes to is measured afterwards, on more than one split.
+train_cfg = dict(
+    type="IterBasedTrainLoop", max_iters=max_iters, val_begin=10**9, val_interval=max_iters
+)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 

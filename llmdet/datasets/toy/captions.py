@@ -76,10 +76,15 @@ def relation(a: Sequence[float], b: Sequence[float]) -> str | None:
 
 def position(box: Sequence[float], width: float, height: float) -> str:
     """Name the ninth of an image of `width` x `height` that holds the centre of an xyxy box."""
+    row, column = _ninth(box, width, height)
+    return PLACES[row][column]
+
+
+def _ninth(box: Sequence[float], width: float, height: float) -> tuple[int, int]:
     x1, y1, x2, y2 = box
     column = min(int(3 * (x1 + x2) / 2 / width), 2)
     row = min(int(3 * (y1 + y2) / 2 / height), 2)
-    return PLACES[row][column]
+    return row, column
 
 
 def grounding_caption(
@@ -148,5 +153,5 @@ def long_caption(scene: Scene) -> str:
 
 
 def _reading_order(item: Item, scene: Scene) -> tuple[int, float]:
-    x1, y1, x2, y2 = item.box
-    return int(3 * (y1 + y2) / 2 / scene.height), x1 + x2
+    row, _ = _ninth(item.box, scene.width, scene.height)
+    return row, item.box[0] + item.box[2]

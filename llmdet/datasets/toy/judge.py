@@ -1,4 +1,8 @@
-"""Whether what a model says about a toy image is true: objects, their places, their relations."""
+"""Whether what a model says about a toy image is true: objects, their places, their relations.
+
+Sizes, the number of objects and the background are not judged, and what is no sentence of the toy
+set's captions counts as not said.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +64,9 @@ def judge_description(
         kinds: of the N objects.
         boxes: [N, 4] xyxy in pixels of the image.
         size: width and height of the image in pixels.
+
+    Returns:
+        The counts of this image.
     """
     truth = list(zip(kinds, boxes, strict=True))
     places = Counter((kind, position(box, *size)) for kind, box in truth)
@@ -87,7 +94,15 @@ def judge_description(
 
 
 def judge_phrase(text: str, kind: Kind) -> tuple[bool, bool]:
-    """Whether the phrase of a region has the colour, and whether it has the shape."""
+    """Compare a phrase with the object it was said of.
+
+    Args:
+        text: the phrase; other words than colours and shapes do not matter.
+        kind: of the object.
+
+    Returns:
+        Whether the one colour it names is right, and whether the one shape is.
+    """
     words = _WORD.findall(text.lower())
     colours = [word for word in words if word in COLOURS]
     shapes = [word for word in words if word in SHAPES]

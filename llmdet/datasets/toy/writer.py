@@ -29,11 +29,12 @@ from llmdet.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-#: Raised whenever the same settings would give other files than before.
-VERSION = 6
+#: Raised whenever the same settings would give other files, or the set other models, than before.
+VERSION = 7
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
+_MODEL_FOLDERS = ("bert", "language_model")  # made for the set by llmdet.testing.toy_models
 _LISTED_NEGATIVES = 12  # classes per image that LVIS may count as absent
 _INEXHAUSTIVE_PROBABILITY = 0.5  # of a class with several objects to lose one in the LVIS file
 
@@ -129,7 +130,7 @@ def _prepare(out: Path, stamp: dict[str, int]) -> bool:
     if marker.is_file():
         if json.loads(marker.read_text()) == stamp:
             return False
-        for folder in _FOLDERS:
+        for folder in (*_FOLDERS, *_MODEL_FOLDERS):
             shutil.rmtree(out / folder, ignore_errors=True)
     for folder in _FOLDERS:
         if (out / folder).exists():

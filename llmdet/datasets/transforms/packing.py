@@ -26,6 +26,7 @@ META_KEYS = (
     "phrases",
     "phrase_ids",
     "category_ids",
+    "sent_ids",
 )
 
 

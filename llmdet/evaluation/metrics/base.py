@@ -28,6 +28,8 @@ Columns = tuple[np.ndarray, ...]
 class DetectionMetric(BaseMetric):
     """Collects image ids, labels, boxes, scores and their places in the image as arrays.
 
+    What else a metric keeps of an image it says in ``reset``, ``collect`` and ``arrays``.
+
     An image that arrives twice (samplers repeat images to fill the last round) counts once. The
     detections are ordered by image id before they are judged, so that results do not depend on
     the number of processes.
@@ -41,14 +43,18 @@ class DetectionMetric(BaseMetric):
         ConfigError: a setting is unknown or contradictory, or ``ann_file`` does not exist.
     """
 
-    #: Settings of mmdet's metric of this name that this one does not have -> what to do instead.
-    reasons: ClassVar[Mapping[str, str]] = {}
+    #: Settings of mmdet's metrics that some of ours do not have -> what to do instead.
+    reasons: ClassVar[Mapping[str, str]] = {
+        "format_only": "tools/test.py --out writes the predictions",
+        "outfile_prefix": "tools/test.py --out writes the predictions",
+    }
     #: Ground truth comes with the samples: there is no ``ann_file``.
     truth_in_samples: ClassVar[bool] = False
 
     def __init__(
         self,
         ann_file: str | None = None,
+        *,
         backend_args: dict[str, Any] | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
@@ -59,7 +65,7 @@ class DetectionMetric(BaseMetric):
         name = type(self).__name__
         if ann_file is None and not self.truth_in_samples:
             raise ConfigError(f"{name} needs ann_file: ground truth is read from annotations only")
-        if ann_file is not None and self.truth_in_samples:
+        if self.truth_in_samples and (ann_file is not None or backend_args is not None):
             raise ConfigError(f"{name} reads no ann_file: ground truth comes with the samples")
         if ann_file is not None and backend_args is None and not Path(ann_file).is_file():
             raise ConfigError(f"{name}: ann_file {ann_file} does not exist")
@@ -116,7 +122,7 @@ class DetectionMetric(BaseMetric):
         return outcome[0]
 
     def compute_metrics(self, results: Columns) -> dict[str, float]:
-        """Metrics of the gathered columns; empty if only a file was to be written."""
+        """Metrics of the gathered columns."""
         if not self.ann_file:
             return self.score(results, "")
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
@@ -189,6 +195,7 @@ class CategoryMetric(DetectionMetric):
     def __init__(
         self,
         ann_file: str | None = None,
+        *,
         format_only: bool = False,
         outfile_prefix: str | None = None,
         **common: Any,

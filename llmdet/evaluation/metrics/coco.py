@@ -44,6 +44,7 @@ class BoxMetric(CategoryMetric):
     def __init__(
         self,
         ann_file: str | None = None,
+        *,
         metric: str | Sequence[str] = "bbox",
         classwise: bool = False,
         metric_items: Sequence[str] | None = None,
@@ -91,6 +92,7 @@ class CocoMetric(BoxMetric):
     def __init__(
         self,
         ann_file: str | None = None,
+        *,
         proposal_nums: Sequence[int] = MMDET_MAX_DETS,
         iou_thrs: float | Sequence[float] | None = None,
         **common: Any,

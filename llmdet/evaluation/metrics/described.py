@@ -25,7 +25,7 @@ from llmdet.evaluation.ovdeval import nms_ap
 from llmdet.registry import METRICS
 
 
-class DescribedMixin(DetectionMetric):
+class DescribedMetric(DetectionMetric):
     """Collects category ids in place of labels: the label space is the image's own."""
 
     def collect(
@@ -45,7 +45,7 @@ class DescribedMixin(DetectionMetric):
         super().collect(image_id, boxes, scores, ids[labels], sample)
 
 
-class DescribedCocoMetric(DescribedMixin, CategoryMetric):
+class DescribedCocoMetric(DescribedMetric, CategoryMetric):
     """COCO annotations whose categories are descriptions."""
 
     def read_truth(self, path: str) -> GroundTruth:
@@ -64,7 +64,7 @@ class D3Metric(DescribedCocoMetric):
 
     Args:
         ann_file: ``d3_{full,pres,abs}_annotations.json``.
-        and those of :class:`CategoryMetric`.
+        **common: of :class:`CategoryMetric`.
     """
 
     default_prefix = "d3"
@@ -79,7 +79,7 @@ class OVDEvalMetric(DescribedCocoMetric):
 
     Args:
         ann_file: annotations of a file of OVDEval.
-        and those of :class:`CategoryMetric`.
+        **common: of :class:`CategoryMetric`.
     """
 
     default_prefix = "ovdeval"
@@ -89,12 +89,12 @@ class OVDEvalMetric(DescribedCocoMetric):
 
 
 @METRICS.register_module()
-class OmniLabelMetric(DescribedMixin):
+class OmniLabelMetric(DescribedMetric):
     """OmniLabel AP.
 
     Args:
         ann_file: OmniLabel annotations.
-        and those of :class:`DetectionMetric`.
+        **common: of :class:`DetectionMetric`.
     """
 
     default_prefix = "omnilabel"

@@ -43,6 +43,7 @@ class RefExpMetric(DetectionMetric):
     def __init__(
         self,
         ann_file: str | None = None,
+        *,
         metric: str = "bbox",
         topk: Sequence[int] = TOPK,
         iou_thrs: float = IOU_THRESHOLD,
@@ -83,6 +84,7 @@ class GRefCOCOMetric(DetectionMetric):
     def __init__(
         self,
         ann_file: str | None = None,
+        *,
         metric: str = "bbox",
         iou_thrs: float = IOU_THRESHOLD,
         thresh_score: float = SCORE_THRESHOLD,
@@ -127,6 +129,7 @@ class Flickr30kMetric(DetectionMetric):
 
     def __init__(
         self,
+        *,
         topk: Sequence[int] = (*TOPK, -1),
         iou_thrs: float = IOU_THRESHOLD,
         merge_boxes: bool = False,

@@ -84,7 +84,7 @@ class LVISFixedAPMetric(CategoryMetric):
     reasons = REASONS
 
     def __init__(
-        self, ann_file: str | None = None, topk: int = MAX_DETS_PER_CLASS, **common: Any
+        self, ann_file: str | None = None, *, topk: int = MAX_DETS_PER_CLASS, **common: Any
     ) -> None:
         if topk < 1:
             raise ConfigError(f"LVISFixedAPMetric: topk must be at least 1, not {topk}")

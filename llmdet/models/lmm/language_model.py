@@ -1,4 +1,4 @@
-"""A frozen causal language model that reads visual tokens, with trainable LoRA and looks."""
+"""A causal language model that reads visual tokens: frozen with LoRA and looks, or trained."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LanguageModel(nn.Module):
         model: folder, hub id, or fields of a configuration; see :func:`build_causal_lm`.
         tokenizer: folder or hub id of the tokenizer; default: ``model``.
         pretrained: with False, weights are random.
-        dtype: of the frozen base, e.g. "bfloat16"; default: bfloat16 where CUDA is available,
+        dtype: of the base, e.g. "bfloat16"; default: bfloat16 where CUDA is available,
             else float32.
         frozen: with False the base trains too, which wants ``dtype="float32"`` and no LoRA: for
             models of toy size that have no language yet, or for full fine-tuning.

@@ -1,7 +1,10 @@
 """What samples keep at the end of a pipeline."""
 
 import numpy as np
+import pytest
 
+from llmdet.datasets.transforms.packing import META_KEYS
+from llmdet.evaluation.metrics.base import label_ids
 from llmdet.registry import TRANSFORMS
 
 
@@ -32,3 +35,9 @@ def test_what_models_and_metrics_read_is_kept_and_nothing_else():
 
 def test_further_keys_can_be_asked_for():
     assert packed(more_keys=("mine",))["data_samples"].mine == 1
+
+
+@pytest.mark.parametrize("name", ["category_ids", "sent_ids"])
+def test_metrics_find_the_categories_of_an_image(name):
+    assert name in META_KEYS
+    assert label_ids({name: [3, 5]}).tolist() == [3, 5]

@@ -38,6 +38,8 @@ def finished_run(folder, loss):
 
 def test_finished_runs_are_reported_and_not_repeated(benchmark, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "run", lambda *_: pytest.fail("something was run again"))
+    chance = {"seen in training: recall": 0.0625, "with unseen combinations: recall": 0.0}
+    monkeypatch.setattr(benchmark, "unrelated_descriptions", lambda _: chance)
     for name in ("llmdet", "detector"):
         for seed, loss in ((0, 10.0), (1, 30.0)):
             finished_run(tmp_path / f"{name}_seed{seed}", loss)
@@ -45,6 +47,7 @@ def test_finished_runs_are_reported_and_not_repeated(benchmark, tmp_path, capsys
     tables = capsys.readouterr().out
     assert "| with language | 90.0 ± 0.0 | 60.0 ± 0.0 | 80.0 ± 0.0 | 20.0 ± 14.1 |" in tables
     assert "| seen in training | 25.0 ± 0.0 |" in tables
+    assert "| seen in training, by chance | 6.2 |" in tables
     assert "| with unseen combinations |  |" in tables
     assert "| detector alone | 3.00 ± 1.41 | 2.00 ± 0.71 |" in tables
     assert (tmp_path / "losses.svg").read_text().startswith("<?xml")
