@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmdet.datasets.transforms import PackDetInputs
 
+from llmdet.errors import ConfigError
 from llmdet.registry import TRANSFORMS
 
 #: What anything after the pipeline may ask a sample for.
@@ -40,7 +43,12 @@ class PackGroundingInputs(PackDetInputs):
 
     Args:
         more_keys: of the sample, for parts of one's own.
+
+    Raises:
+        ConfigError: ``more_keys`` is a text, not a list of texts.
     """
 
-    def __init__(self, more_keys: tuple[str, ...] = ()) -> None:
+    def __init__(self, more_keys: Sequence[str] = ()) -> None:
+        if isinstance(more_keys, str):
+            raise ConfigError(f"PackGroundingInputs: more_keys is a list, such as [{more_keys!r}]")
         super().__init__(meta_keys=(*META_KEYS, *more_keys))

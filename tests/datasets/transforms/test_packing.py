@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from llmdet.datasets.transforms.packing import META_KEYS
+from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics.base import label_ids
 from llmdet.registry import TRANSFORMS
 
@@ -34,7 +35,9 @@ def test_what_models_and_metrics_read_is_kept_and_nothing_else():
 
 
 def test_further_keys_can_be_asked_for():
-    assert packed(more_keys=("mine",))["data_samples"].mine == 1
+    assert packed(more_keys=["mine"])["data_samples"].mine == 1
+    with pytest.raises(ConfigError, match=r"more_keys is a list, such as \['mine'\]"):
+        packed(more_keys="mine")
 
 
 @pytest.mark.parametrize("name", ["category_ids", "sent_ids"])
