@@ -114,7 +114,13 @@ def _not_found(name: str, error: Exception) -> ConfigError:
             f"language_model.name: the folder {name!r} is no complete transformers BERT (config, "
             f"tokenizer, weights): {reason}"
         )
-    wanted = "bert-base-uncased" if name.startswith((".", "/", "~")) else name
+    if Path(name).match("data/toy/*"):
+        return ConfigError(
+            f"language_model.name: there is no folder {name!r}. Make it: `python -m "
+            "llmdet.datasets.toy data/toy && python -m llmdet.testing.toy_models data/toy`."
+        )
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    wanted = "bert-base-uncased" if is_path else name
     return ConfigError(
         f"language_model.name: {name!r} is neither a folder here nor reachable on the Hugging "
         f"Face hub ({reason}). Download it once where there is a network, `hf download {wanted} "

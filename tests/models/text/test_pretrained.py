@@ -79,6 +79,14 @@ def test_a_missing_folder_is_told_what_to_download(tmp_path: Path) -> None:
         load_bert(str(tmp_path / "missing"))
 
 
+def test_the_toy_text_encoder_comes_with_the_command_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="toy_models data/toy"):
+        load_bert("data/toy/bert")
+
+
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=str(tmp_path)):
         load_bert(str(tmp_path))
