@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from llmdet.datasets.counting import DropCounter
 from llmdet.datasets.rows import BOX_OUTSIDE, BOX_TINY
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import DATASETS
+from llmdet.utils.suggest import did_you_mean
 
 BOX_UNLISTED = "box of a class that is not in metainfo.classes"
 IMAGE_EMPTY = "image without boxes (filter_empty_gt)"
@@ -99,10 +99,9 @@ class CocoDataset(BaseDetDataset):
             self._metainfo["classes"] = classes
         for name in classes:
             if name not in ids:
-                near = difflib.get_close_matches(name, ids, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(ids)}."
                 raise ConfigError(
-                    f"metainfo.classes: {self.ann_file} has no category {name!r}; {hint}"
+                    f"metainfo.classes: {self.ann_file} has no category {name!r}; "
+                    f"{did_you_mean(name, ids)}"
                 )
         self.cat_ids = [ids[name] for name in classes]
 

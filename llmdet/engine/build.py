@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 from mmengine.registry import Registry, build_functions
 
 from llmdet.errors import ConfigError
+from llmdet.utils.suggest import did_you_mean
 
 
 @contextmanager
@@ -51,8 +51,9 @@ def _sentence(error: Exception, local: dict[str, Any]) -> str:
         wrong = _wrong_settings(part, local["args"])
         return f"Config of {part.__name__}: {wrong}." if wrong else ""
     if isinstance(kind, str):
-        near = difflib.get_close_matches(kind, _known_types(registry), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "is the module that defines it imported?"
+        hint = did_you_mean(
+            kind, _known_types(registry), otherwise="is the module that defines it imported?"
+        )
         return f"The config names type='{kind}', which is no {registry.name} that we know; {hint}"
     return f"Config: {error.args[0]}"
 
@@ -62,9 +63,7 @@ def _wrong_settings(part: Any, settings: dict[str, Any]) -> str:
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [key for key in settings if key not in parameters and not open_ended]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], parameters, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(parameters)}"
-        return f"it has no setting '{unknown[0]}'; {hint}"
+        return f"it has no setting '{unknown[0]}'; {did_you_mean(unknown[0], parameters)}"
     named = (p for p in parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
     missing = [p.name for p in named if p.default is p.empty and p.name not in settings]
     return f"it needs {', '.join(missing)}" if missing else ""

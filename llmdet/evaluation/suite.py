@@ -1,7 +1,6 @@
 """The metrics by name, with their options, and the report of a run."""
 
 import dataclasses
-import difflib
 import hashlib
 import inspect
 import json
@@ -15,6 +14,7 @@ import llmdet
 from llmdet.errors import ConfigError
 from llmdet.evaluation import runners
 from llmdet.evaluation.predictions import is_prediction_file, read_header
+from llmdet.utils.suggest import did_you_mean
 
 HASH_BLOCK = 1 << 20
 
@@ -73,9 +73,7 @@ def run_metric(
         DataError: a file cannot be used.
     """
     if name not in RUNNERS:
-        near = difflib.get_close_matches(name, RUNNERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(RUNNERS)}"
-        raise ConfigError(f"there is no metric {name!r}; {hint}")
+        raise ConfigError(f"there is no metric {name!r}; {did_you_mean(name, RUNNERS)}")
     if pred is None and name != "res":
         raise ConfigError(f"the metric {name!r} needs --pred")
     options = parse_options(name, settings)

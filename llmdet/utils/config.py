@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
 from llmdet.errors import ConfigError
+from llmdet.utils.suggest import did_you_mean
 from llmdet.utils.variables import change_variable
 
 #: A config is a Python program of the user's: these are the ways in which it fails by mistake.
@@ -44,7 +44,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"There is no config file '{path}'{_nearest(path)}")
+        raise ConfigError(f"There is no config file '{path}'; {_nearest(path)}")
     try:
         config = Config.fromfile(str(path))
     except _MISTAKES as error:
@@ -96,8 +96,7 @@ def _drop_scope(part: Any, scope: str) -> None:
 def _nearest(path: Path) -> str:
     folder = path.parent
     names = [entry.name for entry in folder.glob(f"*{path.suffix}")] if folder.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean '{folder / close[0]}'?" if close else "."
+    return did_you_mean(path.name, names, otherwise=f"'{folder}' has none of a similar name")
 
 
 def _sentence(error: Exception) -> str:

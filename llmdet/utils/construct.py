@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from llmdet.errors import ConfigError
+from llmdet.utils.suggest import did_you_mean
 
 Part = TypeVar("Part")
 
@@ -26,9 +26,9 @@ def construct(cls: type[Part], settings: Mapping[str, Any], where: str, **extra:
     parameters = inspect.signature(cls).parameters
     for key in settings:
         if key not in parameters:
-            near = difflib.get_close_matches(key, parameters, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(parameters)}"
-            raise ConfigError(f"{where} has the unknown key {key!r}; {hint}")
+            raise ConfigError(
+                f"{where} has the unknown key {key!r}; {did_you_mean(key, parameters)}"
+            )
     missing = [
         name
         for name, parameter in parameters.items()

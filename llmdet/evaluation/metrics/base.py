@@ -1,6 +1,5 @@
 """What all metrics share: collecting arrays per image and gathering them across processes."""
 
-import difflib
 import inspect
 import json
 import logging
@@ -19,6 +18,7 @@ from mmengine.fileio import get_local_path
 from llmdet.errors import ConfigError
 from llmdet.evaluation.detections import Detections
 from llmdet.evaluation.topk import join
+from llmdet.utils.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -160,9 +160,7 @@ class DetectionMetric(BaseMetric):
         for name in unknown:
             if name in cls.reasons:
                 raise ConfigError(f"{cls.__name__}: {name} is not supported; {cls.reasons[name]}")
-            known = cls._settings()
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+            hint = did_you_mean(name, cls._settings())
             raise ConfigError(f"{cls.__name__} has no setting {name!r}; {hint}")
 
     @classmethod
