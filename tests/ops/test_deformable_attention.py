@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmdet.models.transformer.attention import sampling_locations
 from llmdet.ops.deformable_attention import deformable_attention
+from llmdet.ops.deformable_attention.reference import sample_with_grid_sample
 
 SHAPES = [(4, 6), (2, 3)]
 B, Q, HEADS, DIMS, P = 2, 5, 2, 3, 4
@@ -78,3 +80,44 @@ def test_boxes_spread_their_points_over_half_of_themselves():
     offsets = torch.ones(1, 1, 1, 1, 4, 2)
     places = sampling_locations(boxes, offsets, torch.tensor([[10, 10]]))
     torch.testing.assert_close(places[..., 0, :].flatten(), torch.tensor([0.525, 0.55]))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many numbers the largest tensor has that an operator makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.numbers = max(self.numbers, out.numel())
+        return out
+
+
+def test_the_reference_never_holds_the_samples_of_all_levels():
+    shapes, points, queries = [(4, 4)] * 4, 8, 100
+    value = torch.randn(1, 64, HEADS, DIMS)
+    locations = torch.rand(1, queries, HEADS, 4, points, 2)
+    weights = torch.rand(1, queries, HEADS, 4, points)
+    with LargestTensor() as largest:
+        sample_with_grid_sample(value, shapes, locations, weights)
+    one_level = queries * HEADS * points * DIMS
+    assert largest.numbers <= one_level
+
+
+def test_the_reference_keeps_samples_once_for_the_backward_pass():
+    shapes, points, queries = [(4, 4)] * 4, 8, 100
+    value = torch.randn(1, 64, HEADS, DIMS, requires_grad=True)
+    locations = torch.rand(1, queries, HEADS, 4, points, 2, requires_grad=True)
+    weights = torch.rand(1, queries, HEADS, 4, points, requires_grad=True)
+    storages: dict[int, int] = {}
+
+    def remember(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        sample_with_grid_sample(value, shapes, locations, weights)
+    samples = 4 * queries * HEADS * 4 * points * DIMS
+    inputs_in_bytes = 4 * (value.numel() + locations.numel() + weights.numel())
+    assert sum(storages.values()) <= samples + 2 * inputs_in_bytes
