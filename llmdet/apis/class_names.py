@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmdet.errors import ConfigError, DataError
+from llmdet.utils.config import leaf_datasets
 
 #: Name -> the class in mmdet.datasets whose METAINFO lists the classes.
 _DATASETS = {
@@ -82,30 +83,43 @@ def dataset_class_names(name: str) -> tuple[str, ...]:
 def config_class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the class names of the data set that a config is tested on.
 
-    They are ``test_dataloader.dataset.metainfo.classes``, or else those that the data set's class
-    stands for, or else the categories of its annotation file.
+    They are the data set's ``metainfo.classes``, or else those that its class stands for, or
+    else the categories of its annotation file. Several data sets must agree on them.
 
     Raises:
         ConfigError: The config names no classes, and its annotations, where there are any,
-            have none or are not here.
+            have none or are not here; or its data sets have different classes.
     """
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
-    while "classes" not in (dataset.get("metainfo") or {}):
-        inner = dataset.get("datasets") or [dataset.get("dataset")]
-        if inner[0] is None:
-            break
-        dataset = inner[0]
-    classes = (dataset.get("metainfo") or {}).get("classes") or _type_classes(dataset.get("type"))
-    annotations = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-    if not classes and annotations.is_file() and annotations.suffix == ".json":
-        classes = _category_names(annotations)
+    found = {_classes_of(leaf) for leaf in leaf_datasets(dataset)}
+    remedy = "say what to find (--text 'cat . dog' -c, or texts= in Python)."
+    if len(found) > 1:
+        raise ConfigError(
+            "No text was given, and the data sets that the config is tested on have different "
+            f"classes: {remedy}"
+        )
+    (classes,) = found
     if not classes:
-        where = f" (its annotations would be {annotations})" if annotations.name else ""
+        annotations = sorted({str(_annotations(leaf)) for leaf in leaf_datasets(dataset)} - {"."})
+        where = f" (its annotations would be {annotations[0]})" if annotations else ""
         raise ConfigError(
             "No text was given, and the data set that the config is tested on names no classes"
-            f"{where}: say what to find (--text 'cat . dog' -c, or texts= in Python)."
+            f"{where}: {remedy}"
         )
-    return (classes,) if isinstance(classes, str) else tuple(classes)
+    return classes
+
+
+def _classes_of(dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    """The class names of one data set's config, () where they are not known."""
+    classes = (dataset.get("metainfo") or {}).get("classes") or _type_classes(dataset.get("type"))
+    annotations = _annotations(dataset)
+    if not classes and annotations.is_file() and annotations.suffix == ".json":
+        classes = _category_names(annotations)
+    return (classes,) if isinstance(classes, str) else tuple(classes or ())
+
+
+def _annotations(dataset: Mapping[str, Any]) -> Path:
+    return Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
 
 
 def _type_classes(kind: str | type | None) -> tuple[str, ...] | None:

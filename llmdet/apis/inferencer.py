@@ -28,7 +28,7 @@ from llmdet.apis.results import Delivery, Detections
 from llmdet.checkpoint import load_weights
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import MODELS, TRANSFORMS
-from llmdet.utils.config import load_config
+from llmdet.utils.config import leaf_datasets, load_config
 from llmdet.visualization.drawing import draw_boxes
 from llmdet.visualization.palette import RGB
 
@@ -275,14 +275,15 @@ def _build_model(
 
 
 def _split_test_pipeline(config: Config) -> tuple[Compose, Compose]:
-    """Return the part of the test pipeline that loads images, and the rest without annotations."""
-    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
-    while "pipeline" not in dataset:
-        inner = dataset.get("datasets") or [dataset.get("dataset")]
-        if inner[0] is None:
-            raise ConfigError("The config has no test_dataloader.dataset.pipeline to load images.")
-        dataset = inner[0]
-    steps = list(dataset["pipeline"])
+    """Return the part of the test pipeline that loads images, and the rest without annotations.
+
+    Where the config is tested on several data sets, the pipeline is that of the first.
+    """
+    datasets = leaf_datasets((config.get("test_dataloader") or {}).get("dataset") or {})
+    pipelines = [leaf["pipeline"] for leaf in datasets if "pipeline" in leaf]
+    if not pipelines:
+        raise ConfigError("The config has no test_dataloader.dataset.pipeline to load images.")
+    steps = list(pipelines[0])
     kinds = [str(step["type"]).rpartition(".")[2] for step in steps]
     if "LoadImageFromFile" not in kinds:
         raise ConfigError("The config's test pipeline has no LoadImageFromFile.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmcv.ops import batched_nms
@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 
 from llmdet.errors import ConfigError
 from llmdet.registry import MODELS
+from llmdet.utils.config import leaf_datasets
 
 #: Sides of the three views relative to the config's test scale.
 SCALES = (0.75, 1.0, 1.25)
@@ -80,20 +81,9 @@ def use_test_time_augmentation(config: Config) -> None:
     max_per_img = config.model.get("test_cfg", {}).get("max_per_img", 300)
     default = {"type": "GroundingTTAModel", "max_per_img": max_per_img}
     config.model = ConfigDict(**config.get("tta_model", default), module=config.model)
-    for dataset in _leaves(config.test_dataloader.dataset):
+    for dataset in leaf_datasets(config.test_dataloader.dataset):
         pipeline = config.get("tta_pipeline") or _multi_scale(dataset.pipeline)
         dataset.pipeline = copy.deepcopy(pipeline)
-
-
-def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The data sets inside wrappers such as ConcatDataset and BenchmarkSets."""
-    inner = [*dataset.get("datasets", ()), *dataset.get("sets", {}).values()]
-    if "dataset" in dataset:
-        inner.append(dataset.dataset)
-    if not inner:
-        yield dataset
-    for part in inner:
-        yield from _leaves(part)
 
 
 def _multi_scale(pipeline: Sequence[ConfigDict]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,21 @@ def set_work_dir(config: Config, path: str | Path, work_dir: str | None = None) 
         config.work_dir = work_dir
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / Path(path).stem)
+
+
+def leaf_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield the configs of the data sets inside wrappers such as ConcatDataset and BenchmarkSets.
+
+    Args:
+        dataset: config of a data set, such as ``config.test_dataloader.dataset``.
+    """
+    inner = [*dataset.get("datasets", ()), *dataset.get("sets", {}).values()]
+    if "dataset" in dataset:
+        inner.append(dataset["dataset"])
+    if not inner:
+        yield dataset
+    for part in inner:
+        yield from leaf_datasets(part)
 
 
 def _drop_scope(part: Any, scope: str) -> None:

@@ -60,10 +60,10 @@ def test_a_config_names_its_classes_itself_or_by_its_data_set():
 def test_classes_of_ones_own_data_come_from_its_annotations(tmp_path):
     categories = [{"id": 7, "name": "wheel"}, {"id": 3, "name": "rim"}]
     (tmp_path / "val.json").write_text(json.dumps({"categories": categories}))
-    own = {"type": "CocoDataset", "data_root": str(tmp_path), "ann_file": "val.json"}
-    assert config_class_names(config(own)) == ("wheel", "rim")
+    mine = {"type": "CocoDataset", "data_root": str(tmp_path), "ann_file": "val.json"}
+    assert config_class_names(config(mine)) == ("wheel", "rim")
     with pytest.raises(ConfigError, match=r"its annotations would be .*test\.json"):
-        config_class_names(config({**own, "ann_file": "test.json"}))
+        config_class_names(config({**mine, "ann_file": "test.json"}))
 
 
 def test_classes_are_found_inside_wrappers():
@@ -71,6 +71,15 @@ def test_classes_are_found_inside_wrappers():
     assert len(config_class_names(config(wrapped))) == 20
     repeated = {"type": "RepeatDataset", "times": 2, "dataset": {"type": "VOCDataset"}}
     assert len(config_class_names(config(repeated))) == 20
+
+
+def test_sets_of_a_benchmark_have_one_answer_only_if_they_agree():
+    pets = {"type": "CocoDataset", "metainfo": {"classes": ("cat", "dog")}}
+    same = {"type": "BenchmarkSets", "sets": {"cartoon": pets, "sketch": pets}}
+    assert config_class_names(config(same)) == ("cat", "dog")
+    different = {"type": "BenchmarkSets", "sets": {"a": pets, "b": {"type": "VOCDataset"}}}
+    with pytest.raises(ConfigError, match="have different classes"):
+        config_class_names(config(different))
 
 
 @pytest.mark.parametrize("dataset", [{"type": "Flickr30kDataset"}, {}])

@@ -5,10 +5,12 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 from skimage import data
 
@@ -17,6 +19,7 @@ from llmdet.errors import ConfigError, DataError
 from llmdet.testing.demo import tiny_demo
 from llmdet.visualization.palette import PALETTES
 
+VAL = Path(__file__).parents[2] / "configs" / "val"
 FLAGS = """
 --text --texts -c --custom-entities --tokens-positive --noun-phrases --chunked-size -s
 --weight --weights --device --batch-size --pred-score-thr --out-dir --show
@@ -140,6 +143,19 @@ def test_the_classes_of_a_data_set_in_chunks(start, photos, capsys):
 def test_without_text_the_classes_of_the_config(start, photos):
     names = prediction(start(photos / "cat.jpg"), "cat")["label_names"]
     assert set(names) <= {"dog", "red circle"}
+
+
+@pytest.mark.parametrize("benchmark", sorted(VAL.glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_config_runs_on_an_image(demo, benchmark, tiny, photos, tmp_path):
+    model = Config.fromfile(tiny.config).model.to_dict()
+    config = tmp_path / "tiny.py"
+    config.write_text(f"_base_ = {str(benchmark)!r}\nmodel = dict(_delete_=True, **{model!r})\n")
+    demo.main([
+        str(photos / "cat.jpg"), str(config), "--weights", str(tiny.weights), "--device", "cpu",
+        "--text", "dog . cat", "-c", "--pred-score-thr", "0", "--out-dir", str(tmp_path / "out"),
+    ])  # fmt: skip
+    found = json.loads((tmp_path / "out" / "preds" / "cat.json").read_text())
+    assert set(found["label_names"]) == {"dog", "cat"}
 
 
 # --- results
