@@ -18,6 +18,7 @@ model = dict(
     image_captioner=_base_.image_captioner,
     region_captioner=_base_.region_captioner,
     connector=_base_.connector,
+    test_cfg=_base_.test_protocol,
 )
 load_from = "checkpoints/mm_grounding_dino_swin_l.pth"
 load_strict = False

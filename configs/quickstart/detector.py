@@ -12,6 +12,7 @@ _base_ = [
 model = dict(
     encoder=dict(num_layers=1),
     decoder=dict(num_layers=3),
+    test_cfg=_base_.test_protocol,
     backbone=dict(
         _delete_=True,
         type="ResNet",

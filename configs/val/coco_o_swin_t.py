@@ -8,7 +8,7 @@ _base_ = "../grounding_dino_swin_t.py"
 data_root = "data/coco_o/"
 domains = ("cartoon", "handmake", "painting", "sketch", "tattoo", "weather")
 
-model = dict(lmm=None)
+model = dict(lmm=None, test_cfg=dict(limit_per="image", chunked_size=-1))
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,

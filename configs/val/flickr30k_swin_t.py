@@ -5,7 +5,7 @@ _base_ = "../grounding_dino_swin_t.py"
 data_root = "data/flickr30k_entities/"
 splits = ("val", "test")
 
-model = dict(lmm=None)
+model = dict(lmm=None, test_cfg=dict(limit_per="image", chunked_size=-1))
 
 val_dataloader = dict(
     dataset=dict(

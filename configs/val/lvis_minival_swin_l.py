@@ -2,5 +2,4 @@
 
 _base_ = "../grounding_dino_swin_l.py"
 
-# Fixed AP has no limit per image: the 300 best of every prompt count.
-model = dict(lmm=None, test_cfg=dict(chunked_size=40), quirks=dict(unsorted_chunks=True))
+model = dict(lmm=None)

@@ -6,7 +6,7 @@ from llmdet.evaluation.odinw import dataset_configs, metric_configs
 
 data_root = "data/odinw/"
 
-model = dict(lmm=None)
+model = dict(lmm=None, test_cfg=dict(limit_per="image", chunked_size=-1))
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,

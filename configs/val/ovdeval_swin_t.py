@@ -15,7 +15,7 @@ tasks = (
     "relationship",
 )
 
-model = dict(lmm=None)
+model = dict(lmm=None, test_cfg=dict(limit_per="image", chunked_size=-1))
 
 val_dataloader = dict(
     dataset=dict(

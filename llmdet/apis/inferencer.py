@@ -269,6 +269,7 @@ def _build_model(
         settings.lmm = None
     settings.test_cfg = settings.get("test_cfg") or {}
     settings.test_cfg.noun_phrases = noun_phrases
+    settings.test_cfg.limit_per = "image"  # people look at images; only fixed AP wants chunks
     if chunked_size is not None:
         settings.test_cfg.chunked_size = chunked_size
     return MODELS.build(settings)

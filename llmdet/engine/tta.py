@@ -27,7 +27,7 @@ class GroundingTTAModel(BaseTTAModel):
 
     Args:
         iou_threshold: boxes of one class that overlap a better one by more than this are dropped.
-        max_per_img: boxes kept of an image.
+        max_per_img: boxes kept of an image; all, where ``test_cfg.limit_per`` is "chunk".
         module: the detector, as mmengine's :class:`~mmengine.model.BaseTTAModel` takes it.
         data_preprocessor: its preprocessor, likewise.
     """
@@ -56,7 +56,8 @@ class GroundingTTAModel(BaseTTAModel):
         nms = {"type": "nms", "iou_threshold": self.iou_threshold}
         if len(merged):
             _, keep = batched_nms(merged.bboxes, merged.scores, merged.labels, nms)
-            merged = merged[keep[: self.max_per_img]]
+            capped = views[0].get("limit_per") != "chunk"
+            merged = merged[keep[: self.max_per_img] if capped else keep]
         views[0].pred_instances = merged
         return views[0]
 

@@ -27,8 +27,6 @@ class Quirks:
     #: Images of different size are padded to the largest of the batch before the backbone also
     #: at inference, so that a neighbour's size reaches windows and group norms.
     pad_before_backbone: bool = False
-    #: Chunked results stay chunk after chunk, chunks x max_per_img, instead of sorted and capped.
-    unsorted_chunks: bool = False
     #: Frozen backbones keep drop path and frozen text encoders keep dropout while training.
     dropout_in_frozen_parts: bool = False
     #: Region captions read the hidden states without skipping the denoising queries in front.

@@ -220,7 +220,7 @@ def test_without_text_the_classes_of_the_config_are_looked_for(detect, photos, c
 def test_chunks_of_any_size_name_the_same_classes(tiny, photos):
     names = ["dog", "cat", "bus", "tree", "ball"]
     detect = LLMDetInferencer(tiny.config, tiny.weights, "cpu", chunked_size=2)
-    assert detect.model.test_cfg["chunked_size"] == 2
+    assert detect.model.test_cfg.chunked_size == 2
     prediction = only(detect(photos / "cat.jpg", [names], pred_score_thr=0.0))
     assert set(prediction["labels"]) > {0, 1}
     assert prediction["label_names"] == [names[label] for label in prediction["labels"]]

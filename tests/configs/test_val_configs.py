@@ -16,7 +16,8 @@ from llmdet.testing.models import tiny_grounding_dino
 from llmdet.testing.tokenizers import tiny_bert
 from llmdet.utils.config import load_config
 
-VAL = Path(__file__).parents[2] / "configs" / "val"
+ROOT = Path(__file__).parents[2] / "configs"
+VAL = ROOT / "val"
 CONFIGS = sorted(path.stem for path in VAL.glob("*.py"))
 RUN_WITH_A_MODEL = [  # the others differ in size or files alone
     name for name in CONFIGS if name.endswith("_t") and not name.startswith(("odinw35", "lvis_val"))
@@ -119,3 +120,15 @@ def test_data_root_moves_images_and_annotations(name):
     read = list(texts([config.test_dataloader, config.test_evaluator]))
     assert [text for text in read if text.startswith("data/")] == []
     assert any(text.startswith("/elsewhere/") for text in read)
+
+
+EVALUATED = [path for folder in (".", "val", "quickstart") for path in (ROOT / folder).glob("*.py")]
+
+
+@pytest.mark.parametrize("path", EVALUATED, ids=lambda path: path.stem)
+def test_detections_are_limited_per_prompt_where_fixed_ap_is_measured_and_nowhere_else(path):
+    config = load_config(path)
+    for stage in ("val_evaluator", "test_evaluator"):
+        fixed = any("FixedAP" in text for text in texts(config.get(stage)))
+        limit = config.model.get("test_cfg", {}).get("limit_per", "image")
+        assert limit == ("chunk" if fixed else "image"), stage

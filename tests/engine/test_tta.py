@@ -59,6 +59,12 @@ def test_no_more_boxes_are_kept_than_asked_for():
     assert merged.scores.tolist() == pytest.approx([0.7, 0.6, 0.5])
 
 
+def test_views_that_were_limited_per_prompt_are_not_cut():
+    boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(8)]
+    each_prompt = view(boxes, [0.1 * i for i in range(8)], [0] * 8, limit_per="chunk")
+    assert len(merge(each_prompt, max_per_img=3)) == 8
+
+
 def test_views_without_detections_merge_to_none():
     assert len(merge(view([], [], []), view([], [], []))) == 0
 

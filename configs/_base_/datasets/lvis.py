@@ -28,5 +28,8 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
+# Fixed AP has no limit per image: the max_per_img best boxes of every prompt count, and prompts
+# have 40 classes as published. Each model that is evaluated on LVIS takes this as its test_cfg.
+test_protocol = dict(limit_per="chunk", chunked_size=40)
 val_evaluator = dict(type="LVISFixedAPMetric", ann_file=lvis_root + lvis_ann_file)
 test_evaluator = val_evaluator

@@ -76,6 +76,8 @@ val_dataloader = dict(
 test_dataloader = dict(
     **eval_loader, dataset=dict(**eval_part, ann_file="annotations/val_unseen_coco.json")
 )
+# Fixed AP counts the best boxes of every prompt; a model that is evaluated takes this as test_cfg.
+test_protocol = dict(limit_per="chunk")
 val_evaluator = [
     dict(type="CocoMetric", ann_file=data_root + "annotations/val_seen_coco.json", metric="bbox"),
     dict(type="LVISFixedAPMetric", ann_file=data_root + "annotations/val_seen_lvis.json"),

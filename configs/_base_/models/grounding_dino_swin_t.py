@@ -90,5 +90,5 @@ model = dict(
             ],
         )
     ),
-    test_cfg=dict(max_per_img=300, chunked_size=-1, chunks_per_forward=8),
+    test_cfg=dict(max_per_img=300),
 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.detectors.inference import detect_batch
+from llmdet.models.detectors.settings import TestSettings
 from llmdet.models.detectors.targets import prepare_targets
 from llmdet.models.quirks import Quirks
 from llmdet.models.structures import (
@@ -60,11 +61,7 @@ class GroundingDINO(BaseDetector):
         quirks: deviations of the original to reproduce, see :class:`Quirks`.
         with_box_refine, as_two_stage: True, as in every released model; all else is refused.
         train_cfg: ``assigner`` with its matching costs.
-        test_cfg: ``max_per_img`` detections; ``chunked_size``, the largest number of classes in
-            one prompt (-1: as many as fit into the text encoder); ``chunks_per_forward``, how
-            many pairs of image and prompt run at once (8); ``noun_phrases``, the method for
-            sentences; ``referring``, the protocol of referring expressions
-            (:mod:`llmdet.models.text.referring`): ``subject_only`` and ``position_boost``.
+        test_cfg: settings of :class:`TestSettings`.
     """
 
     def __init__(
@@ -100,7 +97,7 @@ class GroundingDINO(BaseDetector):
         self.quirks = construct(Quirks, quirks or {}, "model.quirks")
         self.num_queries, self.use_dn, self.use_autocast = num_queries, use_dn, use_autocast
         self.freeze_backbone, self.freeze_lm = freeze_backbone, freeze_lm
-        self.test_cfg = dict(test_cfg or {})
+        self.test_cfg = TestSettings.from_config(test_cfg)
         self.backbone, self.neck = MODELS.build(backbone), MODELS.build(neck)
         self.language_model = MODELS.build(language_model)
         self.encoder = construct(GroundingDINOEncoder, encoder, "model.encoder", quirks=self.quirks)
@@ -110,7 +107,7 @@ class GroundingDINO(BaseDetector):
         )
         dims = self.encoder.embed_dims
         sizes = {"num_layers": self.decoder.num_layers, "embed_dims": dims}
-        stages = {"train_cfg": train_cfg, "test_cfg": test_cfg}
+        stages = {"train_cfg": train_cfg, "max_per_img": self.test_cfg.max_per_img}
         self.bbox_head = MODELS.build({**sizes, **bbox_head, **stages})
         self.dn_query_generator = construct(
             DenoisingQueryGenerator,
@@ -284,6 +281,9 @@ class GroundingDINO(BaseDetector):
     ) -> Sequence[DetDataSample]:
         """Detect what each sample's text names; fills ``pred_instances`` and returns the samples.
 
+        Metainfo ``limit_per`` ("image" or "chunk") tells metrics whether an image's detections
+        were cut together, see :class:`TestSettings`.
+
         Args:
             batch_inputs: [B, 3, H, W] normalised images, padded right and below.
             batch_data_samples: with ``text`` (sentence, or list of class names), and optionally
@@ -294,6 +294,7 @@ class GroundingDINO(BaseDetector):
         results = detect_batch(self, batch_inputs, batch_data_samples, rescale)
         for sample, instances in zip(batch_data_samples, results, strict=True):
             sample.pred_instances = instances
+            sample.set_metainfo({"limit_per": self.test_cfg.limit_per})
         return batch_data_samples
 
     def _forward(

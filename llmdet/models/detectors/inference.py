@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,13 +53,13 @@ def detect_batch(
 
     Returns:
         Per image ``bboxes`` xyxy, ``scores``, ``labels``, ``bbox_index`` and ``label_names``,
-        best first, at most ``max_per_img``.
+        best first; how many, says ``model.test_cfg``.
     """
     prompts = [prompts_of(model, sample) for sample in samples]
     maps = extract_maps(model, images, [tuple(s.img_shape[:2]) for s in samples])
     jobs = [(image, prompt) for image, chunks in enumerate(prompts) for prompt in chunks]
     per_image: list[list[InstanceData]] = [[] for _ in samples]
-    step = model.test_cfg.get("chunks_per_forward", 8)
+    step = model.test_cfg.chunks_per_forward
     for start in range(0, len(jobs), step):
         some = jobs[start : start + step]
         found = _detect_jobs(model, maps, some, samples)
@@ -80,15 +80,10 @@ def prompts_of(model: GroundingDINO, sample: DetDataSample) -> list[Prompt]:
         enhanced=sample.get("caption_prompt"),
         tokenizer=model.language_model.tokenizer,
         max_tokens=model.language_model.max_tokens,
-        max_classes=model.test_cfg.get("chunked_size", -1),
-        noun_phrases=model.test_cfg.get("noun_phrases", "auto"),
-        subject_only=_referring(model).get("subject_only", False),
+        max_classes=model.test_cfg.chunked_size,
+        noun_phrases=model.test_cfg.noun_phrases,
+        subject_only=model.test_cfg.referring.subject_only,
     )
-
-
-def _referring(model: GroundingDINO) -> Mapping[str, bool]:
-    """Protocol of referring expressions: ``subject_only`` and ``position_boost``, both off."""
-    return model.test_cfg.get("referring", {})
 
 
 def extract_maps(model: GroundingDINO, images: Tensor, sizes: Sequence[Size]) -> PaddedMaps:
@@ -144,7 +139,7 @@ def _detect_jobs(
     for row, (image, prompt) in enumerate(jobs):
         logits = output.logits[-1, row]
         classes: Tensor | None = maps_of_tokens[row, : len(prompt.entities)]
-        whole = not _referring(model).get("subject_only", False)
+        whole = not model.test_cfg.referring.subject_only
         if samples[image].get("tokens_positive") == REFERRING and whole:
             classes = None
         else:  # the text encoder may have padded further than the longest prompt
@@ -165,10 +160,12 @@ def _finish(
     rescale: bool,
 ) -> InstanceData:
     instances = InstanceData.cat(list(found))
-    if len(found) > 1 and not model.quirks.unsorted_chunks:
+    if len(found) > 1:
         best = instances.scores.argsort(descending=True, stable=True)
-        instances = instances[best[: model.bbox_head.max_per_img]]
-    if sample.get("tokens_positive") == REFERRING and _referring(model).get("position_boost"):
+        if model.test_cfg.limit_per == "image":
+            best = best[: model.test_cfg.max_per_img]
+        instances = instances[best]
+    if sample.get("tokens_positive") == REFERRING and model.test_cfg.referring.position_boost:
         instances = _prefer_named_side(instances, sample)
     if rescale:
         width, height = sample.scale_factor

@@ -40,7 +40,7 @@ class GroundingDINOHead(BaseModule):
         loss_cls, loss_bbox, loss_iou: losses of the registry; focal, L1 and GIoU by default.
         sync_cls_avg_factor: average the number of matched boxes over all processes.
         train_cfg: ``assigner`` of mmdet's configs.
-        test_cfg: ``max_per_img``, the largest number of detections per image.
+        max_per_img: most detections of one prompt.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class GroundingDINOHead(BaseModule):
         loss_iou: Mapping[str, Any] | None = None,
         sync_cls_avg_factor: bool = True,
         train_cfg: Mapping[str, Any] | None = None,
-        test_cfg: Mapping[str, Any] | None = None,
+        max_per_img: int = 300,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.num_classes, self.num_layers = num_classes, num_layers
-        self.max_per_img: int = (test_cfg or {}).get("max_per_img", 300)
+        self.max_per_img = max_per_img
         self.cls_branches = nn.ModuleList(
             construct(ContrastiveEmbed, contrastive_cfg, "bbox_head.contrastive_cfg")
             for _ in range(num_layers + 1)

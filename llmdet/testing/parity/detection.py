@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from llmdet.models.detectors.grounding_dino import GroundingDINO
@@ -64,7 +66,6 @@ def check(folder: Path) -> Iterator[Row]:
     inputs = read_json(folder / "inputs.json")
     model = build_detector(folder, read_json(folder / "model_config.json")).eval()
     images = read_tensors(folder / "images_bgr_uint8_hwc.pt")
-    model.test_cfg["chunks_per_forward"] = 1_000_000
     for path in sorted(folder.glob("expected_*.pt")):
         case = path.stem.removeprefix("expected_")
         yield from _check_case(model, images, inputs, case, folder)
@@ -84,10 +85,15 @@ def _check_case(
     ]
     chosen = {f"img{index}": images[f"img{index}"] for index in settings["images"]}
     batch = preprocess(model, chosen, samples, False)
-    model.test_cfg["chunked_size"] = settings["chunked_size"]
-    chunked = settings["chunked_size"] > 0
+    size = settings["chunked_size"]
+    chunked = size > 0
     # The original runs chunk after chunk, and only on single images.
-    model.test_cfg["chunks_per_forward"] = 1 if chunked else len(samples)
+    model.test_cfg = dataclasses.replace(
+        model.test_cfg,
+        chunked_size=size,
+        chunks_per_forward=1 if chunked else len(samples),
+        limit_per="chunk",
+    )
     with Trace(model) as trace:
         model.predict(batch, samples)
     prompts = [_prompts(model, sample) for sample in samples]
@@ -104,7 +110,7 @@ def _check_case(
             return tokenized[call][rest]
         if stage == "pred":
             index, field = rest.split(".")
-            return samples[int(index)].pred_instances[field]
+            return _in_order_of_chunks(samples[int(index)].pred_instances, size)[field]
         if name.startswith("encoder.layer"):
             return trace.calls[name.removeprefix("encoder.")][call]
         return STAGES[name](trace, call) if name in STAGES else None
@@ -112,6 +118,11 @@ def _check_case(
     expected = read_tensors(folder / f"expected_{case}.pt")
     for row in compare_recorded(expected, find):
         yield Row(f"{case}/{row.name}", row.max_abs, row.max_rel, row.passed, row.note)
+
+
+def _in_order_of_chunks(instances: InstanceData, size: int) -> InstanceData:
+    """The original does not sort the detections of all chunks together."""
+    return instances[(instances.labels // size).argsort(stable=True)] if size > 0 else instances
 
 
 def _sample(image: Mapping[str, Any], settings: Mapping[str, Any], position: int) -> DetDataSample:
@@ -141,7 +152,7 @@ def _prompts(model: GroundingDINO, sample: DetDataSample) -> list[Prompt]:
         tokens_positive=sample.get("tokens_positive"),
         tokenizer=model.language_model.tokenizer,
         max_tokens=model.language_model.max_tokens,
-        max_classes=model.test_cfg["chunked_size"],
+        max_classes=model.test_cfg.chunked_size,
         upstream_spacing=True,
     )
 

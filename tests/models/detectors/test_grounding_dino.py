@@ -122,6 +122,20 @@ def test_more_classes_than_fit_are_chunked_and_come_back_sorted_and_capped(model
     assert found.label_names == [names[label] for label in found.labels.tolist()]
 
 
+def test_a_limit_per_chunk_keeps_the_best_of_every_prompt_and_says_so(bert):
+    names = [f"thing number {i}" for i in range(12)]
+    image, found = torch.randn(1, 3, 64, 96), {}
+    for limit in ("image", "chunk"):
+        settings = {"limit_per": limit, "chunked_size": 4, "max_per_img": 15}
+        (sample,) = tiny_grounding_dino(bert, test_cfg=settings).predict(image, [asked(names)])
+        assert sample.limit_per == limit
+        assert (sample.pred_instances.scores.diff() <= 0).all()
+        found[limit] = sample.pred_instances
+    assert len(found["image"]) == 15
+    assert (found["chunk"].labels // 4).bincount().tolist() == [15, 15, 15]
+    assert_same_detections(found["chunk"][:15], found["image"])
+
+
 @pytest.mark.parametrize("per_forward", [1, 3, 100])
 def test_chunks_give_the_same_however_many_run_at_once(bert, per_forward):
     names = [f"thing number {i}" for i in range(40)]
@@ -282,6 +296,7 @@ def test_an_mmdet_config_builds_and_runs_unchanged(bert, tmp_path):
             "model.encoder has the unknown key 'num_layer'.*num_layers",
         ),
         ({"quirks": {"typo": True}}, "model.quirks has the unknown key 'typo'"),
+        ({"test_cfg": {"max_per_image": 5}}, "model.test_cfg .*'max_per_image'.*max_per_img"),
         ({"with_box_refine": False}, "with_box_refine"),
         ({"decoder": {"return_intermediate": False}}, "return_intermediate"),
     ],

@@ -1,0 +1,97 @@
+"""What ``test_cfg`` and ``train_cfg`` of a detector may say; every key and value is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmdet.errors import ConfigError
+from llmdet.models.text.noun_phrases import METHODS
+from llmdet.utils.construct import construct
+
+LIMITS = ("image", "chunk")
+
+
+@dataclass(frozen=True)
+class ReferringSettings:
+    """Protocol of referring expressions (:mod:`llmdet.models.text.referring`).
+
+    Attributes:
+        subject_only: only the tokens of the first noun phrase are scored.
+        position_boost: scores grow in the direction that the expression names.
+    """
+
+    subject_only: bool = False
+    position_boost: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, bool):
+                raise ConfigError(
+                    f"model.test_cfg.referring.{name}={value!r}; choose True or False"
+                )
+
+
+@dataclass(frozen=True)
+class TestSettings:
+    """The protocol of a detection: all of ``test_cfg`` that changes what is found.
+
+    Attributes:
+        max_per_img: most detections, of an image or of a chunk as ``limit_per`` says.
+        limit_per: "image" keeps the best of all chunks together, as COCO AP and users want it;
+            "chunk" keeps the best of every prompt and never cuts again, as fixed AP needs it.
+            Each sample that was predicted carries it as metainfo ``limit_per``.
+        chunked_size: most class names in one prompt; -1: as many as fit into the text encoder.
+        chunks_per_forward: how many pairs of image and prompt run at once.
+        noun_phrases: method for sentences, see :mod:`llmdet.models.text.noun_phrases`.
+        referring: settings of :class:`ReferringSettings`.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+
+    max_per_img: int = 300
+    limit_per: str = "image"
+    chunked_size: int = -1
+    chunks_per_forward: int = 8
+    noun_phrases: str = "auto"
+    referring: ReferringSettings = ReferringSettings()
+
+    @classmethod
+    def from_config(cls, test_cfg: Mapping[str, Any] | None) -> TestSettings:
+        """Read ``model.test_cfg``.
+
+        Raises:
+            ConfigError: a key is unknown, or a value out of range.
+        """
+        settings = dict(test_cfg or {})
+        referring = settings.pop("referring", None) or {}
+        return construct(
+            cls,
+            settings,
+            "model.test_cfg",
+            referring=construct(ReferringSettings, referring, "model.test_cfg.referring"),
+        )
+
+    def __post_init__(self) -> None:
+        if self.limit_per not in LIMITS:
+            raise ConfigError(
+                f"model.test_cfg.limit_per={self.limit_per!r}; choose 'image', or 'chunk' for "
+                "fixed AP"
+            )
+        if self.noun_phrases not in METHODS:
+            raise ConfigError(
+                f"model.test_cfg.noun_phrases={self.noun_phrases!r}; choose one of "
+                f"{', '.join(METHODS)}"
+            )
+        _check_count("max_per_img", self.max_per_img)
+        _check_count("chunks_per_forward", self.chunks_per_forward)
+        if self.chunked_size != -1:
+            _check_count("chunked_size", self.chunked_size, ", or -1 for as many as fit")
+
+
+def _check_count(name: str, value: Any, otherwise: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(
+            f"model.test_cfg.{name}={value!r}; give a whole number of at least 1{otherwise}"
+        )
