@@ -16,9 +16,7 @@ files = dict(
     grefcoco_testB="finetune_grefcoco_testB.json",
 )
 
-model = dict(
-    lmm=None, test_cfg=dict(max_per_img=30, limit_per="image", chunked_size=-1)
-)
+model = dict(lmm=None, test_cfg=dict(max_per_img=30, limit_per="image", chunked_size=-1))
 
 val_dataloader = dict(
     dataset=dict(
