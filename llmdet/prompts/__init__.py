@@ -1,0 +1,1 @@
+"""Pure text, without torch: prompts and conversations, written and tokenised in one place."""
