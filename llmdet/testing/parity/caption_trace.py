@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from llmdet.models.detectors.llmdet import LLMDet
-from llmdet.models.lmm.conversation import DialogueBatch
+from llmdet.models.lmm.conversation import ConversationBuilder, DialogueBatch
 from llmdet.models.lmm.language_model import VisualTokens
 
 #: The original's id for the place of visual tokens.
@@ -38,6 +38,8 @@ class CaptionTrace:
         assert model.region_captioner is not None
         self._watch(model.image_captioner.connector.projector, self._grid)
         self._watch(model.region_captioner.connector.projector, self._region)
+        self._listen("image", model.image_captioner.conversations)
+        self._listen("region", model.region_captioner.conversations)
         self._watch(decoder, lambda _, output: self._keep("hidden", output.last_hidden_state))
         for index, layer in enumerate(decoder.layers):
             self._watch(layer, lambda _, output, i=index: self._keep(f"{i}.out", output))
@@ -75,7 +77,8 @@ class CaptionTrace:
         if stage == "region_connector":
             return kept[f"region_connector.{rest}"][:, None]
         if stage == "lmm_in":
-            return _original_inputs(kept["dialogue"], kept["visual"], self.model)[rest]
+            queries = {"image_queries": kept["visual"].embeds}
+            return (kept["original_inputs"] | queries)[rest]
         if stage == "embed":
             return _embedding(kept["dialogue"], kept["visual"], self.model)[rest]
         if stage == "cross_attention_input":
@@ -88,6 +91,17 @@ class CaptionTrace:
     def _watch(self, module: nn.Module, keep: Callable[..., None]) -> None:
         handle = module.register_forward_hook(lambda _, args, output: keep(args, output))
         self._undo.append(handle.remove)
+
+    def _listen(self, kind: str, conversations: ConversationBuilder) -> None:
+        make = conversations.training_batch
+
+        def recorded(prompts: Sequence[str], answers: Sequence[str], count: int) -> DialogueBatch:
+            short = make(prompts, answers, 1)
+            self.calls[kind]["original_inputs"] = _original_inputs(short, self.model.lmm.pad_id)
+            return make(prompts, answers, count)
+
+        conversations.training_batch = recorded  # type: ignore[method-assign,assignment]
+        self._undo.append(lambda: delattr(conversations, "training_batch"))
 
     def _keep(self, name: str, value: Tensor) -> None:
         self._current[name] = value
@@ -123,22 +137,17 @@ def _strided(value: Tensor | None, kind: str) -> Tensor | None:
     return value if value is None or kind == "region" else value[:, ::STRIDE]
 
 
-def _original_inputs(
-    dialogue: DialogueBatch, visual: VisualTokens, model: LLMDet
-) -> dict[str, Tensor]:
-    """Conversations with one id in the place of all visual tokens."""
-    first, count = dialogue.visual[:, :1], dialogue.visual.shape[1]
-    places = torch.arange(dialogue.input_ids.shape[1])
-    kept = (places <= first) | (places >= first + count)
-    ids = dialogue.input_ids.scatter(1, first, IMAGE_TOKEN)
-    rows = len(ids)
-    ids = ids[kept].view(rows, -1)
-    return {
-        "input_ids": ids,
-        "labels": dialogue.labels[kept].view(rows, -1),
-        "attention_mask": ids != model.lmm.pad_id,
-        "image_queries": visual.embeds,
-    }
+def _original_inputs(dialogue: DialogueBatch, pad: int) -> dict[str, Tensor]:
+    """What the original hands to its language model, which then inserts the visual tokens.
+
+    It cuts conversations once before that and once more afterwards, so that these are longer.
+
+    Args:
+        dialogue: conversations with one visual token.
+        pad: id of padding.
+    """
+    ids = dialogue.input_ids.scatter(1, dialogue.visual, IMAGE_TOKEN)
+    return {"input_ids": ids, "labels": dialogue.labels, "attention_mask": ids != pad}
 
 
 def _embedding(dialogue: DialogueBatch, visual: VisualTokens, model: LLMDet) -> dict[str, Tensor]:

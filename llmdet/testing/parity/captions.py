@@ -32,6 +32,7 @@ from llmdet.testing.parity.rows import Row, compare_number, compare_recorded
 PROMPT = "Describe the image in detail."
 #: Their gradients are zero but for rounding: softmax does not change with these biases.
 _NO_GRADIENT = re.compile(r"(self\.key|k_proj\.ori_model|attn\.l_proj)\.bias$")
+_REGION_LOSS = re.compile(r"d(\d+)\.loss_lmm_region")
 _CALLS = re.compile(r"(region|image)\.(.+)")
 
 
@@ -75,7 +76,8 @@ def _translate(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if config["lmm_new_layer_insert_type"] != "all" or config["use_plora"]:
         raise ConfigError("only lmm_new_layer_insert_type='all' without use_plora is defined")
     layers = read_json(folder / "lmm" / "config.json")["num_hidden_layers"]
-    look = {"every": layers // config["num_lmm_new_layers"]}
+    looking = config["num_lmm_new_layers"]  # so many, evenly spaced; layers that remain get none
+    look = {"layers": tuple(range(0, layers, layers // looking)[:looking])}
     lora = {"r": config["lora_r"], "alpha": config["lora_alpha"], "dropout": config["lora_dropout"]}
     size = config["feature_map_size"]
     return {
@@ -98,7 +100,10 @@ def _translate(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
             "max_length": config["lmm_max_token_length"],
             "loss_weight": config["lmm_image_loss_weight"],
         },
-        "region_captioner": {"loss_weight": config["lmm_region_loss_weight"]},
+        "region_captioner": {
+            "loss_weight": config["lmm_region_loss_weight"],
+            "decoder_layers": config.get("lmm_layers", 1),
+        },
     }
 
 
@@ -169,6 +174,7 @@ def _rows(
     model.forward_train = lambda *a: outputs.append(forward_train(*a)) or outputs[-1]  # type: ignore
     with Trace(model) as trace, CaptionTrace(model) as captions:
         losses = model.loss(batch, samples)
+    losses = {_name_of_original(name, model.decoder.num_layers): v for name, v in losses.items()}
     total = torch.stack(list(losses.values())).sum()
     kinds = {"total": total} | {name: losses[name] for name in losses if "lmm" in name}
     gradients = {kind: _gradients(model, value) for kind, value in kinds.items()}
@@ -186,6 +192,13 @@ def _rows(
                 gradient = gradients[kind].get(upstream_key_to_llmdet(name))
                 value = None if gradient is None else float(gradient.norm())
                 yield compare_number(f"grad_norms.{kind}.{name}", norm, value)
+
+
+def _name_of_original(name: str, decoder_layers: int) -> str:
+    """The original counts the layers of region losses from the last, which is 1, backwards."""
+    if match := _REGION_LOSS.fullmatch(name):
+        return f"d{decoder_layers - int(match[1])}.loss_lmm_region"
+    return name
 
 
 def _gradients(model: LLMDet, loss: Tensor) -> dict[str, Tensor]:

@@ -149,7 +149,7 @@ def _pixels(folder: Path) -> Iterator[Row]:
         dict(
             type="RandomSamplingNegPos2",
             tokenizer_name=str(folder / "bert"),
-            num_region_caption=4,
+            num_region_caption=recorded["num_region_caption"],
             upstream=True,
         ),
         pack,
