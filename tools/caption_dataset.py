@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from tqdm import tqdm
 
     from llmdet.datasets.captioning import caption_dataset
-    from llmdet.datasets.formats import Ledger, ReadOptions, open_source
+    from llmdet.datasets.formats import ReadOptions, open_source
+    from llmdet.datasets.ledger import Ledger
 
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
     options = ReadOptions(args.images, args.classes, args.split)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from llmdet.datasets.counting import dropped_totals
+from llmdet.datasets.ledger import BROKEN, dropped_totals
 from llmdet.datasets.formats import open_source
 from llmdet.datasets.formats.samples import ReadOptions
 from llmdet.datasets.inspection import (
@@ -102,7 +102,7 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
     findings.say("  " + report.text().replace("\n", "\n  "))
     allowed = getattr(leaf, "max_bad_rows", 0)
     for cause, places in report.errors.items():
-        if cause == "broken record" and report.counts[cause] <= allowed:
+        if cause == BROKEN and report.counts[cause] <= allowed:
             continue
         findings.problems += [f"{cause}: {place}" for place in places[:_SHOWN_PROBLEMS]]
         if report.counts[cause] > _SHOWN_PROBLEMS:

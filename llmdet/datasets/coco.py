@@ -12,7 +12,7 @@ import orjson
 from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import force_full_init
 
-from llmdet.datasets.counting import DropCounter
+from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.rows import BOX_OUTSIDE, BOX_TINY
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import DATASETS
@@ -52,7 +52,8 @@ class CocoDataset(BaseDetDataset):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.cat_ids: list[int] = []
-        self.dropped = DropCounter(BOX_OUTSIDE, BOX_TINY, BOX_UNLISTED, IMAGE_EMPTY, IMAGE_SMALL)
+        causes = (BOX_OUTSIDE, BOX_TINY, BOX_UNLISTED, IMAGE_EMPTY, IMAGE_SMALL)
+        self.dropped = SharedLedger(*causes, replicated=True)
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[Json]:
@@ -121,13 +122,13 @@ class CocoDataset(BaseDetDataset):
         label = labels.get(annotation["category_id"])
         x, y, width, height = annotation["bbox"]
         if label is None:
-            self.dropped.add(BOX_UNLISTED)
+            self.dropped.note(BOX_UNLISTED)
             return None
         if min(x + width, size[0]) <= max(x, 0) or min(y + height, size[1]) <= max(y, 0):
-            self.dropped.add(BOX_OUTSIDE)
+            self.dropped.note(BOX_OUTSIDE)
             return None
         if width < 1 or height < 1:
-            self.dropped.add(BOX_TINY)
+            self.dropped.note(BOX_TINY)
             return None
         return {
             "bbox": [x, y, x + width, y + height],
@@ -161,11 +162,11 @@ class CocoDataset(BaseDetDataset):
         if filters.get("filter_empty_gt", False):
             before = len(kept)
             kept = [info for info in kept if info["instances"]]
-            self.dropped.add(IMAGE_EMPTY, before - len(kept))
+            self.dropped.note(IMAGE_EMPTY, number=before - len(kept))
         before = len(kept)
         smallest = filters.get("min_size", 0)
         kept = [info for info in kept if min(info["width"], info["height"]) >= smallest]
-        self.dropped.add(IMAGE_SMALL, before - len(kept))
+        self.dropped.note(IMAGE_SMALL, number=before - len(kept))
         return kept
 
     def full_init(self) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import force_full_init
 
-from llmdet.datasets.counting import DropCounter
 from llmdet.datasets.formats.rows import read_label_map
 from llmdet.datasets.jsonl import IndexedJsonl
+from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.rows import (
     ROW_CAUSES,
     CaptionOptions,
@@ -28,7 +28,6 @@ from llmdet.registry import DATASETS
 
 IMAGE_EMPTY = "image without boxes (filter_empty_gt)"
 IMAGE_SMALL = "image smaller than min_size"
-ROW_BROKEN = "broken row (max_bad_rows)"
 
 
 @DATASETS.register_module()
@@ -53,7 +52,8 @@ class ODVGDataset(BaseDetDataset):
         use_uniform_prompt: ask every image the same question; see :class:`CaptionOptions`.
         clean_caption: remove speculative clauses: True, False, or "upstream" for the original
             program's way; see :class:`CaptionOptions`.
-        max_bad_rows: rows that may be broken; they are skipped and counted while training.
+        max_bad_rows: different rows that may be broken, over all workers and ranks together; they
+            are skipped and counted while training.
 
     Raises:
         ConfigError: a mode or option is unknown.
@@ -95,8 +95,9 @@ class ODVGDataset(BaseDetDataset):
             short=use_short_cap and self.dataset_mode == "VG",
         )
         self.max_bad_rows = max_bad_rows
-        self.dropped = DropCounter(*ROW_CAUSES, IMAGE_EMPTY, IMAGE_SMALL, ROW_BROKEN)
-        self._bad_rows: set[int] = set()
+        self.dropped = SharedLedger(
+            *ROW_CAUSES, IMAGE_EMPTY, IMAGE_SMALL, max_bad_rows=max_bad_rows
+        )
         super().__init__(*args, data_root=data_root, **kwargs)
         # Given also without classes: mmdet's ConcatDataset wants the same keys in all its parts.
         self._metainfo.setdefault("classes", tuple((self.label_map or {}).values()))
@@ -106,6 +107,8 @@ class ODVGDataset(BaseDetDataset):
         if self._fully_initialized:
             return
         self._jsonl = IndexedJsonl(self.ann_file, max_bad_rows=self.max_bad_rows)
+        for line in self._jsonl.bad_lines:
+            self.dropped.reject(DataError(f"{self.ann_file}:{line}: not a JSON object"))
         self._rows: range | np.ndarray = range(len(self._jsonl))
         if self._indices is not None:
             self._rows = _select(self._rows, self._indices)
@@ -172,18 +175,15 @@ class ODVGDataset(BaseDetDataset):
             return self.pipeline(self.get_data_info(idx))
         try:
             info = self.get_data_info(idx)
-        except DataError:
-            self._bad_rows.add(int(self._rows[idx]))
-            if len(self._bad_rows) > self.max_bad_rows:
-                raise
-            self.dropped.add(ROW_BROKEN)
+        except DataError as error:
+            self.dropped.reject(error)
             return None
         filters = self.filter_cfg or {}
         if filters.get("filter_empty_gt", False) and not info["instances"]:
-            self.dropped.add(IMAGE_EMPTY)
+            self.dropped.note(IMAGE_EMPTY)
             return None
         if min(info["width"], info["height"]) < filters.get("min_size", 0):
-            self.dropped.add(IMAGE_SMALL)
+            self.dropped.note(IMAGE_SMALL)
             return None
         return self.pipeline(info)
 

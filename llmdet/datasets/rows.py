@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmdet.datasets.captions import (
     remove_speculative_clauses,
     remove_speculative_clauses_upstream,
 )
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
-if TYPE_CHECKING:  # counting imports torch, which tools that only read files do without
-    from llmdet.datasets.counting import DropCounter
 
 #: The user turn of every image caption where `use_uniform_prompt` is on.
 UNIFORM_PROMPT = "<image>\nDescribe the image in detail."
@@ -135,7 +134,7 @@ class CaptionOptions:
 
 
 def read_image_caption(
-    row: Fields, options: CaptionOptions, dropped: DropCounter
+    row: Fields, options: CaptionOptions, dropped: Ledger
 ) -> dict[str, str] | None:
     """Prompt and answer of a row's first conversation turn.
 
@@ -158,7 +157,7 @@ def read_image_caption(
     elif options.clean:
         answer = remove_speculative_clauses(answer)
     if not answer:
-        dropped.add(CAPTION_EMPTY)
+        dropped.note(CAPTION_EMPTY)
         return None
     return {"prompt": UNIFORM_PROMPT if options.uniform_prompt else prompt, "answer": answer}
 
@@ -170,7 +169,7 @@ def _short_caption(caption: str, tags: list[Any]) -> str:
 
 
 def read_grounding(
-    row: Fields, width: int, height: int, dropped: DropCounter
+    row: Fields, width: int, height: int, dropped: Ledger
 ) -> tuple[str, list[dict[str, Any]], dict[int, dict[str, Any]]]:
     """Caption, boxes and phrases of a row in grounding form.
 
@@ -201,7 +200,7 @@ def _phrase(region: Fields) -> str | list[str]:
 
 
 def read_detection(
-    row: Fields, width: int, height: int, num_classes: int, dropped: DropCounter
+    row: Fields, width: int, height: int, num_classes: int, dropped: Ledger
 ) -> list[dict[str, Any]]:
     """Boxes of a row in detection form; a row without "detection" is an image without objects.
 
@@ -226,12 +225,12 @@ def _instance(box: list[float], label: int) -> dict[str, Any]:
     return {"ignore_flag": 0, "bbox": box, "bbox_label": label}
 
 
-def _is_usable(box: list[float], width: int, height: int, dropped: DropCounter) -> bool:
+def _is_usable(box: list[float], width: int, height: int, dropped: Ledger) -> bool:
     x1, y1, x2, y2 = box
     if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
-        dropped.add(BOX_OUTSIDE)
+        dropped.note(BOX_OUTSIDE)
         return False
     if x2 - x1 < 1 or y2 - y1 < 1:
-        dropped.add(BOX_TINY)
+        dropped.note(BOX_TINY)
         return False
     return True

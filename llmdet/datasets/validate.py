@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from llmdet.datasets.formats.samples import Instance, Ledger, Sample, Source, image_size
+from llmdet.datasets.formats.samples import Instance, Sample, Source, image_size
+from llmdet.datasets.ledger import BROKEN, Ledger
 from llmdet.errors import DataError
 
 EXAMPLES_PER_CAUSE = 10
@@ -67,10 +68,10 @@ class ReportLedger(Ledger):
         super().__init__(max_bad_rows=sys.maxsize)
         self._report = report
 
-    def skip(self, error: DataError) -> None:
-        self._report.error("broken record", str(error))
+    def reject(self, error: DataError, record: str = "") -> None:
+        self._report.error(BROKEN, str(error))
 
-    def note(self, cause: str, where: str) -> None:
+    def note(self, cause: str, where: str = "", number: int = 1) -> None:
         self._report.note(cause, where)
 
 

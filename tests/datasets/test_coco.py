@@ -47,7 +47,7 @@ def test_labels_follow_the_names_that_are_asked_for_and_not_the_file(open_coco):
     dataset = open_coco(coco(box(5), box(3), box(70)), metainfo=dict(classes=("red ball", "dog")))
     assert dataset.cat_ids == [5, 70]
     assert [i["bbox_label"] for i in dataset[0]["instances"]] == [0, 1]
-    assert dataset.dropped.totals() == {"box of a class that is not in metainfo.classes": 1}
+    assert dataset.dropped.counts == {"box of a class that is not in metainfo.classes": 1}
 
 
 def test_a_class_that_the_file_lacks_is_named_with_its_nearest_match(open_coco):
@@ -65,7 +65,7 @@ def test_unusable_boxes_are_counted_and_crowds_are_ignored(open_coco):
         )
     )
     assert [i["ignore_flag"] for i in dataset[0]["instances"]] == [1, 1]
-    assert dataset.dropped.totals() == {"box outside the image": 1, "box under 1 pixel": 1}
+    assert dataset.dropped.counts == {"box outside the image": 1, "box under 1 pixel": 1}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_filters_apply_while_training_and_not_in_test_mode(open_coco, serialize)
     dataset = open_coco(content, **settings)
     assert [info["img_id"] for info in dataset] == [9]
     assert dataset.aspect_ratios.tolist() == [1.5]
-    assert dataset.dropped.totals() == {"image smaller than min_size": 1}
+    assert dataset.dropped.counts == {"image smaller than min_size": 1}
     assert len(open_coco(content, test_mode=True, **settings)) == 2
     assert len(open_coco(coco(box(3)), **settings)) == 1
 

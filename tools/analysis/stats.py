@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from tqdm import tqdm
 
-    from llmdet.datasets.formats import Ledger, ReadOptions, open_source
+    from llmdet.datasets.formats import ReadOptions, open_source
+    from llmdet.datasets.ledger import Ledger
     from llmdet.datasets.statistics import collect, plot
 
     ledger = Ledger(max_bad_rows=args.max_bad_rows)

@@ -80,7 +80,8 @@ def convert(args: argparse.Namespace) -> int:
     """Write the annotations in another format; returns the exit code."""
     from tqdm import tqdm
 
-    from llmdet.datasets.formats import Ledger, ReadOptions
+    from llmdet.datasets.formats import ReadOptions
+    from llmdet.datasets.ledger import Ledger
     from llmdet.datasets.formats import convert as convert_annotations
 
     ledger = Ledger(max_bad_rows=args.max_bad_rows)

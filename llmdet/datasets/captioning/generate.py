@@ -21,7 +21,7 @@ from llmdet.datasets.captioning.rules import (
     phrase_fault,
 )
 from llmdet.datasets.formats.rows import label_map_path
-from llmdet.datasets.formats.samples import Instance, Ledger, Sample, Source
+from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.formats.writing import (
     atomic_file,
     detection_row,
@@ -30,6 +30,7 @@ from llmdet.datasets.formats.writing import (
     name_the_classes,
     readable_name,
 )
+from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.rows import UNIFORM_PROMPT
 from llmdet.errors import ConfigError, DataError
 
@@ -120,14 +121,15 @@ def caption_dataset(
     """
     partial = out.with_name(out.name + ".partial")
     done, broken = _begin(partial, settings)
-    ledger.bad_rows += broken
+    for problem in broken:
+        ledger.reject(DataError(problem))
     samples = islice(progress(source.samples), done, None)
     with partial.open("ab") as file:
         while chunk := list(islice(samples, settings.batch_size)):
             works = [_prepare(sample, images, settings) for sample in chunk]
             for work in works:
                 if work.broken is not None:
-                    ledger.permit(work.broken)
+                    ledger.reject(work.broken)
             _answer_all([task for work in works for task in work.tasks], captioner, settings)
             for work in works:
                 file.write(orjson.dumps(_record(work, source, settings)) + b"\n")
@@ -137,14 +139,14 @@ def caption_dataset(
     return _finish(partial, out, source, ledger)
 
 
-def _begin(partial: Path, settings: CaptionSettings) -> tuple[int, int]:
-    """Begin or continue the partial file; returns how many samples are done, and are broken."""
+def _begin(partial: Path, settings: CaptionSettings) -> tuple[int, list[str]]:
+    """Begin or continue the partial file; returns how many samples are done, and broken ones."""
     mine = orjson.dumps({"settings": asdict(settings)})
     partial.parent.mkdir(parents=True, exist_ok=True)
     if not partial.exists():
         partial.write_bytes(mine + b"\n")
-        return 0, 0
-    whole = broken = 0
+        return 0, []
+    whole, broken = 0, []
     with partial.open("r+b") as file:
         first = file.readline()
         if first != mine + b"\n":
@@ -156,7 +158,9 @@ def _begin(partial: Path, settings: CaptionSettings) -> tuple[int, int]:
             if not line.endswith(b"\n"):
                 break
             whole += 1
-            broken += orjson.loads(line)["row"] is None
+            record = orjson.loads(line)
+            if record["row"] is None:
+                broken.append(record["broken"])
             end += len(line)
         file.truncate(end)  # a row cut short by the end of the last run
     return whole, broken
@@ -264,7 +268,6 @@ def _finish(partial: Path, out: Path, source: Source, ledger: Ledger) -> int:
         for line in file:
             record = orjson.loads(line)
             if record["row"] is None:
-                ledger.note("broken picture skipped", record["broken"])
                 continue
             for fault in record["faults"]:
                 ledger.note(fault, record["where"])

@@ -14,10 +14,11 @@ from llmdet.datasets.formats.coco import read_coco, read_objects365
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
 from llmdet.datasets.formats.rows import read_rows
-from llmdet.datasets.formats.samples import Ledger, ReadOptions, Sample, Source
+from llmdet.datasets.formats.samples import ReadOptions, Sample, Source
 from llmdet.datasets.formats.voc import read_voc
 from llmdet.datasets.formats.writing import write_coco, write_grounding, write_odvg
 from llmdet.datasets.formats.yolo import read_yolo
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
 
 READERS: dict[str, Callable[[Path, ReadOptions, Ledger], Source]] = {

@@ -20,12 +20,12 @@ import orjson
 from llmdet.datasets.formats.json_stream import visit_document
 from llmdet.datasets.formats.samples import (
     Instance,
-    Ledger,
     ReadOptions,
     Sample,
     Source,
     image_size,
 )
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
 # Fields of an image that a JSONL row carries under the same name.
@@ -106,7 +106,7 @@ def read_coco(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
     index = CocoIndex.build(path)
     categories = _checked_categories(index)
     for image_id in index.orphans():
-        ledger.skip(DataError(f"{path}: annotations name the image id {image_id!r}, which is none"))
+        ledger.reject(DataError(f"{path}: annotations name the image id {image_id!r}, which is none"))
     samples = _samples(index, categories, options, ledger)
     header = {key: value for key, value in index.header.items() if key != "categories"}
     return Source(samples, len(index.image_ids), categories, header)
@@ -178,7 +178,7 @@ def each_image(
                 annotations = [_read(index.path, fd, *place) for place in mine]
                 sample = convert(image, annotations)
             except DataError as error:
-                ledger.skip(error)
+                ledger.reject(error, f"{index.path}: image {position}")
                 continue
             yield sample
 

@@ -17,7 +17,8 @@ from llmdet.datasets.formats.coco import (
     image_sample,
     split_box,
 )
-from llmdet.datasets.formats.samples import Instance, Ledger, ReadOptions, Sample, Source
+from llmdet.datasets.formats.samples import Instance, ReadOptions, Sample, Source
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
 
@@ -34,7 +35,7 @@ def read_flickr30k(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
 def _read_mdetr(path: Path, options: ReadOptions, ledger: Ledger, *, whole_caption: bool) -> Source:
     index = CocoIndex.build(path)
     for image_id in index.orphans():
-        ledger.skip(DataError(f"{path}: annotations name the image id {image_id!r}, which is none"))
+        ledger.reject(DataError(f"{path}: annotations name the image id {image_id!r}, which is none"))
     samples = _samples(index, options, ledger, whole_caption)
     return Source(samples, len(index.image_ids), None, index.header)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from llmdet.datasets.formats.rows import numbered_categories
 from llmdet.datasets.formats.samples import (
     Instance,
-    Ledger,
     ReadOptions,
     Sample,
     Source,
     image_size,
 )
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
 
 CLASS_FILE = "class-descriptions-boxable.csv"
@@ -91,7 +91,7 @@ def _samples(
             width, height = image_size(images / filename, where)
             instances = [_instance(row, labels, names, (width, height), path) for row in rows]
         except DataError as error:
-            ledger.skip(error)
+            ledger.reject(error)
             continue
         yield Sample(filename, width, height, instances, where)
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from llmdet.datasets.formats.mdetr import phrase_of, span_problem
-from llmdet.datasets.formats.samples import Instance, Ledger, ReadOptions, Sample, Source
+from llmdet.datasets.formats.samples import Instance, ReadOptions, Sample, Source
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.rows import Fields
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def read_rows(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
     """
     rows = IndexedJsonl(path, max_bad_rows=ledger.max_bad_rows)
     for line in rows.bad_lines:
-        ledger.skip(DataError(f"{path}:{line}: not a JSON object"))
+        ledger.reject(DataError(f"{path}:{line}: not a JSON object"))
     origin, extras = _read_source(path, len(rows))
     categories = origin.get("categories")
     names = options.names or (None if categories else _label_names(path, options))
@@ -113,7 +114,7 @@ def _samples(
                 _restore(sample, extras[index + 1], labels)
             _check_labels(sample, categories)
         except DataError as error:
-            ledger.skip(error)
+            ledger.reject(error)
             continue
         yield sample
 

@@ -7,16 +7,12 @@ one at a time. What a format says beyond boxes, names and text (ids, masks, lice
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmdet.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -53,47 +49,6 @@ class Source:
     total: int | None  # number of samples where it is known beforehand
     categories: list[dict[str, Any]] | None = None  # at least {"name"}; None for free text
     header: dict[str, Any] = field(default_factory=dict)  # info, licences ...
-
-
-@dataclass(slots=True)
-class Ledger:
-    """Counts what a conversion leaves out or changes, and how much breakage is permitted.
-
-    Args:
-        max_bad_rows: Broken records that are skipped before the first further one is raised.
-    """
-
-    max_bad_rows: int = 0
-    bad_rows: int = 0
-    counts: Counter[str] = field(default_factory=Counter)  # by cause
-    first: dict[str, str] = field(default_factory=dict)  # where a cause was met first
-
-    def skip(self, error: DataError) -> None:
-        """Count a broken record, or raise its error where too many are broken."""
-        self.permit(error)
-        logger.warning("skipped: %s", error)
-        self.note("broken record skipped", str(error))
-
-    def permit(self, error: DataError) -> None:
-        """Raise the error of a broken record where too many are broken."""
-        self.bad_rows += 1
-        if self.bad_rows <= self.max_bad_rows:
-            return
-        if not self.max_bad_rows:
-            raise error
-        raise DataError(f"{error} (more than max_bad_rows={self.max_bad_rows})") from None
-
-    def note(self, cause: str, where: str) -> None:
-        """Count one event of a cause."""
-        self.counts[cause] += 1
-        self.first.setdefault(cause, where)
-
-    def report(self) -> str:
-        """One line per cause: how often and where first; empty if nothing happened."""
-        return "\n".join(
-            f"{count:>10,}  {cause} (first: {self.first[cause]})"
-            for cause, count in self.counts.most_common()
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,16 +9,14 @@ from xml.etree import ElementTree
 from llmdet.datasets.formats.rows import numbered_categories
 from llmdet.datasets.formats.samples import (
     Instance,
-    Ledger,
     ReadOptions,
     Sample,
     Source,
     class_names,
     image_size,
 )
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 
 def read_voc(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
@@ -59,10 +56,7 @@ def _all_names(files: list[Path], ledger: Ledger) -> list[str]:
         try:
             names |= {_text(item, "name", file) for item in _parse(file).iter("object")}
         except DataError as error:
-            # The reading pass meets the same file again and counts it there.
-            if ledger.max_bad_rows == 0:
-                raise
-            logger.debug("%s", error)
+            ledger.reject(error)
     return sorted(names)
 
 
@@ -73,7 +67,7 @@ def _samples(
         try:
             yield _sample(file, labels, options)
         except DataError as error:
-            ledger.skip(error)
+            ledger.reject(error)
 
 
 def _sample(file: Path, labels: dict[str, int], options: ReadOptions) -> Sample:

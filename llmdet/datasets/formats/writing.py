@@ -14,7 +14,8 @@ import orjson
 
 from llmdet.datasets.formats.coco import xywh
 from llmdet.datasets.formats.rows import label_map_path, numbered_categories, source_path
-from llmdet.datasets.formats.samples import Instance, Ledger, Sample, Source
+from llmdet.datasets.formats.samples import Instance, Sample, Source
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
 CLASS_SEPARATOR = ". "

@@ -10,13 +10,13 @@ from typing import Any
 from llmdet.datasets.formats.rows import numbered_categories
 from llmdet.datasets.formats.samples import (
     Instance,
-    Ledger,
     ReadOptions,
     Sample,
     Source,
     class_names,
     image_size,
 )
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -103,7 +103,7 @@ def _samples(files: list[Path], images: Path, names: list[str], ledger: Ledger) 
         try:
             yield _sample(file, images, names, ledger)
         except DataError as error:
-            ledger.skip(error)
+            ledger.reject(error)
 
 
 def _sample(file: Path, images: Path, names: list[str], ledger: Ledger) -> Sample:

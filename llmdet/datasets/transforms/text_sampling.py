@@ -14,8 +14,8 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import get_box_tensor
 
 from llmdet.datasets.captions import clean_phrase, clean_phrase_upstream
-from llmdet.datasets.counting import DropCounter
 from llmdet.datasets.formats.rows import read_label_map
+from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.transforms.detection_text import (
     Vocabulary,
     choose_positives,
@@ -87,7 +87,7 @@ class RandomSamplingNegPos(BaseTransform):
         self.full_sampling_prob = full_sampling_prob
         self.num_region_caption = num_region_caption
         self.upstream = upstream
-        self.dropped = DropCounter(
+        self.dropped = SharedLedger(
             CLASS_TOO_LONG, NEGATIVE_TOO_LONG, PHRASE_CUT, PHRASE_BLANK, REGION_BLANK
         )
         self._count_tokens = TokenCounter(self.tokenizer)
@@ -116,7 +116,7 @@ class RandomSamplingNegPos(BaseTransform):
             (PHRASE_BLANK, prompt.without_token),
         ):
             if lost:
-                self.dropped.add(cause, int(np.isin(labels, list(lost)).sum()))
+                self.dropped.note(cause, number=int(np.isin(labels, list(lost)).sum()))
         _keep_boxes(results, np.isin(labels, list(prompt.spans)))
         results["text"] = prompt.text
         results["tokens_positive"] = prompt.spans
@@ -136,7 +136,7 @@ class RandomSamplingNegPos(BaseTransform):
             np.unique(labels).tolist(), names, self._count_tokens, budget
         )
         keep = np.isin(labels, shown)
-        self.dropped.add(CLASS_TOO_LONG, int((~keep).sum()))
+        self.dropped.note(CLASS_TOO_LONG, number=int((~keep).sum()))
         negatives = draw_negatives(
             shown if self.upstream else present,
             len(names),
@@ -150,7 +150,7 @@ class RandomSamplingNegPos(BaseTransform):
         # The original leaves one token of the limit unused.
         free = budget - used - int(self.upstream)
         fitting = fit_negatives(negatives, names, self._count_tokens, free)
-        self.dropped.add(NEGATIVE_TOO_LONG, len(negatives) - len(fitting))
+        self.dropped.note(NEGATIVE_TOO_LONG, number=len(negatives) - len(fitting))
         prompt = join_names(shown, fitting, names)
         _keep_boxes(results, keep)
         kept = results["gt_bboxes_labels"].tolist()
@@ -190,7 +190,7 @@ class RandomSamplingNegPos(BaseTransform):
             phrase = phrases[int(labels[index])]
             answer = clean(phrase if isinstance(phrase, str) else random.choice(phrase))
             if not answer:
-                self.dropped.add(REGION_BLANK)
+                self.dropped.note(REGION_BLANK)
                 continue
             chosen.append(index)
             answers.append(answer)

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from llmdet.datasets.captioning import CaptionSettings, Question, caption_dataset
-from llmdet.datasets.formats import Ledger, ReadOptions, open_source
+from llmdet.datasets.formats import ReadOptions, open_source
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
 
 GOOD = "A brown dog runs over green grass towards a red ball beside a tree."
@@ -188,7 +189,7 @@ def test_permitted_broken_pictures_are_left_out_and_counted(coco: Path) -> None:
     coco.with_name("3.png").unlink()
     rows, ledger = run(coco, Scripted(), max_bad_rows=1)
     assert [row["filename"] for row in rows] == ["0.png", "1.png", "2.png", "4.png"]
-    assert ledger.counts == {"broken picture skipped": 1}
+    assert ledger.counts == {"broken record": 1}
 
 
 def test_pictures_are_turned_as_their_exif_says(coco: Path) -> None:

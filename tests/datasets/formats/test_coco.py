@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llmdet.datasets.formats import Ledger, ReadOptions, convert
+from llmdet.datasets.formats import ReadOptions, convert
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
 
 
@@ -112,7 +113,7 @@ def test_permitted_broken_images_are_skipped_counted_and_the_rest_kept(tmp_path:
     given = document(images=images, annotations=annotations)
     rows, ledger = run(given, tmp_path, "coco", max_bad_rows=2)
     assert [row["filename"] for row in rows] == ["1.jpg", "2.jpg"]
-    assert ledger.counts["broken record skipped"] == 2
+    assert ledger.counts["broken record"] == 2
     with pytest.raises(DataError, match=r"more than max_bad_rows=1"):
         run(given, tmp_path, "coco", max_bad_rows=1)
 

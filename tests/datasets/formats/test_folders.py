@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llmdet.datasets.formats import Ledger, ReadOptions, convert
+from llmdet.datasets.formats import ReadOptions, convert
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
 
 
@@ -114,7 +115,7 @@ def test_permitted_broken_voc_files_are_skipped_and_counted(voc: Path, tmp_path:
     (voc / "Annotations" / "bad.xml").write_text("<annotation>")
     rows, _, ledger = run(voc, tmp_path, "voc", max_bad_rows=1)
     assert len(rows) == 2
-    assert ledger.counts["broken record skipped"] == 1
+    assert ledger.counts["broken record"] == 1
     assert "bad.xml" in ledger.report()
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmdet.datasets.formats import Ledger, ReadOptions, convert
+from llmdet.datasets.formats import ReadOptions, convert
+from llmdet.datasets.ledger import Ledger
 
 SETS = [
     ("bccd", "train"),

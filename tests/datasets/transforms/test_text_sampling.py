@@ -106,14 +106,14 @@ def test_boxes_of_classes_beyond_the_limit_go_with_all_their_arrays_and_are_coun
     assert 0 < kept < 4
     assert len(results["gt_bboxes_labels"]) == len(results["gt_ignore_flags"]) == kept
     assert len(transform.tokenizer(results["text"])["input_ids"]) <= 5
-    counts = transform.dropped.totals()
+    counts = transform.dropped.counts
     assert counts["box of a class that exceeds the token limit"] == 4 - kept
 
 
 def test_negatives_cut_by_the_limit_are_counted(make):
     transform = make(max_tokens=4, full_sampling_prob=1.0)
     assert transform(detection([1]))["text"] == "cat. "
-    assert transform.dropped.totals() == {"negative class that exceeds the token limit": 7}
+    assert transform.dropped.counts == {"negative class that exceeds the token limit": 7}
 
 
 def test_boxes_of_phrases_without_words_or_room_are_counted_by_cause(make):
@@ -125,7 +125,7 @@ def test_boxes_of_phrases_without_words_or_room_are_counted_by_cause(make):
     transform = make(max_tokens=6)
     results = transform(grounding([0, 1, 2, 2], "dog cat red green a car", phrases))
     assert results["gt_bboxes_labels"].tolist() == [0]
-    assert transform.dropped.totals() == {
+    assert transform.dropped.counts == {
         "box of a phrase that exceeds the token limit": 2,
         "box of a phrase that has no word in the caption": 1,
     }
@@ -165,7 +165,7 @@ def test_a_region_without_a_word_is_left_out_and_counted(make):
     phrases = {0: {"phrase": " . ", "tokens_positive": [[2, 9]]}}
     transform = make(num_region_caption=2)
     assert transform(grounding([0], phrases=phrases))["region_captions"] is None
-    assert transform.dropped.totals() == {"region phrase without a word": 1}
+    assert transform.dropped.counts == {"region phrase without a word": 1}
 
 
 @pytest.mark.parametrize("upstream", [False, True])
