@@ -9,7 +9,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from llmdet.datasets.ledger import BROKEN, dropped_totals
 from llmdet.datasets.formats import open_source
 from llmdet.datasets.formats.samples import ReadOptions
 from llmdet.datasets.inspection import (
@@ -20,6 +19,7 @@ from llmdet.datasets.inspection import (
     seen_sample,
     spread_indices,
 )
+from llmdet.datasets.ledger import BROKEN, dropped_totals
 from llmdet.datasets.transforms.tokens import load_tokenizer
 from llmdet.datasets.validate import Report, ReportLedger, validate
 from llmdet.engine.build import explained_build_errors

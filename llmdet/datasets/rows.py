@@ -18,7 +18,6 @@ from llmdet.datasets.captions import (
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
-
 #: The user turn of every image caption where `use_uniform_prompt` is on.
 UNIFORM_PROMPT = "<image>\nDescribe the image in detail."
 

@@ -81,8 +81,8 @@ def convert(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from llmdet.datasets.formats import ReadOptions
-    from llmdet.datasets.ledger import Ledger
     from llmdet.datasets.formats import convert as convert_annotations
+    from llmdet.datasets.ledger import Ledger
 
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
     count = convert_annotations(

@@ -106,7 +106,9 @@ def read_coco(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
     index = CocoIndex.build(path)
     categories = _checked_categories(index)
     for image_id in index.orphans():
-        ledger.reject(DataError(f"{path}: annotations name the image id {image_id!r}, which is none"))
+        ledger.reject(
+            DataError(f"{path}: annotations name the image id {image_id!r}, which is none")
+        )
     samples = _samples(index, categories, options, ledger)
     header = {key: value for key, value in index.header.items() if key != "categories"}
     return Source(samples, len(index.image_ids), categories, header)

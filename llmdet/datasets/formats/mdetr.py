@@ -35,7 +35,9 @@ def read_flickr30k(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
 def _read_mdetr(path: Path, options: ReadOptions, ledger: Ledger, *, whole_caption: bool) -> Source:
     index = CocoIndex.build(path)
     for image_id in index.orphans():
-        ledger.reject(DataError(f"{path}: annotations name the image id {image_id!r}, which is none"))
+        ledger.reject(
+            DataError(f"{path}: annotations name the image id {image_id!r}, which is none")
+        )
     samples = _samples(index, options, ledger, whole_caption)
     return Source(samples, len(index.image_ids), None, index.header)
 

@@ -17,8 +17,8 @@ from typing import Any
 from llmdet.datasets.formats.mdetr import phrase_of, span_problem
 from llmdet.datasets.formats.samples import Instance, ReadOptions, Sample, Source
 from llmdet.datasets.jsonl import IndexedJsonl
-from llmdet.datasets.rows import Fields
 from llmdet.datasets.ledger import Ledger
+from llmdet.datasets.rows import Fields
 from llmdet.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmdet.datasets.formats import ReadOptions, convert
-from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.formats.writing import readable_name
+from llmdet.datasets.ledger import Ledger
 
 NAMES = st.text(min_size=1, max_size=12).filter(lambda name: name.strip())
 COORDINATES = st.one_of(

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from llmdet.datasets.formats import ReadOptions, convert
-from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.formats.rows import label_map_path, read_label_map, read_rows, source_path
+from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
 GROUNDING = {
