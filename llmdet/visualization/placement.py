@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-#: How much a pixel shared with another label weighs against one place further down the list.
-_OVERLAP_WEIGHT = 100.0
+# What speaks against a place for a label, in units of the whole list of places.
+_OVERLAP_WEIGHT = 100.0  # sharing all its pixels with other labels
+_COVER_WEIGHT = 3.0  # covering another object as a whole, or half of its own
+_DISTANCE_WEIGHT = 2.0  # lying its height away from its box
 _SLIDES = 12
 
 
@@ -15,8 +17,9 @@ def place_labels(
     """Choose a rectangle for each label, the first labels having the first choice.
 
     A label would rather sit on top of its box at the left; then at the other corners, outside
-    and inside; then slide along the left side of the box. Of these places the first that is
-    free of earlier labels is taken, else the one that hides the smallest part of them.
+    and inside; then slide along the left side of the box, or stand above it. Of these places the
+    first is taken that hides no earlier label and covers no object, else the best compromise, in
+    which a hidden label counts most.
 
     Args:
         boxes: [N, 4] float xyxy in pixels of the image.
@@ -28,10 +31,16 @@ def place_labels(
         [N, 4] int64 xyxy, inside the image wherever the label is not larger than the image.
     """
     placed = np.zeros((len(boxes), 4))
+    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1.0)
     for index, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
         candidates = _candidates(box, size, image_size, gap)
         hidden = _overlap(candidates, placed[:index]).sum(axis=1) / size.prod()
-        cost = _OVERLAP_WEIGHT * hidden + np.arange(len(candidates)) / len(candidates)
+        shares = _overlap(candidates, boxes) / areas
+        covered = shares.sum(axis=1) + shares[:, index]
+        cost = _OVERLAP_WEIGHT * hidden + _COVER_WEIGHT * covered
+        apart = np.maximum(candidates[:, :2] - box[2:], box[:2] - candidates[:, 2:])
+        cost += _DISTANCE_WEIGHT * apart.clip(0).max(axis=1) / size[1]
+        cost += np.arange(len(candidates)) / len(candidates)
         placed[index] = candidates[np.argmin(cost)]
     return placed.astype(np.int64)
 
@@ -53,6 +62,10 @@ def _candidates(
         (right, below),
         (x1, y2 - height),
         (right, y2 - height),
+        (x2 - gap, y1),
+        (x1 - width + gap, y1),
+        (x2 - gap, y2 - height),
+        (x1 - width + gap, y2 - height),
     ]
     slide = np.linspace(y1, max(y2 - height, y1), _SLIDES)[1:]
     stack = y1 - height + gap - np.arange(1, 5) * height

@@ -18,9 +18,14 @@ def test_a_label_sits_on_top_of_its_box():
     assert placed.tolist() == [[50, 30, 80, 40]]
 
 
-def test_a_label_moves_inside_when_there_is_no_room_above():
+def test_a_label_moves_below_its_box_when_there_is_no_room_above():
     placed = place_labels(np.array([[50.0, 3, 120, 90]]), np.array([[30, 10]]), SIZE)
-    assert placed.tolist() == [[50, 0, 80, 10]]
+    assert placed.tolist() == [[50, 90, 80, 100]]
+
+
+def test_a_label_of_the_whole_picture_lies_inside():
+    placed = place_labels(np.array([[0.0, 0, 200, 100]]), np.array([[30, 10]]), SIZE)
+    assert placed.tolist() == [[0, 0, 30, 10]]
 
 
 def test_labels_of_the_same_box_keep_off_each_other():
@@ -28,6 +33,21 @@ def test_labels_of_the_same_box_keep_off_each_other():
     placed = place_labels(boxes, np.array([[30, 10]] * 6), SIZE).tolist()
     pairs = [(a, b) for i, a in enumerate(placed) for b in placed[:i]]
     assert all(shared_area(a, b) == 0 for a, b in pairs)
+
+
+def test_a_label_keeps_off_the_object_above_its_box():
+    boxes = np.array([[50.0, 45, 120, 60], [50, 20, 120, 44]])
+    sizes = np.array([[30, 10], [30, 10]])
+    placed = place_labels(boxes, sizes, SIZE)
+    assert shared_area(placed[0], boxes[1]) == 0
+    assert shared_area(placed[0], boxes[0]) == 0
+    assert placed[1].tolist() == [50, 10, 80, 20]
+
+
+def test_a_label_covers_an_object_rather_than_another_label():
+    boxes = np.array([[0.0, 10, 200, 100], [0, 10, 200, 100], [40, 0, 160, 10]])
+    placed = place_labels(boxes, np.array([[200, 10]] * 3), SIZE).tolist()
+    assert all(shared_area(a, b) == 0 for i, a in enumerate(placed) for b in placed[:i])
 
 
 @given(
