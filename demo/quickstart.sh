@@ -37,7 +37,6 @@ checkpoint="$work_dir/latest.pth"
 
 step "Toy set: coloured shapes, some combinations of which appear in no training image"
 "$python" -m llmdet.datasets.toy data/toy
-"$python" -m llmdet.testing.toy_models data/toy
 
 # One process keeps a GPU busy; on CPU two small ones are faster than one with two threads.
 count='import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count()))'

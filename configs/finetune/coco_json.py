@@ -3,8 +3,7 @@
     bash dist_train.sh configs/finetune/coco_json.py 1 --cfg-options data_root=FOLDER
 
 FOLDER holds instances_train.json, instances_val.json and images/. The text encoder is made by
-``python -m llmdet.datasets.toy data/toy; python -m llmdet.testing.toy_models data/toy``. For the full-size detector see
-coco_json_swin_t.py.
+``python -m llmdet.datasets.toy data/toy``. For the full-size detector see coco_json_swin_t.py.
 """
 
 _base_ = [

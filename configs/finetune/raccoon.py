@@ -2,7 +2,7 @@
 
 The folder holds odvg_od_train.jsonl, odvg_label_map.json, instances_val.json and images/; name it
 with ``--cfg-options data_root=FOLDER`` if it lies elsewhere. The text encoder of the tiny detector
-is made by ``python -m llmdet.datasets.toy data/toy; python -m llmdet.testing.toy_models data/toy``.
+is made by ``python -m llmdet.datasets.toy data/toy``.
 """
 
 _base_ = [

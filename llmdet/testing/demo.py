@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.testing.models import tiny_config, tiny_grounding_dino
-from llmdet.testing.tokenizers import tiny_bert
 
 #: The steps of the published configs' test pipelines, at a size for the tiny detector.
 TINY_PIPELINE: list[dict[str, Any]] = [

@@ -87,7 +87,7 @@ def tiny_config(bert: str | Path, **changes: Any) -> dict[str, Any]:
     """Settings of the tiny detector; ``changes`` replace or extend them, dicts key by key.
 
     Args:
-        bert: folder of a BERT, for instance of :func:`llmdet.testing.tokenizers.tiny_bert`.
+        bert: folder of a BERT, for instance of :func:`llmdet.datasets.toy.models.tiny_bert`.
     """
     config = deepcopy(TINY_DETECTOR)
     config["language_model"]["name"] = str(bert)

@@ -10,9 +10,9 @@ import torch
 
 from llmdet.apis import LLMDetInferencer
 from llmdet.apis.prompts import parse_boxes
+from llmdet.datasets.toy.models import tiny_qwen
 from llmdet.errors import ConfigError
 from llmdet.testing.demo import tiny_demo
-from llmdet.testing.language_models import tiny_qwen
 
 ASKED = {"texts": "red circle . dog", "custom_entities": True}
 SHORT = {"max_new_tokens": 4}

@@ -11,9 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.structures import InstanceData
 
-from llmdet.testing.language_models import tiny_qwen
+from llmdet.datasets.toy.models import tiny_bert, tiny_qwen
 from llmdet.testing.models import tiny_grounding_dino
-from llmdet.testing.tokenizers import tiny_bert
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablations").glob("*.py"))

@@ -10,10 +10,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.registry import DATASETS
 from llmdet.testing.benchmarks import WRITERS, write_miniature
 from llmdet.testing.models import tiny_grounding_dino
-from llmdet.testing.tokenizers import tiny_bert
 from llmdet.utils.config import load_config
 
 ROOT = Path(__file__).parents[2] / "configs"

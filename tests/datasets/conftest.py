@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mmengine.registry import init_default_scope
 
-from llmdet.testing.tokenizers import tiny_bert
+from llmdet.datasets.toy.models import tiny_bert
 
 
 @pytest.fixture

@@ -271,3 +271,12 @@ def test_command_line_writes_the_set(tmp_path):
     assert main([str(out), "--train", "3", "--val", "2", "--seed", "5", "--size", "64"]) == 0
     assert len(rows(out, "train_grounding.jsonl")) == 3
     assert len(load(out, "val_seen_coco.json")["images"]) == 2
+
+
+def test_command_line_writes_the_models_and_keeps_those_that_are_there(tmp_path):
+    arguments = [str(tmp_path), "--train", "2", "--val", "1", "--size", "64"]
+    assert main(arguments) == 0
+    weights = [tmp_path / name / "model.safetensors" for name in ("bert", "language_model")]
+    times = [path.stat().st_mtime_ns for path in weights]
+    assert main(arguments) == 0
+    assert [path.stat().st_mtime_ns for path in weights] == times

@@ -9,10 +9,10 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.engine.overfit import OverfitResult, overfit
 from llmdet.errors import DataError
 from llmdet.testing.models import tiny_grounding_dino
-from llmdet.testing.tokenizers import tiny_bert
 
 TEXT = "red circle. blue square. "
 SPANS = {0: [[0, 10]], 1: [[12, 23]]}

@@ -7,11 +7,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.engine.testing import write_predictions
 from llmdet.evaluation.predictions import read_predictions
 from llmdet.testing.benchmarks import write_miniature
 from llmdet.testing.models import tiny_config
-from llmdet.testing.tokenizers import tiny_bert
 
 CONFIG = Path(__file__).parents[2] / "configs" / "val" / "flickr30k_swin_t.py"
 TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler")

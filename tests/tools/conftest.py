@@ -86,8 +86,8 @@ class TinyProject(NamedTuple):
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory, root) -> TinyProject:
     from llmdet.datasets.toy import ToySettings, generate
+    from llmdet.datasets.toy.models import tiny_bert
     from llmdet.testing.models import tiny_config
-    from llmdet.testing.tokenizers import tiny_bert
 
     folder = tmp_path_factory.mktemp("project")
     data = folder / "toy"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.toy import ToySettings, generate
-from llmdet.testing.tokenizers import tiny_bert
+from llmdet.datasets.toy.models import tiny_bert
 
 TOOLS = Path(__file__).parents[2] / "tools"
 CONFIG = """

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from llmdet.datasets.toy import ToySettings, generate
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.testing.models import tiny_config
-from llmdet.testing.tokenizers import tiny_bert
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

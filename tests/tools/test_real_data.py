@@ -33,7 +33,7 @@ def raccoon(tmp_path_factory, request):
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    from llmdet.testing.tokenizers import tiny_bert
+    from llmdet.datasets.toy.models import tiny_bert
 
     return tiny_bert(tmp_path_factory.mktemp("bert"))
 

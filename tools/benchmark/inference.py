@@ -77,8 +77,8 @@ def build_pair(model: str, folder: str) -> tuple[Any, Any]:
 
     import llmdet.models  # noqa: F401  registers the classes
     from llmdet.checkpoint import config_from_state_dict, llmdet_to_transformers
+    from llmdet.datasets.toy.models import tiny_bert
     from llmdet.registry import MODELS
-    from llmdet.testing.tokenizers import tiny_bert
 
     tiny_bert(folder)
     # The size of bert-base-uncased, with the tiny vocabulary.
@@ -134,7 +134,7 @@ def clock(way: Callable[[], None], repeats: int, device: str) -> float:
 
 
 def _words(count: int) -> list[str]:
-    from llmdet.testing.tokenizers import WORDS
+    from llmdet.datasets.toy.models import WORDS
 
     return [WORDS[index % len(WORDS)] for index in range(count)]
 

@@ -2,7 +2,7 @@
 
 _base_ = "./grounding_dino_swin_t.py"
 
-# Written by `python -m llmdet.testing.toy_models data/toy`, so that nothing is downloaded.
+# Written by `python -m llmdet.datasets.toy data/toy`, so that nothing is downloaded.
 lang_model_name = "data/toy/bert"
 dims = 96
 levels = 3

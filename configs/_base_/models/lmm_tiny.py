@@ -2,7 +2,7 @@
 
 lmm = dict(
     type="LanguageModel",
-    # Written by `python -m llmdet.testing.toy_models data/toy`, so that nothing is downloaded.
+    # Written by `python -m llmdet.datasets.toy data/toy`, so that nothing is downloaded.
     model="data/toy/language_model",
     # It has no language to keep.
     frozen=False,

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from llmdet.datasets.toy.models import write_toy_models
 from llmdet.datasets.toy.writer import ToySettings, generate
 from llmdet.errors import DataError
 
@@ -16,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     defaults = ToySettings()
     parser = argparse.ArgumentParser(
         prog="python -m llmdet.datasets.toy",
-        description="Generate the toy set: coloured shapes with boxes, phrases and captions.",
+        description="Generate the toy set: coloured shapes with boxes, phrases and captions, "
+        "and a text encoder and a language model for it, with random weights.",
     )
     parser.add_argument("out", help="folder to write, for example data/toy")
     parser.add_argument("--seed", type=int, default=defaults.seed)
@@ -28,10 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        generate(args.out, ToySettings(args.seed, args.train, args.val, args.size))
+        folder = generate(args.out, ToySettings(args.seed, args.train, args.val, args.size))
     except DataError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    write_toy_models(folder)
     return 0
 
 

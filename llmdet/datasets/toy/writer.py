@@ -34,7 +34,7 @@ VERSION = 7
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
-_MODEL_FOLDERS = ("bert", "language_model")  # made for the set by llmdet.testing.toy_models
+_MODEL_FOLDERS = ("bert", "language_model")  # what write_toy_models makes
 _LISTED_NEGATIVES = 12  # classes per image that LVIS may count as absent
 _INEXHAUSTIVE_PROBABILITY = 0.5  # of a class with several objects to lose one in the LVIS file
 

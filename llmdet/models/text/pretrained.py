@@ -117,7 +117,7 @@ def _not_found(name: str, error: Exception) -> ConfigError:
     if Path(name).match("data/toy/*"):
         return ConfigError(
             f"language_model.name: there is no folder {name!r}. Make it: `python -m "
-            "llmdet.datasets.toy data/toy && python -m llmdet.testing.toy_models data/toy`."
+            "llmdet.datasets.toy data/toy`."
         )
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     wanted = "bert-base-uncased" if is_path else name

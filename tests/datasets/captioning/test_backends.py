@@ -156,7 +156,7 @@ def tiny_llava(folder: Path) -> str:
         Qwen2Config,
     )
 
-    from llmdet.testing.language_models import tiny_qwen
+    from llmdet.datasets.toy.models import tiny_qwen
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_qwen(folder / "qwen"))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})

@@ -25,14 +25,14 @@ CAPTIONERS = {
 
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from llmdet.testing.language_models import tiny_qwen
+    from llmdet.datasets.toy.models import tiny_qwen
 
     return tiny_qwen(tmp_path_factory.mktemp("qwen"))
 
 
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from llmdet.testing.tokenizers import tiny_bert
+    from llmdet.datasets.toy.models import tiny_bert
 
     return str(tiny_bert(tmp_path_factory.mktemp("bert")))
 

@@ -5,9 +5,9 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError, DataError
 from llmdet.testing.models import tiny_grounding_dino
-from llmdet.testing.tokenizers import tiny_bert
 
 SENTENCE = "a red circle above two small stars. "
 SPANS = {0: [[0, 12]], 1: [[19, 34]]}

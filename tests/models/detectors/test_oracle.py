@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.testing.oracle import build_pair, run_ours, run_theirs
-from llmdet.testing.tokenizers import tiny_bert
 
 SHORT, LONG = "red circle. blue square. ", "green star. large dog. cat. "
 

@@ -20,14 +20,14 @@ DIMS = 16
 
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from llmdet.testing.language_models import tiny_qwen
+    from llmdet.datasets.toy.models import tiny_qwen
 
     return tiny_qwen(tmp_path_factory.mktemp("qwen"))
 
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from llmdet.testing.language_models import tiny_llama
+    from llmdet.datasets.toy.models import tiny_llama
 
     return tiny_llama(tmp_path_factory.mktemp("llama"))
 

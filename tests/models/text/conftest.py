@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import transformers
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.models.text.bert import SPECIAL_TOKENS, BertModel
-from llmdet.testing.tokenizers import tiny_bert
 
 GOLDEN_TEXT = Path(__file__).resolve().parents[2] / "golden" / "text"
 

@@ -10,10 +10,10 @@ import torch
 import transformers
 from torch import Tensor
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.text.bert import SPECIAL_TOKENS, BertModel
 from llmdet.registry import MODELS
-from llmdet.testing.tokenizers import tiny_bert
 
 PROMPTS = ["red circle. blue square. ", "dog. ", "a small green triangle under the star. cat. "]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError
 from llmdet.models.text.pretrained import load_bert, load_tokenizer
-from llmdet.testing.tokenizers import tiny_bert
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_toy_text_encoder_comes_with_the_command_that_makes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="toy_models data/toy"):
+    with pytest.raises(ConfigError, match=r"python -m llmdet.datasets.toy data/toy"):
         load_bert("data/toy/bert")
 
 

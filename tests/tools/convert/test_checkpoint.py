@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from llmdet.checkpoint import read_checkpoint, write_checkpoint
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.testing.models import tiny_grounding_dino
-from llmdet.testing.tokenizers import tiny_bert
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdet.testing.tokenizers import tiny_bert
+from llmdet.datasets.toy.models import tiny_bert
 
 
 @pytest.fixture(scope="module")
