@@ -79,6 +79,15 @@ class HeadOutput:
 
 
 @dataclass(frozen=True)
+class PromptedFeatures:
+    """What a detector made of B pairs of image and prompt: all that captions need of a run."""
+
+    encoded: EncoderOutput
+    decoded: DecoderOutput  # without denoising queries
+    predictions: HeadOutput
+
+
+@dataclass(frozen=True)
 class Matches:
     """Which query was matched to which ground-truth box, in one layer, one entry per image."""
 

@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from llmdet.errors import ConfigError
-from llmdet.models.detectors.inference import extract_maps, prompts_of
+from llmdet.models.detectors.inference import prompts_of
 from llmdet.models.lmm.view import DetectorView, inference_view
 
 if TYPE_CHECKING:
@@ -73,12 +73,10 @@ def _check(model: LLMDet, kinds: set[str]) -> None:
 
 def look(model: LLMDet, images: Tensor, samples: Sequence[DetDataSample]) -> DetectorView:
     """Run the detector on the first prompt of each sample and keep its features."""
-    prompts = [prompts_of(model, sample)[0] for sample in samples]
-    maps = extract_maps(model, images, [tuple(s.img_shape[:2]) for s in samples])
-    text = model.encode_text([prompt.text for prompt in prompts])
-    encoded = model.encode(model.pyramid(maps.feats, maps.valid_sizes), text)
-    decoded = model.decode(encoded, model.propose(encoded))
-    return inference_view(encoded, decoded, model.bbox_head(decoded, encoded.text))
+    prompts = [prompts_of(s, model.language_model, model.test_cfg)[0] for s in samples]
+    maps = model.extract_maps(images, samples)
+    seen = model.forward_prompts(maps, [prompt.text for prompt in prompts])
+    return inference_view(seen.encoded, seen.decoded, seen.predictions)
 
 
 def _normalised(boxes: Tensor, sample: DetDataSample, original: bool) -> Tensor:

@@ -10,10 +10,19 @@ from typing import Any
 import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError, DataError
-from llmdet.models.detectors.inference import detect_batch
+from llmdet.models.detectors.inference import (
+    DetectionRun,
+    PaddedMaps,
+    join_chunks,
+    padded_maps,
+    prompts_of,
+    read_detections,
+    split_jobs,
+)
 from llmdet.models.detectors.settings import TestSettings
 from llmdet.models.detectors.targets import prepare_targets
 from llmdet.models.quirks import Quirks
@@ -22,6 +31,7 @@ from llmdet.models.structures import (
     DenoisingQueries,
     EncoderOutput,
     FeaturePyramid,
+    PromptedFeatures,
     QueryProposals,
     TextFeatures,
     TrainingOutput,
@@ -291,11 +301,60 @@ class GroundingDINO(BaseDetector):
                 differ from image to image.
             rescale: give boxes in pixels of the original image instead of the input.
         """
-        results = detect_batch(self, batch_inputs, batch_data_samples, rescale)
-        for sample, instances in zip(batch_data_samples, results, strict=True):
-            sample.pred_instances = instances
-            sample.set_metainfo({"limit_per": self.test_cfg.limit_per})
+        run = self.detect(batch_inputs, batch_data_samples, rescale=rescale)
+        run.write_to(batch_data_samples)
         return batch_data_samples
+
+    @torch.no_grad()
+    def detect(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: Sequence[DetDataSample],
+        *,
+        rescale: bool = True,
+        keep_features: bool = False,
+    ) -> DetectionRun:
+        """Detect without touching the samples; arguments as in :meth:`predict`.
+
+        Args:
+            keep_features: keep what was computed of the first prompt of each image, for captions.
+
+        Returns:
+            Per image ``bboxes`` xyxy, ``scores``, ``labels``, ``bbox_index`` (the query) and
+            ``label_names``, best first; how many, says ``test_cfg``.
+        """
+        settings, samples = self.test_cfg, batch_data_samples
+        prompts = [prompts_of(sample, self.language_model, settings) for sample in samples]
+        maps = self.extract_maps(batch_inputs, samples)
+        found: list[list[InstanceData]] = [[] for _ in samples]
+        kept: PromptedFeatures | None = None
+        for jobs in split_jobs(prompts, settings.chunks_per_forward, keep_features):
+            texts = [job.prompt.text for job in jobs]
+            features = self.forward_prompts(maps.of([job.image for job in jobs]), texts)
+            parts = read_detections(
+                self.bbox_head, features.predictions, jobs, samples, self.language_model, settings
+            )
+            for job, part in zip(jobs, parts, strict=True):
+                found[job.image].append(part)
+            if keep_features and kept is None:
+                kept = features
+        joined = [
+            join_chunks(parts, chunks, sample, settings, rescale)
+            for parts, chunks, sample in zip(found, prompts, samples, strict=True)
+        ]
+        return DetectionRun(tuple(joined), settings.limit_per, kept)
+
+    def extract_maps(self, batch_inputs: Tensor, samples: Sequence[DetDataSample]) -> PaddedMaps:
+        """Feature maps of images [B, 3, H, W], none of which depends on another's size."""
+        sizes = [(sample.img_shape[0], sample.img_shape[1]) for sample in samples]
+        return padded_maps(self.extract_feat, batch_inputs, sizes, self.quirks.pad_before_backbone)
+
+    def forward_prompts(self, maps: PaddedMaps, texts: Sequence[str]) -> PromptedFeatures:
+        """Run everything behind the neck on B images with one text each."""
+        pyramid = self.pyramid(maps.feats, maps.valid_sizes)
+        encoded = self.encode(pyramid, self.encode_text(texts))
+        decoded = self.decode(encoded, self.propose(encoded))
+        return PromptedFeatures(encoded, decoded, self.bbox_head(decoded, encoded.text))
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]

@@ -1,10 +1,12 @@
-"""Detection with prompts of any number and length: chunks of all images run as one batch."""
+"""What a detection run is made of: chunks of all images as one list of jobs, maps, results.
+
+Pure functions and values; :meth:`GroundingDINO.detect` puts them in order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +14,32 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from llmdet.models.detectors.settings import TestSettings
+from llmdet.models.heads.grounding_head import GroundingDINOHead
+from llmdet.models.structures import HeadOutput, PromptedFeatures
+from llmdet.models.text.bert import BertModel
 from llmdet.models.text.prompt import Prompt, build_prompts, token_map
 from llmdet.models.text.referring import position_boost
 from llmdet.models.transformer.pyramid import valid_level_sizes
 
-if TYPE_CHECKING:
-    from llmdet.models.detectors.grounding_dino import GroundingDINO
-
 Size = tuple[int, int]
 #: Value of ``tokens_positive`` that makes the whole text one referring expression.
 REFERRING = -1
+
+
+@dataclass(frozen=True)
+class DetectionRun:
+    """What a detector found in a batch of B images, and what it saw where that was kept."""
+
+    detections: tuple[InstanceData, ...]  # per image, see GroundingDINO.detect
+    limit_per: str  # "image" or "chunk": what TestSettings.max_per_img was applied to
+    features: PromptedFeatures | None  # of the first prompt of each of the B images
+
+    def write_to(self, samples: Sequence[DetDataSample]) -> None:
+        """Fill ``pred_instances`` and metainfo ``limit_per``, which metrics read."""
+        for sample, instances in zip(samples, self.detections, strict=True):
+            sample.pred_instances = instances
+            sample.set_metainfo({"limit_per": self.limit_per})
 
 
 @dataclass(frozen=True)
@@ -40,65 +58,70 @@ class PaddedMaps:
         return PaddedMaps(tuple(feat[index] for feat in self.feats), sizes)
 
 
-def detect_batch(
-    model: GroundingDINO, images: Tensor, samples: Sequence[DetDataSample], rescale: bool
-) -> list[InstanceData]:
-    """Detect what every sample's text names.
+@dataclass(frozen=True)
+class Job:
+    """One image of the batch with one of its prompts."""
 
-    Args:
-        model: the detector.
-        images: [B, 3, H, W] normalised, padded right and below.
-        samples: see :meth:`GroundingDINO.predict`.
-        rescale: give boxes in pixels of the original image.
-
-    Returns:
-        Per image ``bboxes`` xyxy, ``scores``, ``labels``, ``bbox_index`` and ``label_names``,
-        best first; how many, says ``model.test_cfg``.
-    """
-    prompts = [prompts_of(model, sample) for sample in samples]
-    maps = extract_maps(model, images, [tuple(s.img_shape[:2]) for s in samples])
-    jobs = [(image, prompt) for image, chunks in enumerate(prompts) for prompt in chunks]
-    per_image: list[list[InstanceData]] = [[] for _ in samples]
-    step = model.test_cfg.chunks_per_forward
-    for start in range(0, len(jobs), step):
-        some = jobs[start : start + step]
-        found = _detect_jobs(model, maps, some, samples)
-        for (image, _), instances in zip(some, found, strict=True):
-            per_image[image].append(instances)
-    return [
-        _finish(model, found, chunks, sample, rescale)
-        for found, chunks, sample in zip(per_image, prompts, samples, strict=True)
-    ]
+    image: int
+    prompt: Prompt
 
 
-def prompts_of(model: GroundingDINO, sample: DetDataSample) -> list[Prompt]:
+def prompts_of(
+    sample: DetDataSample, language_model: BertModel, settings: TestSettings
+) -> list[Prompt]:
     """The prompts that a sample's text is cut into; see :meth:`GroundingDINO.predict`."""
     return build_prompts(
         sample.text,
         custom_entities=sample.get("custom_entities", False),
         tokens_positive=sample.get("tokens_positive"),
         enhanced=sample.get("caption_prompt"),
-        tokenizer=model.language_model.tokenizer,
-        max_tokens=model.language_model.max_tokens,
-        max_classes=model.test_cfg.chunked_size,
-        noun_phrases=model.test_cfg.noun_phrases,
-        subject_only=model.test_cfg.referring.subject_only,
+        tokenizer=language_model.tokenizer,
+        max_tokens=language_model.max_tokens,
+        max_classes=settings.chunked_size,
+        noun_phrases=settings.noun_phrases,
+        subject_only=settings.referring.subject_only,
     )
 
 
-def extract_maps(model: GroundingDINO, images: Tensor, sizes: Sequence[Size]) -> PaddedMaps:
+def split_jobs(
+    prompts: Sequence[Sequence[Prompt]], per_forward: int, first_together: bool
+) -> Iterator[list[Job]]:
+    """Batches of at most ``per_forward`` jobs; those of an image stay in order.
+
+    Args:
+        prompts: of each image, at least one.
+        per_forward: most jobs of a batch.
+        first_together: make the first batch of the first prompt of every image, in the images'
+            order and however many they are: what is computed of them is kept.
+    """
+    jobs = [Job(image, prompt) for image, chunks in enumerate(prompts) for prompt in chunks]
+    if first_together:
+        yield [Job(image, chunks[0]) for image, chunks in enumerate(prompts)]
+        jobs = [Job(image, prompt) for image, chunks in enumerate(prompts) for prompt in chunks[1:]]
+    for start in range(0, len(jobs), per_forward):
+        yield jobs[start : start + per_forward]
+
+
+def padded_maps(
+    extract: Callable[[Tensor], tuple[Tensor, ...]],
+    images: Tensor,
+    sizes: Sequence[Size],
+    pad_first: bool,
+) -> PaddedMaps:
     """Extract features such that no image's depend on another's size.
 
     Windows and group norms of backbone and neck see padding, so images of equal size run
     together without it and their maps are padded afterwards.
 
     Args:
+        extract: gives one [B, C, H, W] map per level of images [B, 3, H, W].
         images: [B, 3, H, W], padded right and below.
         sizes: (height, width) of each image before padding.
+        pad_first: run all images together as they are padded.
     """
     padded = (images.shape[-2], images.shape[-1])
-    if model.quirks.pad_before_backbone or all(size == padded for size in sizes):
-        feats = model.extract_feat(images)
+    if pad_first or all(size == padded for size in sizes):
+        feats = extract(images)
         shapes = [(feat.shape[-2], feat.shape[-1]) for feat in feats]
         valid = valid_level_sizes(sizes, padded, shapes)
         return PaddedMaps(feats, tuple(tuple(level) for level in valid))
@@ -107,7 +130,7 @@ def extract_maps(model: GroundingDINO, images: Tensor, sizes: Sequence[Size]) ->
         groups.setdefault(size, []).append(index)
     by_image: list[tuple[Tensor, ...]] = [()] * len(sizes)
     for (height, width), members in groups.items():
-        feats = model.extract_feat(images[members, :, :height, :width])
+        feats = extract(images[members, :, :height, :width])
         for position, index in enumerate(members):
             by_image[index] = tuple(feat[position] for feat in feats)
     levels = list(zip(*by_image, strict=True))
@@ -120,52 +143,58 @@ def _stack_padded(maps: Sequence[Tensor]) -> Tensor:
     return torch.stack([F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in maps])
 
 
-def _detect_jobs(
-    model: GroundingDINO,
-    maps: PaddedMaps,
-    jobs: Sequence[tuple[int, Prompt]],
+def read_detections(
+    head: GroundingDINOHead,
+    predictions: HeadOutput,
+    jobs: Sequence[Job],
     samples: Sequence[DetDataSample],
+    language_model: BertModel,
+    settings: TestSettings,
 ) -> list[InstanceData]:
-    chosen = maps.of([image for image, _ in jobs])
-    prompts = [prompt for _, prompt in jobs]
-    text = model.encode_text([prompt.text for prompt in prompts])
-    encoded = model.encode(model.pyramid(chosen.feats, chosen.valid_sizes), text)
-    decoded = model.decode(encoded, model.propose(encoded))
-    output = model.bbox_head(decoded, encoded.text)
-    maps_of_tokens = token_map(
-        prompts, model.language_model.tokenizer, model.language_model.max_tokens
-    ).to(output.logits.device, non_blocking=True)
+    """The detections of each job, in pixels of the input, labels of the whole class list."""
+    logits, boxes = predictions.logits[-1], predictions.boxes[-1]
+    tokenizer, length = language_model.tokenizer, language_model.max_tokens
+    maps = token_map([job.prompt for job in jobs], tokenizer, length)
+    maps = maps.to(logits.device, non_blocking=True)
     results = []
-    for row, (image, prompt) in enumerate(jobs):
-        logits = output.logits[-1, row]
-        classes: Tensor | None = maps_of_tokens[row, : len(prompt.entities)]
-        whole = not model.test_cfg.referring.subject_only
-        if samples[image].get("tokens_positive") == REFERRING and whole:
-            classes = None
+    for row, job in enumerate(jobs):
+        sample = samples[job.image]
+        size = (sample.img_shape[0], sample.img_shape[1])
+        whole = sample.get("tokens_positive") == REFERRING and not settings.referring.subject_only
+        if whole:
+            instances = head.detect(logits[row], boxes[row], None, size)
         else:  # the text encoder may have padded further than the longest prompt
-            logits = logits[:, : maps_of_tokens.shape[-1]]
-        instances = model.bbox_head.detect(
-            logits, output.boxes[-1, row], classes, samples[image].img_shape[:2]
-        )
-        instances.labels = instances.labels + prompt.label_offset
+            known = logits[row, :, : maps.shape[-1]]
+            classes = maps[row, : len(job.prompt.entities)]
+            instances = head.detect(known, boxes[row], classes, size)
+        instances.labels = instances.labels + job.prompt.label_offset
         results.append(instances)
     return results
 
 
-def _finish(
-    model: GroundingDINO,
+def join_chunks(
     found: Sequence[InstanceData],
     chunks: Sequence[Prompt],
     sample: DetDataSample,
+    settings: TestSettings,
     rescale: bool,
 ) -> InstanceData:
+    """The detections of one image from those of its prompts, best first.
+
+    Args:
+        found: detections of each prompt, in pixels of the input.
+        chunks: these prompts.
+        sample: the image; ``scale_factor`` (width, height) is read where ``rescale`` is set.
+        settings: what is kept.
+        rescale: give boxes in pixels of the original image.
+    """
     instances = InstanceData.cat(list(found))
     if len(found) > 1:
         best = instances.scores.argsort(descending=True, stable=True)
-        if model.test_cfg.limit_per == "image":
-            best = best[: model.test_cfg.max_per_img]
+        if settings.limit_per == "image":
+            best = best[: settings.max_per_img]
         instances = instances[best]
-    if sample.get("tokens_positive") == REFERRING and model.test_cfg.referring.position_boost:
+    if sample.get("tokens_positive") == REFERRING and settings.referring.position_boost:
         instances = _prefer_named_side(instances, sample)
     if rescale:
         width, height = sample.scale_factor

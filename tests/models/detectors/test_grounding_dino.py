@@ -315,3 +315,24 @@ def test_too_many_classes_for_one_training_prompt_are_refused(model):
 def test_an_image_smaller_than_the_queries_is_refused(model):
     with pytest.raises(DataError, match="num_queries=20"):
         model.predict(torch.randn(1, 3, 16, 16), [asked(["cat"], (16, 16))])
+
+
+def test_a_run_keeps_what_the_first_prompt_of_each_image_gave_where_captions_need_it(bert):
+    sizes = [(64, 96), (80, 64), (64, 96)]
+    images = [torch.randn(3, *size) for size in sizes]
+    texts = [["cat", "dog", "person"], "two apples. ", ["stop sign", "tree"]]
+    model = tiny_grounding_dino(bert, test_cfg={"chunked_size": 1, "chunks_per_forward": 2})
+    samples = [asked(text, size) for text, size in zip(texts, sizes, strict=True)]
+    run = model.detect(padded(images), samples, keep_features=True)
+    plain = model.detect(padded(images), samples)
+    assert plain.features is None
+    assert "pred_instances" not in samples[0]
+    for with_features, without in zip(run.detections, plain.detections, strict=True):
+        assert_same_detections(with_features, without)
+    maps = model.extract_maps(padded(images), samples)
+    expected = model.forward_prompts(maps, ["cat. ", "two apples. ", "stop sign. "])
+    memory, boxes = run.features.encoded.memory, run.features.predictions.boxes
+    torch.testing.assert_close(memory, expected.encoded.memory)
+    torch.testing.assert_close(boxes, expected.predictions.boxes)
+    torch.testing.assert_close(run.features.decoded.hidden_states, expected.decoded.hidden_states)
+    assert len(memory) == len(images)
