@@ -35,17 +35,23 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
     extras_require={
+        "chat": ["openai>=3"],
         "gpu": ["liger-kernel>=0.6"],
         "demo": ["gradio>=5"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "deepspeed": ["deepspeed>=0.17"],
         "dev": [
+            "faster-coco-eval>=1.7",
+            "hotcoco>=1.3,<2",
             "hypothesis>=6.100",
+            "lvis>=0.5.3",
             "mypy>=1.15",
+            "packaging>=24",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
+            "scikit-image>=0.24",
         ],
     },
 )

@@ -1,8 +1,8 @@
 """The pinned environment: complete, consistent, made once, and refused for a wrong Python."""
 
+import ast
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import time
@@ -12,12 +12,53 @@ import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
+#: Imported module -> distribution, where their names differ.
+MODULES = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "huggingface_hub": "huggingface-hub",
+    "liger_kernel": "liger-kernel",
+    "mmcv": "onedl-mmcv",
+    "mmdet": "onedl-mmdetection",
+    "mmengine": "onedl-mmengine",
+    "yaml": "pyyaml",
+}
+#: Parts of another package's interface: of transformers, and of its chat templates.
+BROUGHT_ALONG = {"huggingface-hub", "jinja2"}
+#: mmengine imports it for the TensorboardVisBackend of configs/_base_/default_runtime.py.
+NAMED_IN_CONFIGS = {"tensorboard"}
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
 
 def read(path: Path) -> list[Requirement]:
     lines = [line.strip() for line in path.read_text().splitlines()]
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def extras(root: Path) -> dict[str, list[Requirement]]:
+    """The optional packages of setup.py."""
+    (call,) = [
+        node.value
+        for node in ast.walk(ast.parse((root / "setup.py").read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "extras_require"
+    ]
+    return {
+        name: [Requirement(text) for text in texts]
+        for name, texts in ast.literal_eval(call).items()
+    }
+
+
+def imported_modules(folder: Path) -> set[str]:
+    """Modules of others that the package imports, testing aside, at whatever depth of its code."""
+    modules: set[str] = set()
+    files = [file for file in folder.rglob("*.py") if folder / "testing" not in file.parents]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    return modules - sys.stdlib_module_names - {"llmdet"}
 
 
 def pins(root: Path, python: str) -> dict[str, str]:
@@ -44,13 +85,18 @@ def test_the_lock_file_pins_every_requirement_within_its_range(root, python):
 @pytest.mark.parametrize("python", VERSIONS)
 def test_the_lock_file_has_the_tools_of_development_and_the_opencv_without_windows(root, python):
     chosen = pins(root, python)
-    extra = re.search(r'"dev": \[(.*?)\]', (root / "setup.py").read_text(), re.DOTALL)
-    assert extra is not None
-    for text in re.findall(r'"([^"]+)"', extra.group(1)):
-        requirement = Requirement(text)
+    for requirement in extras(root)["dev"]:
         assert requirement.specifier.contains(chosen[requirement.name])
     assert "opencv-python-headless" in chosen
     assert "opencv-python" not in chosen
+
+
+def test_the_requirements_are_what_the_package_imports(root):
+    required = {requirement.name for requirement in read(root / "requirements.txt")}
+    optional = {r.name for name, group in extras(root).items() if name != "dev" for r in group}
+    used = {MODULES.get(module, module) for module in imported_modules(root / "llmdet")}
+    assert used <= required | optional | BROUGHT_ALONG
+    assert required <= used | NAMED_IN_CONFIGS
 
 
 def source_environment(root: Path, **variables: str | Path) -> subprocess.CompletedProcess[str]:

@@ -26,12 +26,12 @@ PACKAGES = (
     ("opencv-python-headless", "cv2"),
     ("numpy", "numpy"),
     ("pycocotools", "pycocotools"),
-    ("hotcoco", "hotcoco"),
 )
 #: Packages without which something named is slower or missing.
 OPTIONAL = (
     ("liger-kernel", "fused language-model loss on CUDA", "pip install -e '.[gpu]'"),
     ("deepspeed", "ZeRO for language models that outgrow a GPU", "pip install -e '.[deepspeed]'"),
+    ("openai", "language models behind an endpoint", "pip install -e '.[chat]'"),
     ("gradio", "web demo", "pip install -e '.[demo]'"),
     ("onnxruntime", "export", "pip install -e '.[export]'"),
 )
@@ -43,7 +43,7 @@ class Finding:
 
     name: str
     value: str
-    remedy: str = ""  # what mends it; empty where nothing is wrong
+    remedy: str = ""  # what to do about it; empty where nothing is wrong
 
 
 def report() -> list[Finding]:
@@ -84,11 +84,11 @@ def _package(distribution: str, module: str) -> Finding:
     try:
         importlib.import_module(module)
     except Exception as error:  # whatever an import may raise is what this report is about
-        return Finding(distribution, f"{version}, does not import: {error}", _mend_import(error))
+        return Finding(distribution, f"{version}, does not import: {error}", _import_remedy(error))
     return Finding(distribution, version)
 
 
-def _mend_import(error: Exception) -> str:
+def _import_remedy(error: Exception) -> str:
     if "libGL" in str(error) or "libgthread" in str(error):
         return (
             "The build of OpenCV with windows needs system libraries; use the one without: pip "
@@ -102,7 +102,7 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        yield Finding("CUDA", "none, everything runs on CPU", _mend_cuda(torch.version.cuda))
+        yield Finding("CUDA", "none, everything runs on CPU", _cuda_remedy(torch.version.cuda))
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -116,7 +116,7 @@ def _devices() -> Iterator[Finding]:
     yield Finding("processes talk over", backend if distributed else "nothing")
 
 
-def _mend_cuda(built_for: str | None) -> str:
+def _cuda_remedy(built_for: str | None) -> str:
     has_gpu = os.path.exists("/proc/driver/nvidia/version")
     if not has_gpu:
         return ""
@@ -153,7 +153,7 @@ def _optional() -> Iterator[Finding]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the report; 1 if something needs mending."""
+    """Print the report; 1 if a package is missing."""
     argparse.ArgumentParser(prog="python -m llmdet.utils.env", description=__doc__).parse_args(argv)
     findings = report()
     width = max(len(finding.name) for finding in findings)

@@ -43,10 +43,10 @@ def test_opencv_without_its_system_library_gets_the_headless_build_as_remedy(mon
 
 def test_a_gpu_that_torch_cannot_use_is_explained(monkeypatch):
     monkeypatch.setattr(env.os.path, "exists", lambda path: path == "/proc/driver/nvidia/version")
-    assert "CPU only" in env._mend_cuda(None)
-    assert "driver" in env._mend_cuda("13.0")
+    assert "CPU only" in env._cuda_remedy(None)
+    assert "driver" in env._cuda_remedy("13.0")
     monkeypatch.setattr(env.os.path, "exists", lambda path: False)
-    assert env._mend_cuda("13.0") == ""
+    assert env._cuda_remedy("13.0") == ""
 
 
 def test_every_gpu_is_listed(monkeypatch):
