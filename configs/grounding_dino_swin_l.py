@@ -21,7 +21,7 @@ model = dict(
     test_cfg=_base_.test_protocol,
 )
 load_from = "checkpoints/mm_grounding_dino_swin_l.pth"
-load_strict = False
+load_missing = ["lmm", "image_captioner", "region_captioner"]
 
 test_pipeline = _base_.test_pipeline
 test_pipeline[1]["scale"] = (1000, 1560)

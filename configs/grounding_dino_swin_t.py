@@ -20,4 +20,4 @@ model = dict(
     test_cfg=_base_.test_protocol,
 )
 load_from = "checkpoints/mm_grounding_dino_swin_t.pth"
-load_strict = False
+load_missing = ["lmm", "image_captioner", "region_captioner"]

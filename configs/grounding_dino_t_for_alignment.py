@@ -21,7 +21,7 @@ model = dict(
     image_captioner=_base_.image_captioner,
 )
 load_from = "checkpoints/mm_grounding_dino_swin_t.pth"
-load_strict = False
+load_missing = ["lmm", "image_captioner"]
 
 train_dataloader = dict(batch_size=8, dataset=dict(datasets=[_base_.llava_cap_part]))
 default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1))

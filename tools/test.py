@@ -64,6 +64,8 @@ def prepare(args: argparse.Namespace) -> Config:
     config = load_config(args.config, args.cfg_options)
     config.launcher = args.launcher
     config.load_from, config.resume = args.checkpoint, False
+    if "load_missing" not in args.cfg_options:
+        config.load_missing = []  # what training may begin anew must be there when it is tested
     if config.model.get("lmm") is not None:
         config.model.lmm = None  # detection needs no language model: neither loaded nor in memory
     set_work_dir(config, args.config, args.work_dir)

@@ -27,5 +27,5 @@ log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 log_level = "INFO"
 
 load_from = None
-load_strict = True  # False: weights that do not fit the model are reported instead of refused
+load_missing = []  # parts of the model, such as "lmm", that load_from may lack: they begin anew
 resume = False

@@ -265,7 +265,7 @@ def check_learning(
         if weights is not None:
             from llmdet.checkpoint.load import load_weights
 
-            load_weights(model, weights)
+            load_weights(model, weights, load_missing=config.get("load_missing") or ())
         result = overfit(
             model.to(device),
             chosen,

@@ -12,6 +12,7 @@ from typing import Any
 from llmdet.errors import CheckpointError, ConfigError
 
 from .files import StateDict, read_checkpoint, write_checkpoint
+from .frozen import complete, frozen_meta
 from .load import is_language_key, to_llmdet
 from .transformers_config import config_from_state_dict, write_processor
 from .transformers_keys import LLMDET_ONLY, llmdet_to_transformers, reason_without_place
@@ -46,7 +47,8 @@ def convert_checkpoint(
 
     Args:
         target: a file (``.pth`` or ``.safetensors``), or the folder to make for transformers.
-        model: the ``model`` of our config, for what shapes do not tell.
+        model: the ``model`` of our config, for what shapes do not tell; its ``lmm.model`` is where
+            a language model that the file leaves out is read from, else where it was in training.
         tokenizer: BERT path or hub id whose tokenizer files go into a transformers folder;
             default: the one named in ``model``.
         test_scale: (shorter side, limit of the longer side) for its image processor.
@@ -58,13 +60,20 @@ def convert_checkpoint(
     _check_formats(source_format, target_format)
     if target_format == "transformers":
         _tokenizer(tokenizer, model)
-    layout, state_dict = to_llmdet(read_checkpoint(source), source_format)
+    checkpoint = read_checkpoint(source)
+    layout, state_dict = to_llmdet(checkpoint, source_format)
     if target_format == "transformers":
         conversion = _write_transformers(Path(target), layout, state_dict, model)
         write_processor(Path(target), _tokenizer(tokenizer, model), model, test_scale)
         return conversion
-    tensors = llmdet_to_upstream(state_dict) if target_format == "upstream" else state_dict
-    write_checkpoint(target, tensors)
+    if target_format == "upstream":  # whose files hold the whole language model
+        lmm = (model or {}).get("lmm") or {}
+        whole = complete(state_dict, checkpoint.meta, str(source), lmm.get("model"))
+        tensors = llmdet_to_upstream(whole)
+        write_checkpoint(target, tensors)
+    else:
+        tensors = state_dict
+        write_checkpoint(target, tensors, frozen_meta(checkpoint.meta))
     return Conversion(layout, tuple(tensors), {})
 
 

@@ -16,12 +16,18 @@ from torch import Tensor
 
 from llmdet.errors import CheckpointError
 
+from .remote import fetch, is_address
+
 logger = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 
 #: Where training programs keep the weights inside their checkpoint, in order of preference.
-_WRAPPERS = ("ema_state_dict", "state_dict", "model", "ema", "module")
+#: mmengine's EMAHook swaps before it saves: ``state_dict`` is the average then, and
+#: ``ema_state_dict`` holds the raw weights, which only resuming needs.
+_WRAPPERS = ("state_dict", "model", "ema", "module")
+#: Entry of a safetensors header that holds ``meta`` as JSON.
+_META = "llmdet"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -36,7 +42,8 @@ class CheckpointFile:
 
 
 def read_checkpoint(path: str | Path) -> CheckpointFile:
-    """Reads weights from a ``.pth``, a ``.safetensors``, a transformers folder or a hub id.
+    """Reads weights from a ``.pth``, a ``.safetensors``, their address in the web, a transformers
+    folder or a hub id.
 
     Pickled files are read with ``weights_only=True``: tensors and plain containers only.
     Wrappers (``state_dict``, ``model``, ``ema``) are opened and a leading ``module.`` is removed.
@@ -44,7 +51,7 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
     Raises:
         CheckpointError: the file is missing, damaged, holds no tensors, or would run a program.
     """
-    location = Path(path).expanduser()
+    location = fetch(str(path)) if is_address(path) else Path(path).expanduser()
     if location.is_dir():
         return _read_folder(location, str(path))
     if location.is_file():
@@ -59,8 +66,16 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
     )
 
 
-def write_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
-    """Writes tensors as ``.safetensors`` or, for any other suffix, as mmengine's ``.pth``."""
+def write_checkpoint(
+    path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None
+) -> None:
+    """Writes tensors as ``.safetensors`` or, for any other suffix, as mmengine's ``.pth``.
+
+    Args:
+        path: file to write.
+        state_dict: its tensors.
+        meta: what the file says of itself; read back as :attr:`CheckpointFile.meta`.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".safetensors":
@@ -71,11 +86,11 @@ def write_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor]) -> None
         save_file(
             {key: value.contiguous() for key, value in tensors.items()},
             str(target),
-            metadata={"format": "pt"},
+            metadata={"format": "pt", **({_META: json.dumps(meta)} if meta else {})},
         )
         return
     tensors = {key: value.detach().cpu() for key, value in state_dict.items()}
-    torch.save({"meta": {}, "state_dict": tensors}, target)
+    torch.save({"meta": dict(meta or {}), "state_dict": tensors}, target)
 
 
 def _read_folder(folder: Path, source: str) -> CheckpointFile:
@@ -107,9 +122,13 @@ def _safetensors_of(folder: Path) -> list[Path]:
 
 
 def _with_config(weights: Path, source: str, state_dict: StateDict) -> CheckpointFile:
+    from safetensors import safe_open
+
     config_file = weights.parent / "config.json"
     config = json.loads(config_file.read_text()) if config_file.is_file() else None
-    return CheckpointFile(source, state_dict, config)
+    with safe_open(str(weights), framework="pt") as header:
+        meta = json.loads((header.metadata() or {}).get(_META, "{}"))
+    return CheckpointFile(source, state_dict, config, meta)
 
 
 def _read_safetensors(path: Path) -> StateDict:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from llmdet.errors import CheckpointError
+from llmdet.errors import CheckpointError, ConfigError
+from llmdet.utils.suggest import did_you_mean
 
 from .files import CheckpointFile, StateDict, read_checkpoint
+from .frozen import note_replaced, put_back_frozen
 from .transformers_keys import LLMDET_ONLY, reason_without_place, transformers_to_llmdet
 from .upstream_keys import LLMDET_LANGUAGE, UPSTREAM_LANGUAGE, upstream_to_llmdet
 
 logger = logging.getLogger(__name__)
-
-_LORA = re.compile(r"\.lora_[AB]\.")
 
 
 @dataclass(frozen=True)
@@ -39,55 +38,63 @@ class LoadReport:
         return "loaded " + "; ".join(parts)
 
 
-def load_weights(model: nn.Module, path: str | Path, *, strict: bool = True) -> LoadReport:
+def load_weights(
+    model: nn.Module, path: str | Path, *, load_missing: Sequence[str] = ()
+) -> LoadReport:
     """Loads a checkpoint of any known format into ``model``.
 
     Args:
         model: a built detector, with or without language model; wrappers with ``module`` are
             opened. Not moved and not put into another mode.
-        path: ``.pth``, ``.safetensors``, a transformers folder, or a hub id.
-        strict: with False, keys that do not fit are reported instead of raised.
+        path: ``.pth``, ``.safetensors``, an address of one, a transformers folder, or a hub id.
+        load_missing: parts of the model, such as "lmm" or "image_captioner", that the checkpoint
+            may lack and that then stay as they are built; everything else must fit.
 
     Returns:
         The report; its summary is logged.
 
     Raises:
-        CheckpointError: the file cannot be read, or (strict) keys of the detector are missing,
-            unknown or of another shape. Language keys are ignored when the model has no
-            language model, and the model's own are kept when the checkpoint has none.
+        CheckpointError: the file cannot be read, or keys are missing, unknown or of another
+            shape, or none fits. Language keys are ignored when the model has no language model.
+        ConfigError: ``load_missing`` names a part that the model does not have.
     """
     model = getattr(model, "module", model)
     checkpoint = read_checkpoint(path)
     layout, state_dict = to_llmdet(checkpoint)
-    report = load_state_dict(model, state_dict, str(path), layout, strict=strict)
+    put_back_frozen(state_dict, checkpoint.meta, model, str(path))
+    report = load_state_dict(model, state_dict, str(path), layout, load_missing=load_missing)
     logger.info(report.summary())
     return report
 
 
 def load_state_dict(
-    model: nn.Module, state_dict: StateDict, source: str, layout: str, *, strict: bool = True
+    model: nn.Module,
+    state_dict: StateDict,
+    source: str,
+    layout: str = "llmdet",
+    *,
+    load_missing: Sequence[str] = (),
 ) -> LoadReport:
     """The part of :func:`load_weights` after reading: ``state_dict`` already has our names."""
+    _check_parts(model, load_missing)
     own = model.state_dict()
     state_dict = _fit_lora_names(state_dict, own)
-    misfits = {
-        key: f"{key} {tuple(value.shape)}, model {tuple(own[key].shape)}"
+    _add_tied(state_dict, own)
+    misfits = [
+        f"{key} {tuple(value.shape)}, model {tuple(own[key].shape)}"
         for key, value in state_dict.items()
         if key in own and own[key].shape != value.shape
-    }
+    ]
     ignored, unknown = _sort_unexpected(state_dict, own)
-    kept, missing = _sort_missing(state_dict, own)
-    if strict:
-        _raise_if_any(source, "of another shape", list(misfits.values()))
-        _raise_if_any(source, "that the model lacks", unknown)
-        _raise_if_any(source, "too few: the model wants", missing)
-    fitting = {key: value for key, value in state_dict.items() if key in own and key not in misfits}
+    kept, missing = _sort_missing(state_dict, own, load_missing)
+    fitting = {key: value for key, value in state_dict.items() if key in own}
+    _raise_if_any(source, "of another shape", misfits)
+    if not fitting:
+        raise CheckpointError(f"'{source}' does not fit the model: no tensor has a place in it")
+    _raise_if_any(source, "that the model lacks", unknown)
+    _raise_if_missing(source, missing)
+    note_replaced(model, fitting)
     model.load_state_dict(fitting, strict=False)
-    for reason, keys in (("of another shape", list(misfits)), ("not in the model", unknown)):
-        if keys:
-            ignored[reason] = tuple(keys)
-    if missing:
-        kept["not in the checkpoint"] = tuple(missing)
     return LoadReport(source, layout, tuple(fitting), ignored, kept)
 
 
@@ -155,20 +162,17 @@ def _sort_unexpected(
 
 
 def _sort_missing(
-    state_dict: StateDict, own: Mapping[str, Tensor]
+    state_dict: StateDict, own: Mapping[str, Tensor], load_missing: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    has_language = any(is_language_key(key) for key in state_dict)
-    has_lora = any(_LORA.search(key) for key in state_dict)
+    new_parts = tuple(f"{part}." for part in load_missing)
     kept: dict[str, list[str]] = {}
     missing = []
     for key in own:
         if key in state_dict:
             continue
         reason = reason_without_place(key, LLMDET_ONLY)
-        if is_language_key(key) and not has_language:
-            reason = "the checkpoint has no language model"
-        elif _LORA.search(key) and not has_lora:
-            reason = "the checkpoint has no LoRA"
+        if key.startswith(new_parts):
+            reason = "new, as load_missing says"
         if reason:
             kept.setdefault(reason, []).append(key)
         else:
@@ -176,10 +180,45 @@ def _sort_missing(
     return {reason: tuple(keys) for reason, keys in kept.items()}, missing
 
 
+def _add_tied(state_dict: StateDict, own: Mapping[str, Tensor]) -> None:
+    """Add, in place, the second name of each tensor that a checkpoint stores under one."""
+    places = {own[key].data_ptr(): key for key in state_dict if key in own}
+    for key, value in own.items():
+        if key not in state_dict and value.numel() and value.data_ptr() in places:
+            state_dict[key] = state_dict[places[value.data_ptr()]]
+
+
+def _check_parts(model: nn.Module, load_missing: Sequence[str]) -> None:
+    for part in load_missing:
+        first = part.partition(".")[0]
+        if not hasattr(model, first):
+            children = [name for name, _ in model.named_children()]
+            raise ConfigError(
+                f"load_missing names {part!r}, which is no part of {type(model).__name__}; "
+                f"{did_you_mean(first, children)}"
+            )
+
+
 def _raise_if_any(source: str, what: str, keys: list[str]) -> None:
     if keys:
-        named = ", ".join(keys[:3]) + (" ..." if len(keys) > 3 else "")
         raise CheckpointError(
-            f"'{source}' does not fit the model: {len(keys)} tensors {what} {named}; is it the "
-            "config that the checkpoint was trained with? (strict=False loads what fits)"
+            f"'{source}' does not fit the model: {len(keys)} tensors {what} {_first(keys)}; is it "
+            "the config that the checkpoint was trained with?"
         )
+
+
+def _raise_if_missing(source: str, keys: list[str]) -> None:
+    if not keys:
+        return
+    if all(is_language_key(key) for key in keys):
+        parts = list(dict.fromkeys(key.partition(".")[0] for key in keys))
+        raise CheckpointError(
+            f"'{source}' has {len(keys)} tensors too few in the model's language part: "
+            f"{_first(keys)}. Captions need weights that were trained with a language model; "
+            f"training may begin these parts anew with load_missing={parts}"
+        )
+    _raise_if_any(source, "too few: the model wants", keys)
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (" ..." if len(keys) > 3 else "")

@@ -14,9 +14,16 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import find_latest_checkpoint, get_torch_safe_globals
+from mmengine.runner.checkpoint import (
+    find_latest_checkpoint,
+    get_external_models,
+    get_torch_safe_globals,
+    get_torchvision_models,
+)
 
+from llmdet.checkpoint.remote import fetch, is_address
 from llmdet.errors import CheckpointError
+from llmdet.utils.suggest import did_you_mean
 
 #: Methods of its own that every pickled HistoryBuffer refers to.
 _STATISTICS = ("min", "max", "current", "mean")
@@ -27,7 +34,7 @@ def read_training_state(path: str | Path, map_location: Any = "cpu") -> dict[str
     """Read a checkpoint that mmengine's runner wrote, without executing anything.
 
     Args:
-        path: the ``.pth`` file.
+        path: the ``.pth`` file, or its address in the web.
         map_location: as in :func:`torch.load`.
 
     Returns:
@@ -38,7 +45,7 @@ def read_training_state(path: str | Path, map_location: Any = "cpu") -> dict[str
         CheckpointError: the file is missing or damaged, or holds objects beyond tensors, plain
             containers and mmengine's log history.
     """
-    path = Path(path).expanduser()
+    path = fetch(str(path)) if is_address(path) else Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"Checkpoint '{path}' does not exist.")
     try:
@@ -89,5 +96,31 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-# The empty prefix is mmengine's scheme of local files: this also covers `init_cfg` and hooks.
-CheckpointLoader.register_scheme(prefixes="", loader=read_training_state, force=True)
+def _read_named(name: str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read what ``torchvision://NAME`` or ``open-mmlab://NAME`` stands for."""
+    scheme, _, model = name.partition("://")
+    known = get_torchvision_models() if scheme in _TORCHVISION else get_external_models()
+    if model not in known:
+        raise CheckpointError(f"'{name}' names no weights; {did_you_mean(model, known)}")
+    return read_training_state(known[model], map_location)
+
+
+def _refuse(name: str, map_location: Any = "cpu") -> dict[str, Any]:
+    raise CheckpointError(
+        f"'{name}' is at a place from which weights cannot be read safely: download the file and "
+        "give its path, or give an https address"
+    )
+
+
+_TORCHVISION = ("torchvision", "modelzoo")
+
+# All of mmengine's schemes end in a loader that executes pickles when safe reading refuses them.
+# These replace them, for `init_cfg` and hooks too; the empty prefix is that of local files.
+for _scheme in list(CheckpointLoader._schemes):
+    CheckpointLoader.register_scheme(_scheme, loader=_refuse, force=True)
+CheckpointLoader.register_scheme(
+    [f"{_scheme}://" for _scheme in (*_TORCHVISION, "open-mmlab", "openmmlab")],
+    loader=_read_named,
+    force=True,
+)
+CheckpointLoader.register_scheme(["http://", "https://", ""], read_training_state, force=True)

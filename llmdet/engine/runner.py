@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -17,9 +17,13 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from llmdet.checkpoint import load_weights
+from llmdet.checkpoint.frozen import leave_out_frozen, put_back_frozen
+from llmdet.checkpoint.load import load_state_dict
+from llmdet.errors import CheckpointError
 from llmdet.registry import RUNNERS
 
 from .build import explained_build_errors
+from .checkpoint import read_training_state
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +71,63 @@ class Runner(MMEngineRunner):
     def load_or_resume(self) -> None:
         """Load ``load_from`` in whatever known format it is, or resume a run of our own.
 
-        ``load_strict=False`` in the config loads what fits and reports the rest.
+        All must fit; ``load_missing`` of the config names the parts that may be new.
         """
         if self._load_from is not None and not self._resume and not self._has_loaded:
-            model = self.model
-            while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-                model = model.module
-            load_weights(model, self._load_from, strict=self.cfg.get("load_strict", True))
+            missing = self.cfg.get("load_missing") or ()
+            load_weights(_bare(self.model), self._load_from, load_missing=missing)
             self._has_loaded = True
+            whole = self.model.module if is_model_wrapper(self.model) else self.model
+            # EMAHook copied the model before it had these weights.
+            self.call_hook("after_load_checkpoint", checkpoint={"state_dict": whole.state_dict()})
         super().load_or_resume()
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: Any = "cpu",
+        strict: bool = True,
+        revise_keys: Sequence[tuple[str, str]] = (),
+    ) -> dict[str, Any]:
+        """Read back a checkpoint of a run of our own, all of which must fit.
+
+        Raises:
+            CheckpointError: it is no training state, or was trained as another model.
+        """
+        checkpoint = read_training_state(filename, map_location)
+        lacking = [key for key in ("state_dict", "message_hub", "meta") if key not in checkpoint]
+        if lacking:
+            raise CheckpointError(
+                f"'{filename}' cannot be resumed: it has no {', '.join(lacking)}; it may be "
+                "weights alone, which load_from starts from"
+            )
+        checkpoint["meta"].pop("config", None)  # a program, which mmengine would execute
+        model, meta = _bare(self.model), checkpoint["meta"]
+        put_back_frozen(checkpoint["state_dict"], meta, model, filename)
+        if "ema_state_dict" in checkpoint:
+            put_back_frozen(checkpoint["ema_state_dict"], meta, model, filename, lead="module.")
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        load_state_dict(model, checkpoint["state_dict"], filename)
+        self._has_loaded = True
+        return checkpoint
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Continue a run; raises a CheckpointError where the optimizer's state does not fit."""
+        try:
+            super().resume(filename, *args, **kwargs)
+        except ValueError as error:
+            if not str(error).startswith("loaded state dict"):
+                raise
+            raise CheckpointError(
+                f"the optimizer of '{filename}' does not fit this config ({error}): start from "
+                "its weights with load_from, without --resume"
+            ) from error
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call all hooks; frozen weights leave a checkpoint when EMAHook is done with it."""
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_save_checkpoint":
+            leave_out_frozen(kwargs["checkpoint"], _bare(self.model))
 
 
 def build_runner(config: Config) -> MMEngineRunner:
@@ -92,6 +144,13 @@ def build_runner(config: Config) -> MMEngineRunner:
         if "runner_type" in config:
             return RUNNERS.build(config)
         return Runner.from_cfg(config)
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model inside what wraps it for several processes or for test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 @contextmanager

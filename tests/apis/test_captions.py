@@ -10,9 +10,12 @@ import torch
 
 from llmdet.apis import LLMDetInferencer
 from llmdet.apis.prompts import parse_boxes
+from llmdet.checkpoint import read_checkpoint, write_checkpoint
+from llmdet.checkpoint.load import is_language_key
 from llmdet.datasets.toy.models import tiny_qwen
-from llmdet.errors import ConfigError
+from llmdet.errors import CheckpointError, ConfigError
 from llmdet.testing.demo import tiny_demo
+from llmdet.utils.config import load_config
 
 ASKED = {"texts": "red circle . dog", "custom_entities": True}
 SHORT = {"max_new_tokens": 4}
@@ -43,6 +46,24 @@ def taught(tmp_path_factory):
 @pytest.fixture(scope="module")
 def describe(taught):
     return LLMDetInferencer(taught.config, taught.weights, "cpu", captions=True)
+
+
+def test_weights_without_a_language_part_cannot_give_captions(taught, tmp_path):
+    weights = read_checkpoint(taught.weights).state_dict
+    detector = {key: value for key, value in weights.items() if not is_language_key(key)}
+    write_checkpoint(tmp_path / "mm.pth", detector)
+    with pytest.raises(CheckpointError, match="Captions need weights that were trained with"):
+        LLMDetInferencer(taught.config, tmp_path / "mm.pth", "cpu", captions=True)
+
+
+def test_what_training_may_begin_anew_must_be_there_for_captions(taught, tmp_path):
+    config = load_config(taught.config)
+    config.load_missing = ["lmm", "image_captioner", "region_captioner"]
+    weights = read_checkpoint(taught.weights).state_dict
+    detector = {key: value for key, value in weights.items() if not is_language_key(key)}
+    write_checkpoint(tmp_path / "mm.pth", detector)
+    with pytest.raises(CheckpointError, match="Captions need weights"):
+        LLMDetInferencer(config, tmp_path / "mm.pth", "cpu", captions=True)
 
 
 def test_images_and_shown_boxes_are_described(describe, photos):

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from llmdet.apis import ImagePrompt, LLMDetInferencer
+from llmdet.checkpoint import read_checkpoint, write_checkpoint
 from llmdet.errors import CheckpointError, ConfigError, DataError
 from llmdet.testing.models import tiny_grounding_dino
 from llmdet.visualization.drawing import draw_boxes
@@ -370,3 +371,21 @@ def test_predictions_are_those_of_the_model_in_evaluation(tiny, detect, photos):
     prediction = only(detect(photos / "coffee.png", [["dog", "tree"]], pred_score_thr=0.0))
     assert np.allclose(prediction["scores"], found.pred_instances.scores, atol=1e-4)
     assert np.allclose(prediction["bboxes"], found.pred_instances.bboxes, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [("narrow", "tensors of another shape backbone"), ("foreign", "no tensor has a place")],
+)
+def test_weights_that_do_not_fit_are_refused(tiny, tmp_path, weights, sentence):
+    state_dict = read_checkpoint(tiny.weights).state_dict
+    files = {
+        "narrow": {
+            key: value[: len(value) // 2] if key.startswith("backbone.") and value.ndim else value
+            for key, value in state_dict.items()
+        },
+        "foreign": {f"bbox_head.other.{key}": value for key, value in state_dict.items()},
+    }
+    write_checkpoint(tmp_path / "weights.pth", files[weights])
+    with pytest.raises(CheckpointError, match=sentence):
+        LLMDetInferencer(tiny.config, tmp_path / "weights.pth", "cpu")

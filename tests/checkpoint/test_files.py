@@ -36,6 +36,14 @@ def test_wrappers_of_training_programs_are_opened(tmp_path, wrapper):
     assert torch.equal(read.state_dict["a.weight"], WEIGHT)
 
 
+def test_of_mmengines_two_sets_of_weights_the_average_is_read(tmp_path):
+    raw = {"module.a": WEIGHT, "steps": torch.tensor(3)}
+    torch.save({"state_dict": {"a": 2 * WEIGHT}, "ema_state_dict": raw}, tmp_path / "ema.pth")
+    read = read_checkpoint(tmp_path / "ema.pth").state_dict
+    assert list(read) == ["a"]
+    assert torch.equal(read["a"], 2 * WEIGHT)
+
+
 def test_a_pickle_that_would_run_a_program_is_refused_and_does_not_run(tmp_path):
     path, target = tmp_path / "evil.pth", tmp_path / "written"
     torch.save({"state_dict": {"a": WEIGHT}, "hook": Program(target)}, path)

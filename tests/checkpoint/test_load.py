@@ -7,9 +7,10 @@ import torch
 
 from llmdet.checkpoint import llmdet_to_upstream, load_weights, write_checkpoint
 from llmdet.checkpoint.load import is_language_key
-from llmdet.errors import CheckpointError
+from llmdet.errors import CheckpointError, ConfigError
 
 DETECTOR_ONLY = "the model has no language model"
+LANGUAGE = ("lmm", "image_captioner", "region_captioner")
 
 
 def assert_equal_weights(model, other):
@@ -55,9 +56,9 @@ def test_language_keys_of_the_original_are_counted_when_the_model_is_a_plain_det
 def test_a_detector_without_language_model_starts_a_full_model(llmdet, detector, tmp_path):
     write_checkpoint(tmp_path / "mm.pth", detector(seed=1).state_dict())
     model, untouched = llmdet(seed=2), llmdet(seed=2)
-    report = load_weights(model, tmp_path / "mm.pth")
+    report = load_weights(model, tmp_path / "mm.pth", load_missing=LANGUAGE)
     assert report.format == "mm_grounding_dino"
-    kept = report.kept["the checkpoint has no language model"]
+    kept = report.kept["new, as load_missing says"]
     assert set(kept) == {key for key in model.state_dict() if is_language_key(key)}
     for key in kept:
         assert torch.equal(model.state_dict()[key], untouched.state_dict()[key])
@@ -70,8 +71,37 @@ def test_missing_detector_keys_are_an_error_that_names_some_and_counts_all(detec
     write_checkpoint(tmp_path / "cut.pth", state_dict)
     with pytest.raises(CheckpointError, match=r"\d+ tensors too few.*decoder\.layers\.1\."):
         load_weights(detector(), tmp_path / "cut.pth")
-    report = load_weights(detector(), tmp_path / "cut.pth", strict=False)
-    assert all(key.startswith("decoder.layers.1.") for key in report.kept["not in the checkpoint"])
+
+
+def test_a_part_of_the_detector_may_be_new_where_it_is_named(detector, tmp_path):
+    state_dict = detector().state_dict()
+    for key in [key for key in state_dict if key.startswith("decoder.layers.1.")]:
+        state_dict.pop(key)
+    write_checkpoint(tmp_path / "cut.pth", state_dict)
+    report = load_weights(detector(), tmp_path / "cut.pth", load_missing=["decoder.layers.1"])
+    kept = report.kept["new, as load_missing says"]
+    assert kept
+    assert all(key.startswith("decoder.layers.1.") for key in kept)
+
+
+def test_a_misspelt_part_is_answered_with_its_nearest_match(detector, tmp_path):
+    write_checkpoint(tmp_path / "own.pth", detector().state_dict())
+    with pytest.raises(ConfigError, match=r"load_missing names 'decodr'.*did you mean 'decoder'"):
+        load_weights(detector(), tmp_path / "own.pth", load_missing=["decodr"])
+
+
+def test_captions_need_weights_with_a_language_part(llmdet, detector, tmp_path):
+    write_checkpoint(tmp_path / "mm.pth", detector().state_dict())
+    with pytest.raises(CheckpointError, match=r"Captions need weights.*load_missing=\['lmm', 'im"):
+        load_weights(llmdet(), tmp_path / "mm.pth")
+
+
+def test_weights_of_which_nothing_fits_are_refused_whatever_may_be_new(detector, tmp_path):
+    write_checkpoint(tmp_path / "none.pth", {"bbox_head.other": torch.zeros(1)})
+    parts = [name for name, _ in detector().named_children()]
+    parts += ["level_embed", "query_embedding"]
+    with pytest.raises(CheckpointError, match="no tensor has a place"):
+        load_weights(detector(), tmp_path / "none.pth", load_missing=parts)
 
 
 def test_unknown_keys_are_an_error(detector, tmp_path):
@@ -79,8 +109,6 @@ def test_unknown_keys_are_an_error(detector, tmp_path):
     write_checkpoint(tmp_path / "more.pth", state_dict)
     with pytest.raises(CheckpointError, match=r"1 tensors that the model lacks mask_head"):
         load_weights(detector(), tmp_path / "more.pth")
-    report = load_weights(detector(), tmp_path / "more.pth", strict=False)
-    assert report.ignored["not in the model"] == ("mask_head.weight",)
 
 
 def test_another_shape_is_an_error_that_tells_both(detector, tmp_path):
@@ -108,8 +136,10 @@ def test_a_base_without_lora_fits_a_model_with_lora_and_back(llmdet, qwen, tmp_p
     bare = llmdet(lmm=plain_lmm, seed=1)
     write_checkpoint(tmp_path / "bare.pth", bare.state_dict())
     model = llmdet(lmm={**plain_lmm, "lora": {"r": 2}}, seed=2)
-    report = load_weights(model, tmp_path / "bare.pth")
-    assert report.kept["the checkpoint has no LoRA"]
+    with pytest.raises(CheckpointError, match="lora_A"):
+        load_weights(model, tmp_path / "bare.pth")
+    report = load_weights(model, tmp_path / "bare.pth", load_missing=["lmm"])
+    assert all("lora_" in key for key in report.kept["new, as load_missing says"])
     own = model.state_dict()
     stem = "lmm.causal_lm.model.layers.0.mlp.up_proj"
     assert torch.equal(own[f"{stem}.base_layer.weight"], bare.state_dict()[f"{stem}.weight"])

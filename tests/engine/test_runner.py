@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import llmdet.engine as engine
+from llmdet.checkpoint import read_checkpoint
 from llmdet.engine import build_runner
 from llmdet.errors import CheckpointError, ConfigError
 
@@ -44,8 +45,21 @@ class Regression(BaseModel):
         return {"loss": (self.linear(x) - y).square().mean()}
 
 
+class HeadedRegression(Regression):
+    """Has keys that are recognised as a detector's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bbox_head = Regression()
+        del self.linear
+
+    def forward(self, *points: torch.Tensor, mode: str = "loss") -> dict[str, torch.Tensor]:
+        return self.bbox_head(*points, mode=mode)
+
+
 @pytest.fixture(autouse=True)
 def registered():
+    MODELS.register_module(name="HeadedRegression", module=HeadedRegression, force=True)
     DATASETS.register_module(name="Line", module=Line, force=True)
     MODELS.register_module(name="Regression", module=Regression, force=True)
 
@@ -102,6 +116,130 @@ def test_resume_restores_optimizer_and_weights_to_the_bit(tmp_path):
         assert torch.equal(value, saved["state_dict"][name])
     moments = runner.optim_wrapper.state_dict()["state"][0]
     assert torch.equal(moments["exp_avg_sq"], saved["optimizer"]["state"][0]["exp_avg_sq"])
+
+
+def averaged(work_dir, **changes) -> Config:
+    hook = dict(type="EMAHook", momentum=0.5)
+    return config(work_dir, custom_hooks=[hook], **changes)
+
+
+def test_the_average_of_an_ema_run_is_what_is_read_back(tmp_path):
+    runner = build_runner(averaged(tmp_path / "run"))
+    runner.train()
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == "EMAHook")
+    average = hook.ema_model.module.linear.weight
+    raw = runner.model.linear.weight
+    assert not torch.equal(average, raw)
+    read = read_checkpoint(tmp_path / "run" / "iter_4.pth")
+    assert torch.equal(read.state_dict["linear.weight"], average)
+
+
+def test_an_ema_run_resumes_raw_weights_and_average(tmp_path):
+    whole = build_runner(averaged(tmp_path / "whole", max_iters=4))
+    whole.train()
+    checkpoint = str(tmp_path / "whole" / "iter_2.pth")
+    settings = averaged(tmp_path / "rest", max_iters=4, load_from=checkpoint, resume=True)
+    settings.train_dataloader.sampler.shuffle = False
+    runner = build_runner(settings)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.call_hook("before_run")
+    runner.load_or_resume()
+    content = engine.read_training_state(checkpoint)
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == "EMAHook")
+    assert torch.equal(
+        runner.model.linear.weight, content["ema_state_dict"]["module.linear.weight"]
+    )
+    assert torch.equal(hook.ema_model.module.linear.weight, content["state_dict"]["linear.weight"])
+    assert hook.ema_model.steps == 2
+
+
+def test_the_ema_copy_gets_the_weights_that_a_run_starts_from(tmp_path):
+    weights = {"bbox_head.linear.weight": torch.full((1, 1), 7.0)}
+    weights["bbox_head.linear.bias"] = torch.full((1,), 8.0)
+    torch.save({"state_dict": weights}, tmp_path / "start.pth")
+    settings = averaged(tmp_path / "run", load_from=str(tmp_path / "start.pth"))
+    settings.model = dict(type="HeadedRegression")
+    runner = build_runner(settings)
+    runner.call_hook("before_run")
+    runner.load_or_resume()
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == "EMAHook")
+    assert hook.ema_model.module.bbox_head.linear.weight.item() == 7
+
+
+def test_text_in_a_checkpoint_is_not_executed_on_resume(tmp_path):
+    build_runner(config(tmp_path / "run", max_iters=2)).train()
+    path = tmp_path / "run" / "iter_2.pth"
+    content = torch.load(path, weights_only=False)
+    content["meta"]["config"] = f"open({str(tmp_path / 'executed')!r}, 'w')"
+    torch.save(content, path)
+    runner = build_runner(config(tmp_path / "again", load_from=str(path), resume=True))
+    runner.train()
+    assert runner.iter == 4
+    assert not (tmp_path / "executed").exists()
+
+
+def test_resuming_weights_of_another_shape_is_refused(tmp_path):
+    build_runner(config(tmp_path / "run", max_iters=2)).train()
+    path = tmp_path / "run" / "iter_2.pth"
+    content = torch.load(path, weights_only=False)
+    content["state_dict"]["linear.weight"] = torch.zeros(3, 3)
+    torch.save(content, path)
+    runner = build_runner(config(tmp_path / "again", load_from=str(path), resume=True))
+    with pytest.raises(CheckpointError, match=r"linear\.weight \(3, 3\), model \(1, 1\)"):
+        runner.train()
+
+
+def test_resuming_an_optimizer_of_another_kind_is_refused(tmp_path):
+    build_runner(config(tmp_path / "run", max_iters=2)).train()
+    path = tmp_path / "run" / "iter_2.pth"
+    content = torch.load(path, weights_only=False)
+    content["optimizer"]["param_groups"] *= 2
+    torch.save(content, path)
+    runner = build_runner(config(tmp_path / "again", load_from=str(path), resume=True))
+    with pytest.raises(CheckpointError, match=r"optimizer of .*iter_2.pth.*load_from"):
+        runner.train()
+
+
+def test_weights_alone_cannot_be_resumed(tmp_path):
+    torch.save({"state_dict": Regression().state_dict()}, tmp_path / "weights.pth")
+    settings = config(tmp_path, load_from=str(tmp_path / "weights.pth"), resume=True)
+    with pytest.raises(CheckpointError, match="has no message_hub, meta"):
+        build_runner(settings).train()
+
+
+class Talking(BaseModel):
+    """A frozen language model with LoRA that learns to make little of what it reads."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        from llmdet.models.lmm.language_model import LanguageModel
+
+        self.lmm = LanguageModel(model, dtype="float32", lora={"r": 2, "alpha": 4})
+
+    def forward(self, *points: torch.Tensor, mode: str = "loss") -> dict[str, torch.Tensor]:
+        tokens = (torch.stack(points) * 10).long()
+        return {"loss": self.lmm.causal_lm(tokens).logits.square().mean()}
+
+
+def test_a_run_whose_frozen_language_model_is_not_saved_resumes_to_the_bit(tmp_path):
+    from llmdet.datasets.toy.models import tiny_qwen
+
+    MODELS.register_module(name="Talking", module=Talking, force=True)
+    model = dict(type="Talking", model=tiny_qwen(tmp_path / "qwen"))
+    sampler = dict(type="DefaultSampler", shuffle=False)
+    data = dict(dataset=dict(type="Line"), batch_size=4, num_workers=0, sampler=sampler)
+    settings = dict(model=model, train_dataloader=data)
+    whole = build_runner(config(tmp_path / "whole", **settings))
+    whole.train()
+    state = engine.read_training_state(tmp_path / "whole" / "iter_2.pth")
+    assert all(".lora_" in key for key in state["state_dict"])
+    assert len(state["optimizer"]["state"]) == len(state["state_dict"])
+
+    path = str(tmp_path / "whole" / "iter_2.pth")
+    rest = build_runner(config(tmp_path / "rest", load_from=path, resume=True, **settings))
+    rest.train()
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, rest.model.state_dict()[key]), key
 
 
 class Bomb:

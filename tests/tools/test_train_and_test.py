@@ -13,7 +13,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from llmdet.errors import ConfigError
+from llmdet.checkpoint import read_checkpoint, write_checkpoint
+from llmdet.errors import CheckpointError, ConfigError
 from llmdet.utils.cli import run_cli
 
 
@@ -191,6 +192,52 @@ def test_mistakes_are_answered_by_one_sentence(
         run_cli(lambda: call(root, "test", tmp_path, *filled))
     assert end.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def unfitting(tiny_project, trained) -> dict[str, Path]:
+    """Weights of a backbone of half the width, and weights of which no name fits."""
+    state_dict = read_checkpoint(trained / "iter_4.pth").state_dict
+    files = {name: tiny_project.folder / f"{name}.pth" for name in ("narrow", "foreign")}
+    narrow = {
+        key: value[: len(value) // 2] if key.startswith("backbone.") and value.ndim else value
+        for key, value in state_dict.items()
+    }
+    write_checkpoint(files["narrow"], narrow)
+    foreign = {f"bbox_head.other.{key}": value for key, value in state_dict.items()}
+    write_checkpoint(files["foreign"], foreign)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [("narrow", "tensors of another shape backbone"), ("foreign", "no tensor has a place")],
+)
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_weights_that_do_not_fit_are_neither_trained_nor_tested(
+    root, tiny_project, tmp_path, unfitting, tool, weights, sentence
+):
+    given = unfitting[weights]
+    arguments = {"train": ("--cfg-options", f"load_from={given}"), "test": (given,)}
+    with pytest.raises(CheckpointError, match=sentence):
+        call(root, tool, tmp_path, tiny_project.config, *arguments[tool])
+
+
+def test_what_may_be_new_in_training_must_be_there_in_a_test(root, tiny_project, tmp_path, trained):
+    state_dict = read_checkpoint(trained / "iter_4.pth").state_dict
+    cut = {key: value for key, value in state_dict.items() if not key.startswith("bbox_head.reg")}
+    write_checkpoint(tmp_path / "cut.pth", cut)
+    config = tmp_path / "new_head.py"
+    config.write_text(
+        f"_base_ = '{tiny_project.config}'\nload_missing = ['bbox_head']\n"
+        f"load_from = '{tmp_path / 'cut.pth'}'\ntrain_cfg = dict(max_iters=1)\n"
+    )
+    log = call(root, "train", tmp_path / "a", config)
+    assert "kept as built: new, as load_missing says" in log
+    with pytest.raises(CheckpointError, match=r"too few: the model wants bbox_head\.reg"):
+        call(root, "test", tmp_path / "b", config, tmp_path / "cut.pth")
+    new = ("--cfg-options", "load_missing=[bbox_head]")
+    call(root, "test", tmp_path / "c", config, tmp_path / "cut.pth", *new)
 
 
 @pytest.mark.parametrize("arguments", [(), ("config.py",), ("config.py", "two"), ("c.py", "0")])

@@ -81,6 +81,7 @@ def convert_lora(args: argparse.Namespace, model: dict[str, Any] | None) -> list
     """Merges LoRA or writes it alone; returns what to tell."""
     from llmdet.checkpoint import read_checkpoint, write_checkpoint
     from llmdet.checkpoint.adapters import merge_lora, save_adapter
+    from llmdet.checkpoint.frozen import complete
     from llmdet.checkpoint.load import to_llmdet
     from llmdet.errors import ConfigError
 
@@ -92,12 +93,14 @@ def convert_lora(args: argparse.Namespace, model: dict[str, Any] | None) -> list
         )
     if args.target_format != "llmdet":
         raise ConfigError(f"--lora {args.lora} writes our names; leave out --to")
-    _, state_dict = to_llmdet(read_checkpoint(args.source), args.source_format)
+    checkpoint = read_checkpoint(args.source)
+    _, state_dict = to_llmdet(checkpoint, args.source_format)
     if args.lora == "adapter":
         base = lmm.get("model")
         save_adapter(state_dict, args.target, alpha, base if isinstance(base, str) else None)
         return [f"LoRA of {args.source} -> {args.target}"]
-    merged = merge_lora(state_dict, alpha)
+    whole = complete(state_dict, checkpoint.meta, args.source, lmm.get("model"))
+    merged = merge_lora(whole, alpha)
     write_checkpoint(args.target, merged)
     return [f"{args.source} with LoRA merged -> {args.target}: {len(merged)} tensors"]
 

@@ -71,6 +71,9 @@ class LanguageModel(nn.Module):
         default = "bfloat16" if torch.cuda.is_available() else "float32"
         self.dtype: torch.dtype = getattr(torch, dtype or default)
         self.causal_lm = build_causal_lm(model, pretrained=pretrained, dtype=self.dtype)
+        # What llmdet.checkpoint.frozen leaves out of checkpoints: names before LoRA wraps its maps.
+        self.source = model if pretrained and isinstance(model, str) else None
+        self.source_names = tuple(self.causal_lm.state_dict())
         self.tokenizer = AutoTokenizer.from_pretrained(
             tokenizer or model, config=self.causal_lm.config
         )

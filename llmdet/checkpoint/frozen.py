@@ -1,0 +1,210 @@
+"""Frozen language models stay out of checkpoints: their source has them already.
+
+A checkpoint records in ``meta["frozen"]`` where the weights that it leaves out are from, and the
+hash of their values. Loading takes them from the model, which was built from its source, and
+verifies that they are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmdet.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+StateDict = dict[str, Tensor]
+
+#: Types are compared in this one where they differ: every wider type rounds to it in one way.
+_COMMON = torch.bfloat16
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """Weights of a model that were read from a published language model."""
+
+    module: Any  # has ``source`` (folder or hub id) and ``source_names``
+    prefix: str  # of its keys in the state dict of the whole model
+    tensors: StateDict  # key of the source -> tensor of the model
+    keys: dict[str, str]  # key of the source -> key of the whole model
+    frozen: bool  # whether training leaves all of them as they are
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint that leaves these weights out says of them."""
+        dtype = next(iter(self.tensors.values())).dtype
+        kinds = {dtype, _COMMON}
+        return {
+            "source": str(self.module.source),
+            "dtype": _name(dtype),
+            "sha256": {_name(kind): digest(self.tensors, kind) for kind in kinds},
+        }
+
+    def verify(self, record: Mapping[str, Any], path: str) -> None:
+        """Raise a CheckpointError unless these are the weights that ``record`` describes."""
+        verify(self.tensors, record, str(self.module.source), path)
+
+
+def source_parts(model: nn.Module) -> Iterator[SourcePart]:
+    """The parts of ``model`` whose weights a published language model has."""
+    for name, module in model.named_modules():
+        if getattr(module, "source", None) is None or not hasattr(module, "source_names"):
+            continue
+        prefix = f"{name}.causal_lm." if name else "causal_lm."
+        present = module.causal_lm.state_dict(keep_vars=True)
+        names = {source: _present_name(source, present) for source in module.source_names}
+        tensors = {source: present[own] for source, own in names.items()}
+        yield SourcePart(
+            module=module,
+            prefix=prefix,
+            tensors={source: tensor.detach() for source, tensor in tensors.items()},
+            keys={source: prefix + own for source, own in names.items()},
+            frozen=not any(tensor.requires_grad for tensor in tensors.values()),
+        )
+
+
+def leave_out_frozen(checkpoint: dict[str, Any], model: nn.Module) -> None:
+    """Take out of a training checkpoint, in place, what its source has, and record where it is.
+
+    Of a language model that trains, the second names of tied weights are left out.
+    """
+    for part in source_parts(model):
+        left_out = list(part.keys.values())
+        if part.frozen:
+            checkpoint.setdefault("meta", {}).setdefault("frozen", {})[part.prefix] = part.record()
+        else:
+            left_out = [part.keys[name] for name in _second_names(part.tensors)]
+        for entry, lead in (("state_dict", ""), ("ema_state_dict", "module.")):
+            for key in left_out:
+                checkpoint.get(entry, {}).pop(lead + key, None)
+
+
+def put_back_frozen(
+    state_dict: StateDict, meta: Mapping[str, Any], model: nn.Module, path: str, lead: str = ""
+) -> None:
+    """Add to ``state_dict``, in place, the frozen weights that its file leaves out.
+
+    Args:
+        state_dict: under our names, each after ``lead``.
+        meta: of the file.
+        model: built from the same source, and not trained since.
+        path: of the file, for the error.
+
+    Raises:
+        CheckpointError: the model's source holds other weights than the file was trained with.
+    """
+    records = meta.get("frozen") or {}
+    for part in source_parts(model):
+        missing = [name for name, key in part.keys.items() if lead + key not in state_dict]
+        if part.prefix in records and missing:
+            part.verify(records[part.prefix], path)
+            state_dict.update({lead + part.keys[name]: part.tensors[name] for name in missing})
+
+
+def frozen_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a file's ``meta`` a copy of its weights must keep."""
+    return {key: meta[key] for key in ("frozen",) if key in meta}
+
+
+def complete(
+    state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], path: str, source: Any = None
+) -> StateDict:
+    """A copy of ``state_dict`` with the frozen weights that its file leaves out, read anew.
+
+    Args:
+        state_dict: under our names.
+        meta: of the file.
+        path: of the file, for the error.
+        source: folder or hub id of the language model now; default: what it was while training.
+
+    Raises:
+        CheckpointError: the source cannot be read, or holds other weights.
+    """
+    from llmdet.models.lmm.causal_lm import build_causal_lm
+
+    full = dict(state_dict)
+    for prefix, record in (meta.get("frozen") or {}).items():
+        place = source if isinstance(source, str) else record["source"]
+        base = build_causal_lm(place, dtype=getattr(torch, record["dtype"])).state_dict()
+        verify(base, record, place, path)
+        for name, value in base.items():
+            stem, _, kind = name.rpartition(".")
+            adapted = f"{prefix}{stem}.lora_A.default.weight" in full
+            full[f"{prefix}{stem}.base_layer.{kind}" if adapted else prefix + name] = value
+    return _with_tied_head(full)
+
+
+def _with_tied_head(state_dict: StateDict) -> StateDict:
+    """Add the output head of a language model that shares its embeddings, stored once."""
+    words = "lmm.causal_lm.model.embed_tokens.weight"
+    if words in state_dict:
+        state_dict.setdefault("lmm.causal_lm.lm_head.weight", state_dict[words])
+    return state_dict
+
+
+def note_replaced(model: nn.Module, loaded: Mapping[str, Tensor]) -> None:
+    """Forget the source of each part into which a checkpoint brings other weights."""
+    for part in source_parts(model):
+        for name, key in part.keys.items():
+            mine = part.tensors[name]
+            if key in loaded and not torch.equal(loaded[key].to(mine), mine):
+                logger.info(
+                    "the checkpoint's language model is not that of '%s': checkpoints of this run "
+                    "will hold it",
+                    part.module.source,
+                )
+                part.module.source = None
+                break
+
+
+def verify(
+    tensors: Mapping[str, Tensor], record: Mapping[str, Any], source: str, path: str
+) -> None:
+    """Raise a CheckpointError unless ``tensors`` are those that a checkpoint was trained with."""
+    dtype = next(iter(tensors.values())).dtype
+    kind = dtype if _name(dtype) in record["sha256"] else _COMMON
+    if digest(tensors, kind) != record["sha256"][_name(kind)]:
+        raise CheckpointError(
+            f"'{path}' was trained on the frozen language model '{record['source']}', and "
+            f"'{source}' holds other weights today (their hash differs): give the model that it "
+            "was trained with (lmm.model of the config)"
+        )
+
+
+def digest(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:
+    """sha256 of names and values, rounded to ``dtype``; tied weights count once."""
+    total = hashlib.sha256()
+    seen = set()
+    for name in sorted(tensors):
+        value = tensors[name].detach()
+        if value.data_ptr() in seen:
+            continue
+        seen.add(value.data_ptr())
+        rounded = value.to(dtype) if value.is_floating_point() else value
+        total.update(f"{name} {tuple(value.shape)}\n".encode())
+        total.update(rounded.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def _second_names(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors that have another name before."""
+    first: dict[int, str] = {}
+    return [
+        name for name, value in tensors.items() if first.setdefault(value.data_ptr(), name) != name
+    ]
+
+
+def _present_name(source: str, present: Mapping[str, Tensor]) -> str:
+    """Where a weight of the source is now that LoRA may be around its map."""
+    stem, _, kind = source.rpartition(".")
+    return source if source in present else f"{stem}.base_layer.{kind}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
