@@ -188,7 +188,7 @@ def digest(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:
         seen.add(value.data_ptr())
         rounded = value.to(dtype) if value.is_floating_point() else value
         total.update(f"{name} {tuple(value.shape)}\n".encode())
-        total.update(rounded.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        total.update(rounded.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

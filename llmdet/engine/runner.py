@@ -146,7 +146,7 @@ def build_runner(config: Config) -> MMEngineRunner:
         return Runner.from_cfg(config)
 
 
-def _bare(model: nn.Module) -> nn.Module:
+def _bare(model: Any) -> nn.Module:
     """The model inside what wraps it for several processes or for test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
