@@ -26,6 +26,8 @@ from typing import Any
 # What runs with `python image_demo.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from llmdet.utils.cli import add_config_options, run_cli
+
 PALETTES = ("none", "random", "coco", "voc", "citys")
 NOUN_PHRASES = ("auto", "nltk", "rules")
 
@@ -35,8 +37,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("inputs", help="image file, folder, or text file that lists images")
-    parser.add_argument("model", metavar="config", help="config of the model")
+    parser.add_argument(
+        "inputs", nargs="+", help="image files, folders, or text files that list images"
+    )
+    parser.add_argument("config", help="config of the model")
+    add_config_options(parser)
     _add_prompt_arguments(parser)
     parser.add_argument(
         "--weights",
@@ -137,6 +142,7 @@ def run(args: argparse.Namespace) -> None:
     """Check what is cheap to check, build the model, detect, and say what was found."""
     from llmdet.apis.inputs import collect_images
     from llmdet.apis.prompts import image_prompts, parse_boxes, parse_spans
+    from llmdet.utils.config import load_config
 
     images = collect_images(args.inputs)
     boxes = None if args.boxes is None else parse_boxes(args.boxes)
@@ -151,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
 
     transformers_logging.disable_progress_bar()  # of BERT's weights, which are there at once
     detect = LLMDetInferencer(
-        args.model,
+        load_config(args.config, args.cfg_options),
         args.weights,
         args.device,
         args.palette,
@@ -161,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
         show_progress=len(images) > args.batch_size,
     )
     result = detect(
-        args.inputs,
+        [image.source for image in images],
         args.texts,
         **prompt,
         batch_size=args.batch_size,
@@ -174,7 +180,7 @@ def run(args: argparse.Namespace) -> None:
         boxes=boxes,
         generation=_generation(args),
     )
-    _summarize([str(image) for image in images], result["predictions"], args)
+    _summarize(result["predictions"], args)
 
 
 def _generation(args: argparse.Namespace) -> dict[str, Any]:
@@ -187,15 +193,15 @@ def _generation(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _summarize(
-    images: Sequence[str], predictions: Sequence[dict[str, Any]], args: argparse.Namespace
-) -> None:
+def _summarize(predictions: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
     """Say on the standard error what was found, so that --print-result can be piped."""
-    for image, prediction in zip(images, predictions, strict=True):
+    for prediction in predictions:
         counts = Counter(prediction["label_names"])
         found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         nothing = f"nothing with a score of {args.pred_score_thr:g} or more"
-        print(f"{image}: {found or nothing}", file=sys.stderr)
+        if not found and "best_score" in prediction:
+            nothing += f", the best is {prediction['best_score']:.2f}"
+        print(f"{prediction['image']}: {found or nothing}", file=sys.stderr)
         for line in _captions(prediction):
             print(f"  {line}", file=sys.stderr)
     saved = [
@@ -225,6 +231,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from llmdet.utils.cli import run_cli
-
     run_cli(main)

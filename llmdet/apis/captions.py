@@ -11,8 +11,9 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 
-from llmdet.apis.results import Detections
-from llmdet.errors import ConfigError
+from llmdet.apis.inputs import InputImage
+from llmdet.apis.results import ImageDetections
+from llmdet.errors import ConfigError, DataError
 
 #: Name of boxes that the user gave, in the place of a class.
 GIVEN_BOX = "region"
@@ -33,24 +34,36 @@ def keep_language_model(settings: ConfigDict) -> None:
         settings.connector = None
 
 
-def given_detections(boxes: np.ndarray) -> Detections:
+def given_detections(boxes: np.ndarray) -> ImageDetections:
     """Boxes of the user in the place of detected ones."""
     count = len(boxes)
-    return Detections(
-        np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
-        np.ones(count, dtype=np.float32),
-        np.arange(count),
-        (GIVEN_BOX,) * count,
-    )
+    names = (GIVEN_BOX,) * count
+    return ImageDetections(boxes.reshape(-1, 4).astype(np.float32), None, np.arange(count), names)
+
+
+def check_inside(boxes: np.ndarray, image: InputImage, shape: Sequence[int]) -> None:
+    """Check that each of [N, 4] boxes xyxy in pixels shows a part of an image [H, W, 3].
+
+    Raises:
+        DataError: a box lies outside the image.
+    """
+    height, width = shape[:2]
+    inside = np.clip(boxes, 0, [width, height, width, height])
+    empty = (inside[:, 2:] <= inside[:, :2]).any(axis=1)
+    if empty.any():
+        raise DataError(
+            f"The box {boxes[empty][0].tolist()} lies outside {image}, which has {width} x "
+            f"{height} pixels: give boxes in pixels of the original image."
+        )
 
 
 def describe(
     model: Any,
     inputs: torch.Tensor,
     samples: Sequence[DetDataSample],
-    found: Sequence[Detections],
+    found: Sequence[ImageDetections],
     generation: Mapping[str, Any],
-) -> list[Detections]:
+) -> list[ImageDetections]:
     """Describe images and boxes, as far as the model has captioners for them.
 
     Args:
@@ -66,13 +79,13 @@ def describe(
     kinds = {"image"} if model.image_captioner is not None else set()
     if model.region_captioner is not None:
         kinds.add("regions")
-    boxes = [torch.from_numpy(own.bboxes) for own in found]
+    boxes = [torch.from_numpy(detections.bboxes) for detections in found]
     model.describe(inputs, samples, kinds, boxes, **generation)
     return [
         replace(
-            own,
+            detections,
             description=sample.get("image_description"),
             captions=tuple(sample.region_descriptions) if "regions" in kinds else None,
         )
-        for own, sample in zip(found, samples, strict=True)
+        for detections, sample in zip(found, samples, strict=True)
     ]

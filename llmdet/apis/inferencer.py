@@ -20,11 +20,16 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
-from llmdet.apis.captions import describe, given_detections, keep_language_model
+from llmdet.apis.captions import (
+    check_inside,
+    describe,
+    given_detections,
+    keep_language_model,
+)
 from llmdet.apis.class_names import config_class_names
 from llmdet.apis.inputs import ImageSource, InputImage, collect_images
 from llmdet.apis.prompts import ImagePrompt, Texts, image_prompts
-from llmdet.apis.results import Delivery, Detections
+from llmdet.apis.results import Delivery, ImageDetections
 from llmdet.checkpoint import load_weights
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import MODELS, TRANSFORMS
@@ -38,7 +43,7 @@ NOUN_PHRASES = ("auto", "nltk", "rules")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What one call wants to know of every image."""
 
     score_thr: float
@@ -49,7 +54,7 @@ class Asked:
 class LLMDetInferencer:
     """Find in images what a text names.
 
-    The model is the config's, without its language model unless captions are asked for, the
+    The model is the config's, without its language model unless captions are wanted, the
     images pass through the config's test pipeline, and prompts are built where evaluation
     builds them, inside ``model.predict``.
 
@@ -124,7 +129,7 @@ class LLMDetInferencer:
 
         Args:
             inputs: An image file, a folder, a text file that lists images, a [H, W, 3] uint8 BGR
-                array, or a sequence of these.
+                array, a PIL image, or a sequence of these.
             texts: One text for all images, or one entry per image: a text, a list of class
                 names, or an :class:`~llmdet.apis.prompts.ImagePrompt`; ``"$: lvis"`` stands for
                 the classes of a data set. None takes those of the config's test set.
@@ -145,8 +150,10 @@ class LLMDetInferencer:
 
         Returns:
             ``predictions``: per image ``labels``, ``scores``, ``bboxes`` (xyxy in pixels of the
-            original image) and ``label_names``, best score first; with ``captions=True`` also
-            ``captions`` of the boxes and the image's ``description``. ``visualization``: per
+            original image) and ``label_names``, best score first; the path ``image``, its
+            ``width`` and ``height``, and ``best_score``, whether above the threshold or not;
+            with ``captions=True`` also ``captions`` of the boxes and the image's
+            ``description``. ``boxes`` have no scores. ``visualization``: per
             image [H, W, 3] uint8 RGB if ``return_vis``, else nothing.
 
         Raises:
@@ -167,15 +174,15 @@ class LLMDetInferencer:
         pred_dir = None if folder is None or no_save_pred else folder / "preds"
         vis_dir = None if folder is None or no_save_vis else folder / "vis"
         deliver = Delivery(pred_dir, vis_dir, self.draw, print_result, show, return_vis)
-        asked = Asked(pred_score_thr, boxes, generation or {})
-        for image, pixels, found in self._detect(images, prompts, batch_size, asked):
+        request = Request(pred_score_thr, boxes, generation or {})
+        for image, pixels, found in self._detect(images, prompts, batch_size, request):
             deliver(image, pixels, found)
         return {"predictions": deliver.predictions, "visualization": deliver.visualization}
 
-    def draw(self, image: np.ndarray, found: Detections) -> np.ndarray:
+    def draw(self, image: np.ndarray, found: ImageDetections) -> np.ndarray:
         """Draw detections on a [H, W, 3] BGR image; returns uint8 RGB."""
         rgb = np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
-        labels, scores = found.labels.tolist(), found.scores.tolist()
+        labels, scores = found.labels.tolist(), found.scores
         return draw_boxes(rgb, found.bboxes, labels, found.texts(), scores, self.palette)
 
     def _detect(
@@ -183,33 +190,36 @@ class LLMDetInferencer:
         images: Sequence[InputImage],
         prompts: Sequence[ImagePrompt],
         batch_size: int,
-        asked: Asked,
-    ) -> Iterator[tuple[InputImage, np.ndarray, Detections]]:
+        request: Request,
+    ) -> Iterator[tuple[InputImage, np.ndarray, ImageDetections]]:
         """Yield each image, its pixels ([H, W, 3] BGR, original size) and what was found."""
         starts = range(0, len(images), batch_size)
         # tqdm's disable=None keeps quiet where the standard error is no terminal.
         for start in tqdm(starts, unit="batch", disable=None if self.show_progress else True):
             batch = images[start : start + batch_size]
             loaded = [self._read(image) for image in batch]
+            if request.boxes is not None:
+                for image, fields in zip(batch, loaded, strict=True):
+                    check_inside(request.boxes, image, fields["img"].shape)
             inputs = [self._transform(dict(fields)) for fields in loaded]
             for packed, prompt in zip(inputs, prompts[start:], strict=False):
                 # Not through the pipeline: its last step packs only what the config lists.
                 packed["data_samples"].set_metainfo(prompt.metainfo())
-            detections = self._predict(pseudo_collate(inputs), asked)
+            detections = self._predict(pseudo_collate(inputs), request)
             for image, fields, found in zip(batch, loaded, detections, strict=True):
                 yield image, fields["img"], found
 
     @torch.no_grad()
-    def _predict(self, data: dict[str, Any], asked: Asked) -> list[Detections]:
-        """Detect in one collated batch, and describe where captions are asked for."""
+    def _predict(self, data: dict[str, Any], request: Request) -> list[ImageDetections]:
+        """Detect in one collated batch, and describe where the inferencer is to caption."""
         data = self.model.data_preprocessor(data, False)
         samples = self.model(**data, mode="predict")
-        found = [Detections.from_sample(sample, asked.score_thr) for sample in samples]
+        found = [ImageDetections.from_sample(sample, request.score_thr) for sample in samples]
         if not self.captions:
             return found
-        if asked.boxes is not None:
-            found = [given_detections(asked.boxes) for _ in samples]
-        return describe(self.model, data["inputs"], samples, found, asked.generation)
+        if request.boxes is not None:
+            found = [given_detections(request.boxes) for _ in samples]
+        return describe(self.model, data["inputs"], samples, found, request.generation)
 
     def _collect(self, inputs: ImageSource | Sequence[ImageSource]) -> list[InputImage]:
         """Number arrays through all calls, so that later ones do not overwrite earlier ones."""
@@ -246,10 +256,10 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"There is no device {device!r}: write cpu, cuda or cuda:1.") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"The device {device} was asked for, and PyTorch sees no CUDA GPU here.")
+        raise ConfigError(f"There is no device {device}: PyTorch sees no CUDA GPU here.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"The device {device} was asked for, and there are {torch.cuda.device_count()} GPUs."
+            f"There is no device {device}: PyTorch sees {torch.cuda.device_count()} GPUs."
         )
     logger.info("Running on %s%s.", chosen, "" if device else ", chosen automatically")
     return chosen

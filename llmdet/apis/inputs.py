@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llmdet.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
-ImageSource = str | Path | np.ndarray
+ImageSource = str | Path | np.ndarray | Image.Image
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ def collect_images(
 
     Args:
         inputs: An image file; a folder (its images, sorted, without subfolders); a text file
-            that lists image files, one a line; a BGR array; or a sequence of any of these.
+            that lists image files, one a line; a BGR array; a PIL image; or a sequence of any of
+            these.
         first_array: The number from which arrays, which have no name, are counted.
 
     Raises:
@@ -47,7 +51,7 @@ def collect_images(
             nothing was found. Only the head of a file is read here, so that damage further
             inside a file shows when it is loaded.
     """
-    single = isinstance(inputs, (str, Path, np.ndarray))
+    single = isinstance(inputs, (str, Path, np.ndarray, Image.Image))
     given = cast(Sequence[ImageSource], [inputs] if single else inputs)
     sources = [source for entry in given for source in _expand(entry)]
     if not sources:
@@ -100,25 +104,34 @@ def _numbered(names: Sequence[str]) -> list[str]:
 def _expand(entry: ImageSource) -> list[Path | np.ndarray]:
     if isinstance(entry, np.ndarray):
         return [entry]
+    if isinstance(entry, Image.Image):
+        upright = ImageOps.exif_transpose(entry).convert("RGB")
+        return [np.asarray(upright)[..., ::-1]]
     if not isinstance(entry, (str, Path)):
-        raise DataError(f"An image is a path or a numpy array, not a {type(entry).__name__}.")
+        raise DataError(
+            f"An image is a path, a numpy array or a PIL image, not a {type(entry).__name__}."
+        )
     if "://" in str(entry):
         raise DataError(f"{entry} is a URL; nothing is downloaded here: save the image first.")
     path = Path(entry).expanduser()
     if path.is_dir():
-        found = sorted(
-            file
-            for file in path.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-        )
-        if not found:
-            raise DataError(f"The folder {path} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
-        return list(found)
+        return list(_images_of(path))
     if not path.is_file():
         raise DataError(f"There is no file or folder {path}: check the path of the image.")
     if path.suffix.lower() in _LIST_SUFFIXES:
         return list(_read_list(path))
     return [path]
+
+
+def _images_of(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
+    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(f"The folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+    if others := sorted({file.suffix.lower() or file.name for file in files} - set(IMAGE_SUFFIXES)):
+        left_out = len(files) - len(found)
+        logger.info("%s: %d files are left out (%s)", folder, left_out, ", ".join(others[:5]))
+    return found
 
 
 def _read_list(path: Path) -> Iterable[Path]:

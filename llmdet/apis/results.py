@@ -1,4 +1,4 @@
-"""Detections of one image, as arrays and in the layout of mmdet's DetInferencer."""
+"""ImageDetections of one image, as arrays and in the layout of mmdet's DetInferencer."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from llmdet.visualization.pictures import save_picture, show_picture
 
 
 @dataclass(frozen=True)
-class Detections:
+class ImageDetections:
     """N boxes of one image, best first."""
 
     bboxes: np.ndarray  # [N, 4] float32 xyxy in pixels of the original image
-    scores: np.ndarray  # [N] float32 in 0..1
+    scores: np.ndarray | None  # [N] float32 in 0..1; None for boxes that the user gave
     labels: np.ndarray  # [N] int64, position in the prompt's classes or phrases
     label_names: tuple[str, ...]  # N texts
     captions: tuple[str, ...] | None = None  # N phrases of the language model
     description: str | None = None  # of the whole image
+    best_score: float | None = None  # of all boxes, those below the threshold included
 
     @classmethod
-    def from_sample(cls, sample: DetDataSample, score_thr: float) -> Detections:
+    def from_sample(cls, sample: DetDataSample, score_thr: float) -> ImageDetections:
         """Take the predictions of at least ``score_thr``; the only place where scores are cut."""
         found = sample.pred_instances.cpu()
         scores = np.asarray(found.scores, dtype=np.float32)
@@ -42,31 +43,35 @@ class Detections:
             scores[order],
             np.asarray(found.labels, dtype=np.int64)[order],
             tuple(str(names[index]) for index in order),
+            best_score=float(scores.max()) if len(scores) else None,
         )
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self.bboxes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain lists, ready for JSON."""
+        """Return plain lists, ready for JSON, without what is not known."""
         fields: dict[str, Any] = {
             "labels": self.labels.tolist(),
-            "scores": self.scores.tolist(),
+            "scores": None if self.scores is None else self.scores.tolist(),
             "bboxes": self.bboxes.tolist(),
             "label_names": list(self.label_names),
+            "captions": None if self.captions is None else list(self.captions),
+            "description": self.description,
+            "best_score": self.best_score,
         }
-        if self.captions is not None:
-            fields["captions"] = list(self.captions)
-        if self.description is not None:
-            fields["description"] = self.description
-        return fields
+        return {name: value for name, value in fields.items() if value is not None}
 
     def texts(self) -> list[str]:
-        """What is written beside each box: its name, and its caption where it has one."""
+        """What is written beside each box: its name, and a caption that says more than the name."""
         if self.captions is None:
             return list(self.label_names)
         pairs = zip(self.label_names, self.captions, strict=True)
-        return [f"{name}: {caption}" for name, caption in pairs]
+        return [name if _same(name, said) else f"{name}: {said}" for name, said in pairs]
+
+
+def _same(name: str, caption: str) -> bool:
+    return name.strip(" .").casefold() == caption.strip(" .").casefold()
 
 
 def save_prediction(prediction: dict[str, Any], path: Path) -> None:
@@ -97,21 +102,22 @@ class Delivery:
 
     pred_dir: Path | None
     vis_dir: Path | None
-    draw: Callable[[np.ndarray, Detections], np.ndarray]
+    draw: Callable[[np.ndarray, ImageDetections], np.ndarray]
     print_result: bool = False
     show: bool = False
     return_vis: bool = False
     predictions: list[dict[str, Any]] = field(default_factory=list)
     visualization: list[np.ndarray] = field(default_factory=list)
 
-    def __call__(self, image: InputImage, pixels: np.ndarray, found: Detections) -> None:
+    def __call__(self, image: InputImage, pixels: np.ndarray, found: ImageDetections) -> None:
         """Deliver the detections of one image."""
-        prediction = found.to_dict()
+        height, width = pixels.shape[:2]
+        prediction = {"image": str(image), "width": width, "height": height, **found.to_dict()}
         self.predictions.append(prediction)
         if self.pred_dir:
             save_prediction(prediction, self.pred_dir / f"{image.name}.json")
         if self.print_result:
-            sys.stdout.write(json.dumps({"image": str(image), **prediction}) + "\n")
+            sys.stdout.write(json.dumps(prediction) + "\n")
         if not (self.vis_dir or self.show or self.return_vis):
             return
         picture = self.draw(pixels, found)

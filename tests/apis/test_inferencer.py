@@ -36,7 +36,11 @@ def only(result):
 
 def test_boxes_lie_in_the_original_image_and_are_named_and_sorted(detect, photos):
     prediction = only(detect(photos / "astronaut.png", **CLASSES))
-    assert set(prediction) == {"labels", "scores", "bboxes", "label_names"}
+    assert set(prediction) == {
+        "image", "width", "height", "labels", "scores", "bboxes", "label_names", "best_score"
+    }  # fmt: skip
+    assert prediction["image"] == str(photos / "astronaut.png")
+    assert (prediction["width"], prediction["height"]) == (512, 512)
     boxes = np.array(prediction["bboxes"])
     assert boxes.shape == (len(prediction["labels"]), 4)
     assert boxes.min() >= 0
@@ -111,7 +115,7 @@ def test_nothing_is_saved_without_a_folder_or_against_the_flags(
 def test_printed_results_are_one_line_of_json_per_image(detect, photos, capsys):
     result = detect(photos, **CLASSES, print_result=True)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line.pop("image") for line in lines] == [str(p) for p in sorted(photos.iterdir())]
+    assert [line["image"] for line in lines] == [str(p) for p in sorted(photos.iterdir())]
     assert lines == result["predictions"]
 
 
@@ -124,6 +128,14 @@ def test_an_array_gives_what_its_file_gives_and_is_left_alone(detect, photos):
     from_array = only(detect(array, **CLASSES))
     assert_same(from_array, only(detect(photos / "astronaut.png", **CLASSES)))
     assert np.array_equal(array, before)
+
+
+def test_a_pil_image_gives_what_its_file_gives(detect, photos):
+    with Image.open(photos / "astronaut.png") as image:
+        from_image = only(detect(image, **CLASSES))
+        in_a_list = detect([image, photos / "cat.jpg"], **CLASSES)["predictions"]
+    assert_same(from_image, only(detect(photos / "astronaut.png", **CLASSES)))
+    assert_same(in_a_list[0], from_image)
 
 
 def test_arrays_of_later_calls_do_not_overwrite_earlier_ones(tiny, tmp_path):
@@ -302,11 +314,11 @@ def test_the_device_is_chosen_and_announced(tiny, caplog):
 
 def test_a_gpu_that_is_not_there_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="cuda:0 was asked for, and PyTorch sees no CUDA GPU"):
+    with pytest.raises(ConfigError, match="no device cuda:0: PyTorch sees no CUDA GPU"):
         LLMDetInferencer(tiny.config, device="cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match="cuda:2 was asked for, and there are 2 GPUs"):
+    with pytest.raises(ConfigError, match="no device cuda:2: PyTorch sees 2 GPUs"):
         LLMDetInferencer(tiny.config, device="cuda:2")
 
 

@@ -28,6 +28,22 @@ def test_a_folder_gives_its_images_in_order_and_nothing_else(tmp_path):
     assert [image.name for image in collect_images(tmp_path)] == ["a", "b"]
 
 
+def test_files_of_a_folder_that_are_left_out_are_named(tmp_path, caplog):
+    for name in ("a.jpg", "b.gif", "c.gif"):
+        picture(tmp_path / name)
+    with caplog.at_level("INFO", "llmdet"):
+        collect_images(tmp_path)
+    assert "2 files are left out (.gif)" in caplog.text
+
+
+def test_a_pil_image_becomes_an_upright_bgr_array():
+    image = Image.new("RGBA", (4, 2), (255, 0, 0, 255))
+    image.getexif()[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+    (collected,) = collect_images(image)
+    assert collected.source.shape == (4, 2, 3)
+    assert (collected.source == (0, 0, 255)).all()
+
+
 def test_a_list_names_files_beside_it_or_from_here(tmp_path, monkeypatch):
     picture(tmp_path / "beside" / "a.png")
     picture(tmp_path / "here" / "b.png")

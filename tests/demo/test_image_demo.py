@@ -23,7 +23,7 @@ VAL = Path(__file__).parents[2] / "configs" / "val"
 FLAGS = """
 --text --texts -c --custom-entities --tokens-positive --noun-phrases --chunked-size -s
 --weight --weights --device --batch-size --pred-score-thr --out-dir --show
---no-save-vis --no-save-pred --print-result --palette
+--no-save-vis --no-save-pred --print-result --palette --cfg-options
 """
 
 
@@ -90,7 +90,8 @@ def test_a_line_of_the_readme_runs_as_written(root, tiny, photos, tmp_path):
     saved = prediction(tmp_path, "astronaut")
     assert set(saved["label_names"]) == {"apple"}
     printed = json.loads(result.stdout)
-    assert printed == {"image": str(photos / "astronaut.png"), **saved}
+    assert printed == saved
+    assert printed["image"] == str(photos / "astronaut.png")
     assert "15 apple" in result.stderr
     assert (tmp_path / "outputs" / "vis" / "astronaut.png").is_file()
 
@@ -113,6 +114,18 @@ def test_classes_in_a_folder(start, photos):
     for name in ("astronaut", "cat"):
         assert set(prediction(folder, name)["label_names"]) <= {"dog", "red circle"}
     assert {p.name for p in (folder / "outputs/vis").iterdir()} == {"astronaut.png", "cat.jpg"}
+
+
+def test_several_images_on_the_command_line(demo, tiny, photos, tmp_path, capsys):
+    images = [str(photos / "astronaut.png"), str(photos / "cat.jpg")]
+    arguments = ("--weights", str(tiny.weights), "--device", "cpu", "--text", "dog", "-c")
+    demo.main([*images, str(tiny.config), *arguments, "--out-dir", str(tmp_path)])
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()[-3:-1]] == images
+
+
+def test_settings_of_the_config_can_be_changed(start, photos):
+    options = ("--text", "dog", "-c", "--cfg-options", "model.test_cfg.max_per_img=2")
+    assert len(prediction(start(photos / "cat.jpg", *options), "cat")["labels"]) == 2
 
 
 def test_phrases_of_a_sentence_in_a_listed_image(start, photos, tmp_path):
@@ -180,9 +193,11 @@ def test_a_palette_changes_the_colours(start, photos):
     assert not np.array_equal(*pictures)
 
 
-def test_nothing_above_the_threshold_is_said(start, photos, capsys):
+def test_nothing_above_the_threshold_is_said_with_the_best_score(start, photos, tmp_path, capsys):
     start(photos / "cat.jpg", "--text", "dog", "-c", "--pred-score-thr", "0.99")
-    assert "cat.jpg: nothing with a score of 0.99 or more" in capsys.readouterr().err
+    best = prediction(tmp_path, "cat")["best_score"]
+    said = f"cat.jpg: nothing with a score of 0.99 or more, the best is {best:.2f}"
+    assert said in capsys.readouterr().err
 
 
 def test_show_needs_a_screen(start, photos, monkeypatch):
