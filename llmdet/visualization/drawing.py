@@ -27,7 +27,7 @@ def draw_boxes(
     boxes: np.ndarray,
     labels: Sequence[int],
     names: Sequence[str],
-    scores: Sequence[float] | None = None,
+    scores: Sequence[float] | np.ndarray | None = None,
     palette: str | Sequence[RGB] = "none",
 ) -> np.ndarray:
     """Draw boxes with their names and scores; line width and font follow the image's size.
