@@ -30,7 +30,7 @@ from llmdet.apis.class_names import config_class_names
 from llmdet.apis.inputs import ImageSource, InputImage, collect_images
 from llmdet.apis.prompts import ImagePrompt, Texts, image_prompts
 from llmdet.apis.results import Delivery, ImageDetections
-from llmdet.checkpoint import load_weights
+from llmdet.checkpoint import load_weights, locate_checkpoint
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import MODELS, TRANSFORMS
 from llmdet.utils.config import leaf_datasets, load_config
@@ -98,6 +98,8 @@ class LLMDetInferencer:
         self.captions = captions
         self.show_progress = show_progress
         self.device = _choose_device(device)
+        if weights is not None:
+            locate_checkpoint(weights)  # a typing error shows before anything is downloaded
         self.model = _build_model(self.config, chunked_size, noun_phrases, captions)
         if weights is None:
             logger.warning("No weights were given: the model is random, and so are its boxes.")

@@ -7,7 +7,7 @@ Formats, told apart by their keys: ``llmdet`` (ours), ``upstream`` (the original
 
 from .adapters import merge_lora, save_adapter
 from .convert import convert_checkpoint
-from .files import read_checkpoint, write_checkpoint
+from .files import locate_checkpoint, read_checkpoint, write_checkpoint
 from .load import LoadReport, load_weights
 from .transformers_config import config_from_state_dict
 from .transformers_keys import llmdet_to_transformers, transformers_to_llmdet
@@ -20,6 +20,7 @@ __all__ = [
     "llmdet_to_transformers",
     "llmdet_to_upstream",
     "load_weights",
+    "locate_checkpoint",
     "merge_lora",
     "read_checkpoint",
     "save_adapter",

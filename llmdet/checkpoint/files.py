@@ -51,15 +51,25 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
     Raises:
         CheckpointError: the file is missing, damaged, holds no tensors, or would run a program.
     """
-    location = fetch(str(path)) if is_address(path) else Path(path).expanduser()
+    location = locate_checkpoint(path)
     if location.is_dir():
         return _read_folder(location, str(path))
-    if location.is_file():
-        if location.suffix == ".safetensors":
-            return _with_config(location, str(path), _read_safetensors(location))
-        return _read_pickle(location)
+    if location.suffix == ".safetensors":
+        return _with_config(location, str(path), _read_safetensors(location))
+    return _read_pickle(location)
+
+
+def locate_checkpoint(path: str | Path) -> Path:
+    """Returns the file or folder that :func:`read_checkpoint` reads, fetched if it is not here.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    location = fetch(str(path)) if is_address(path) else Path(path).expanduser()
+    if location.exists():
+        return location
     if _HUB_ID.fullmatch(str(path)) and location.suffix not in {".pth", ".pt", ".bin"}:
-        return _read_folder(_fetch_from_hub(str(path)), str(path))
+        return _fetch_from_hub(str(path))
     raise CheckpointError(
         f"checkpoint '{path}' does not exist; give a .pth or .safetensors file, a folder with "
         "config.json and *.safetensors, or a hub id such as 'owner/name'"

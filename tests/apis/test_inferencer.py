@@ -293,6 +293,12 @@ def test_missing_detector_weights_are_named(tiny, tmp_path):
         LLMDetInferencer(tiny.config, tmp_path / "poor.pth", "cpu")
 
 
+def test_missing_weights_are_noticed_before_the_model_is_built(tiny, monkeypatch):
+    monkeypatch.setattr("llmdet.apis.inferencer.MODELS", None)
+    with pytest.raises(CheckpointError, match=r"nope\.pth' does not exist"):
+        LLMDetInferencer(tiny.config, "nope.pth", "cpu")
+
+
 def test_a_pickle_that_would_run_a_program_is_refused(tiny, tmp_path):
     torch.save({"state_dict": SimpleNamespace()}, tmp_path / "unsafe.pth")
     with pytest.raises(CheckpointError, match="would run a program"):
