@@ -17,6 +17,7 @@ from llmdet.errors import ConfigError, DataError
 from llmdet.models.detectors.inference import (
     DetectionRun,
     PaddedMaps,
+    chunks_that_fit,
     join_chunks,
     padded_maps,
     prompts_of,
@@ -45,6 +46,7 @@ from llmdet.models.transformer.proposals import pixel_proposals
 from llmdet.models.transformer.pyramid import build_pyramid, valid_level_sizes
 from llmdet.registry import MODELS
 from llmdet.utils.construct import construct
+from llmdet.utils.memory import free_memory
 
 Config = Mapping[str, Any]
 Size = tuple[int, int]
@@ -328,7 +330,10 @@ class GroundingDINO(BaseDetector):
         maps = self.extract_maps(batch_inputs, samples)
         found: list[list[InstanceData]] = [[] for _ in samples]
         kept: PromptedFeatures | None = None
-        for jobs in split_jobs(prompts, settings.chunks_per_forward, keep_features):
+        at_once = settings.chunks_per_forward or chunks_that_fit(
+            maps, self.encoder.floats_per_pixel, free_memory(batch_inputs.device)
+        )
+        for jobs in split_jobs(prompts, at_once, keep_features):
             texts = [job.prompt.text for job in jobs]
             features = self.forward_prompts(maps.of([job.image for job in jobs]), texts)
             parts = read_detections(

@@ -23,6 +23,10 @@ from llmdet.models.text.referring import position_boost
 from llmdet.models.transformer.pyramid import valid_level_sizes
 
 Size = tuple[int, int]
+#: More chunks in one forward pass than these do not run faster.
+MOST_CHUNKS = 8
+#: What a forward pass may take of the memory that is free when it begins.
+SHARE_OF_MEMORY = 0.5
 #: Value of ``tokens_positive`` that makes the whole text one referring expression.
 REFERRING = -1
 
@@ -81,6 +85,21 @@ def prompts_of(
         noun_phrases=settings.noun_phrases,
         subject_only=settings.referring.subject_only,
     )
+
+
+def chunks_that_fit(maps: PaddedMaps, floats_per_pixel: int, free: int | None) -> int:
+    """How many pairs of image and prompt run at once, by the size of the maps.
+
+    Args:
+        maps: of the batch; each chunk works on all pixels of one image's levels.
+        floats_per_pixel: numbers, 4 bytes each, that a chunk holds for a pixel.
+        free: memory in bytes, None where it is not known.
+    """
+    if free is None:
+        return MOST_CHUNKS
+    pixels = sum(feat.shape[-2] * feat.shape[-1] for feat in maps.feats)
+    fitting = int(SHARE_OF_MEMORY * free / (4 * floats_per_pixel * pixels))
+    return min(max(fitting, 1), MOST_CHUNKS)
 
 
 def split_jobs(

@@ -43,7 +43,9 @@ class TestSettings:
             "chunk" keeps the best of every prompt and never cuts again, as fixed AP needs it.
             Each sample that was predicted carries it as metainfo ``limit_per``.
         chunked_size: most class names in one prompt; -1: as many as fit into the text encoder.
-        chunks_per_forward: how many pairs of image and prompt run at once.
+        chunks_per_forward: how many pairs of image and prompt run at once; None: 8, or fewer
+            where an image's pyramid is so large that they would take more than half of the free
+            memory.
         noun_phrases: method for sentences, see :mod:`llmdet.models.text.noun_phrases`.
         referring: settings of :class:`ReferringSettings`.
     """
@@ -53,7 +55,7 @@ class TestSettings:
     max_per_img: int = 300
     limit_per: str = "image"
     chunked_size: int = -1
-    chunks_per_forward: int = 8
+    chunks_per_forward: int | None = None
     noun_phrases: str = "auto"
     referring: ReferringSettings = ReferringSettings()
 
@@ -85,7 +87,8 @@ class TestSettings:
                 f"{', '.join(METHODS)}"
             )
         _check_count("max_per_img", self.max_per_img)
-        _check_count("chunks_per_forward", self.chunks_per_forward)
+        if self.chunks_per_forward is not None:
+            _check_count("chunks_per_forward", self.chunks_per_forward, ", or None to choose it")
         if self.chunked_size != -1:
             _check_count("chunked_size", self.chunked_size, ", or -1 for as many as fit")
 

@@ -86,13 +86,17 @@ class GroundingDINOEncoder(nn.Module):
             construct(TextLayer, text_layer_cfg, "encoder.text_layer_cfg")
             for _ in range(num_layers)
         ]
-        self.layers = nn.ModuleList(image_layers)
-        self.text_layers = nn.ModuleList(text_layers)
-        self.fusion_layers = nn.ModuleList(
+        fusion_layers = [
             construct(FusionLayer, fusion_layer_cfg, "encoder.fusion_layer_cfg")
             for _ in range(num_layers)
-        )
+        ]
+        self.layers = nn.ModuleList(image_layers)
+        self.text_layers = nn.ModuleList(text_layers)
+        self.fusion_layers = nn.ModuleList(fusion_layers)
         self.embed_dims = image_layers[0].self_attn.output_proj.out_features
+        self._widest = max(
+            4 * fusion_layers[0].attn.v_proj.out_features, 2 * image_layers[0].ffn.hidden_dims
+        )
         self.num_text_heads = text_layers[0].self_attn.attn.num_heads
 
     def forward(self, pyramid: FeaturePyramid, text: TextFeatures) -> EncoderOutput:
@@ -128,6 +132,16 @@ class GroundingDINOEncoder(nn.Module):
             else:
                 visual, language = run(visual, language)
         return EncoderOutput(visual, dataclasses.replace(text, embedded=language), pyramid)
+
+    @property
+    def floats_per_pixel(self) -> int:
+        """Numbers that are held for each pixel of an image at the widest step, without gradients.
+
+        That step is fusion: queries, values, what was read and a copy of it, beside about ten
+        tensors of width C. Measured with both released sizes; the feed-forward net and one
+        level's samples of deformable attention take less.
+        """
+        return 10 * self.embed_dims + self._widest
 
     def _text_mask(self, text: TextFeatures) -> Tensor:
         blocked = ~text.attention_mask

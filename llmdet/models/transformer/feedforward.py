@@ -21,10 +21,13 @@ class FFN(nn.Module):
         self, embed_dims: int = 256, feedforward_channels: int = 1024, ffn_drop: float = 0.0
     ) -> None:
         super().__init__()
+        self.hidden_dims = feedforward_channels
         # The nesting gives the parameters the names of released checkpoints.
         self.layers = nn.Sequential(
             nn.Sequential(
-                nn.Linear(embed_dims, feedforward_channels), nn.ReLU(), nn.Dropout(ffn_drop)
+                nn.Linear(embed_dims, feedforward_channels),
+                nn.ReLU(inplace=True),  # the widest tensor of an encoder is not held twice
+                nn.Dropout(ffn_drop),
             ),
             nn.Linear(feedforward_channels, embed_dims),
             nn.Dropout(ffn_drop),

@@ -70,13 +70,13 @@ class BiMultiHeadAttention(nn.Module):
             [B, S, v_dim] and [B, L, l_dim].
         """
         query, key = self._heads(self.v_proj(visual)), self._heads(self.l_proj(language))
-        from_text = self._attend(
-            query, key, self._heads(self.values_l_proj(language)), language_padding
+        from_text = self.out_v_proj(
+            self._attend(query, key, self._heads(self.values_l_proj(language)), language_padding)
         )
-        from_image = self._attend(
-            key, query, self._heads(self.values_v_proj(visual)), visual_padding
+        from_image = self.out_l_proj(
+            self._attend(key, query, self._heads(self.values_v_proj(visual)), visual_padding)
         )
-        return self.out_v_proj(from_text), self.out_l_proj(from_image)
+        return from_text, from_image
 
 
 class FusionLayer(nn.Module):
