@@ -14,8 +14,8 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from llmdet.errors import DataError
-from llmdet.evaluation.coco import coco_ap
-from llmdet.evaluation.detections import Detections, empty_detections
+from llmdet.evaluation.coco_ap import coco_ap
+from llmdet.evaluation.detections import DetectionTable, empty_detections
 from llmdet.evaluation.ground_truth import parse_coco
 
 _CLIP_NORM = 0.1  # of the gradient, as in Grounding DINO's training
@@ -118,7 +118,7 @@ def average_precision(model: Any, batches: Sequence[dict[str, Any]]) -> float:
         }
     )
     images, labels, boxes, scores = map(np.concatenate, zip(*columns, strict=True))
-    found = Detections(images, labels, boxes, scores)
+    found = DetectionTable(images, labels, boxes, scores)
     return coco_ap(truth, found if len(found) else empty_detections())["AP50"]
 
 

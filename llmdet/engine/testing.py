@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,26 +12,38 @@ from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop
-from mmengine.structures import InstanceData
 
+import llmdet
 from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics import BenchmarkEvaluator, DumpPredictions
-from llmdet.evaluation.predictions import ImagePredictions, iter_predictions
-from llmdet.registry import LOOPS
+from llmdet.evaluation.metrics.samples import sample_of_row
+from llmdet.evaluation.predictions import ImagePredictions, LimitPer, iter_predictions
+from llmdet.models.detectors.grounding_dino import GroundingDINO
+from llmdet.models.detectors.settings import TestSettings
+from llmdet.models.quirks import Quirks
+from llmdet.registry import LOOPS, MODELS
+from llmdet.utils.config import leaf_datasets
+from llmdet.utils.construct import construct
 
 logger = logging.getLogger(__name__)
 
 ImageKey = tuple[str | None, int]  # name of its set, image id
 
+#: Settings of a model that its predictions do not depend on.
+TRAINING_ONLY = ("train_cfg", "init_cfg", "dn_cfg", "freeze_backbone", "freeze_lm")
+#: Settings of a data set that say where it lies and how it is read, and its classes, which the
+#: header names apart.
+PLACES = ("data_root", "data_prefix", "backend_args", "lazy_init", "serialize_data", "metainfo")
+
 
 def write_predictions(config: Config, out_file: str) -> None:
     """Let the test of ``config`` write a prediction file, in place (``--out``).
 
-    The file's header records the config's name, the hash of the weights and the test settings; a
-    file of another model or protocol is refused when the test starts.
+    A file of another model or protocol is refused when the test starts. A benchmark of several
+    sets gets a file for each, ``SET.jsonl`` in a folder named as ``out_file`` without suffix.
 
     Raises:
         ConfigError: ``out_file`` is no ``.jsonl`` name.
@@ -39,30 +53,90 @@ def write_predictions(config: Config, out_file: str) -> None:
             f"--out {out_file}: predictions are written as JSON lines, which any program can read "
             "safely; give a name that ends in .jsonl."
         )
-    model = config.model.get("module", config.model)
-    test_cfg = dict(model.get("test_cfg", {}))
-    header = {
-        "model": Path(config.filename or "config").stem,
-        "weights_hash": weights_hash(config.load_from),
-        "chunk_size": test_cfg.pop("chunked_size", -1),
-        "protocol": {**test_cfg, "test_time_augmentation": "module" in config.model},
-    }
-    evaluators = config.test_evaluator
-    dump = {"type": "DumpPredictions", "out_file": out_file, "header": header}
+    header = describe_test(config)
+    evaluators, dataset = config.test_evaluator, config.test_dataloader.dataset
     if isinstance(evaluators, dict) and evaluators.get("type") == "BenchmarkEvaluator":
-        evaluators["dump"] = dump  # a file for each of its sets
+        folder = Path(out_file).with_suffix("")
+        evaluators["dump"] = {
+            name: _dump(str(folder / f"{name}.jsonl"), header, part)
+            for name, part in dataset.sets.items()
+        }
     else:
         listed = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-        config.test_evaluator = [*listed, dump]
+        config.test_evaluator = [*listed, _dump(out_file, header, dataset)]
     config.test_cfg = {**config.test_cfg, "type": "ResumableTestLoop"}
 
 
-def weights_hash(path: str) -> str | None:
-    """sha256 of a weight file, or of all weight files of a folder; None for a hub id."""
+def describe_test(config: Config) -> dict[str, Any]:
+    """Fields of the `PredictionHeader` of a test, without what differs between data sets.
+
+    Recorded is everything that changes a number: weights, all settings of the model with the
+    defaults of its protocol and quirks spelled out, augmentation, and number formats.
+    """
+    augmented = "module" in config.model
+    settings = plain(config.model.module if augmented else config.model)
+    augmentation = {k: v for k, v in plain(config.model).items() if k != "module"}
+    test_cfg, quirks = settings.pop("test_cfg", None) or {}, settings.pop("quirks", None) or {}
+    limit_per, limit = None, test_cfg.get("max_per_img")
+    if _is_grounding_dino(settings["type"]):
+        test_cfg = dataclasses.asdict(TestSettings.from_config(test_cfg))
+        quirks = dataclasses.asdict(construct(Quirks, quirks, "model.quirks"))
+        limit_per, limit = test_cfg.pop("limit_per"), test_cfg.pop("max_per_img")
+        del test_cfg["chunks_per_forward"]  # how much runs at once changes no number
+    if augmented and augmentation["type"] != "GroundingTTAModel":
+        limit_per, limit = "image", augmentation.get("tta_cfg", {}).get("max_per_img")
+    elif augmented and limit_per != "chunk":
+        limit = augmentation.get("max_per_img", limit)
+    return {
+        "model": Path(config.filename or "config").stem,
+        "weights_hash": weights_hash(config.load_from),
+        "chunk_size": test_cfg.pop("chunked_size", -1),
+        "limit_per": limit_per,
+        "max_per_image": limit,
+        "protocol": {
+            "llmdet": llmdet.__version__,
+            "test_cfg": test_cfg,
+            "quirks": quirks,
+            "test_time_augmentation": augmentation if augmented else None,
+            "dtype": "float16" if config.get("test_cfg", {}).get("fp16") else "float32",
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "model": {k: v for k, v in settings.items() if k not in TRAINING_ONLY},
+        },
+    }
+
+
+def _is_grounding_dino(kind: Any) -> bool:
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    return inspect.isclass(kind) and issubclass(kind, GroundingDINO)
+
+
+def _dump(out_file: str, header: dict[str, Any], dataset: Any) -> dict[str, Any]:
+    """Config of the metric that writes the predictions of a data set."""
+    data = [
+        {
+            **{k: v for k, v in plain(leaf).items() if k not in PLACES},
+            "ann_file": Path(leaf.get("ann_file", "")).name,
+        }
+        for leaf in leaf_datasets(dataset)
+    ]
+    protocol = {**header["protocol"], "data": data[0] if len(data) == 1 else data}
+    header = {**header, "protocol": protocol}
+    return {"type": "DumpPredictions", "out_file": out_file, "header": header}
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """A config's settings as builtin containers."""
+    return settings.to_dict() if isinstance(settings, ConfigDict) else dict(settings)
+
+
+def weights_hash(path: str | None) -> str | None:
+    """sha256 of a weight file, or of all weight files of a folder; the name itself of a hub id."""
+    if path is None:
+        return None
     location = Path(path).expanduser()
     files = sorted(location.glob("*.safetensors")) if location.is_dir() else [location]
     if not all(file.is_file() for file in files):
-        return None
+        return f"hub:{path}"
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -95,7 +169,8 @@ class ResumableTestLoop(TestLoop):
             super().run_iter(idx, data_batch)
             return
         outputs = [
-            _replayed(sample, self._stored[key]) for sample, key in zip(samples, keys, strict=True)
+            sample_of_row(self._stored[key], sample, self._limit_per)
+            for sample, key in zip(samples, keys, strict=True)
         ]
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         self.runner.call_hook(
@@ -104,7 +179,9 @@ class ResumableTestLoop(TestLoop):
 
     def _read_stored(self) -> dict[ImageKey, ImagePredictions]:
         stored: dict[ImageKey, ImagePredictions] = {}
+        self._limit_per: LimitPer | None = None
         for name, metric in _dumps(self.evaluator):
+            self._limit_per = metric.header.limit_per
             if metric.writer.done:
                 images = iter_predictions(metric.out_file)
                 stored |= {(name, image.image_id): image for image in images}
@@ -126,15 +203,3 @@ def _samples(data_batch: Mapping[str, Any]) -> Sequence[DetDataSample]:
     """The samples of a batch; with test-time augmentation those of the first view."""
     samples = data_batch["data_samples"]
     return samples[0] if isinstance(samples[0], (list, tuple)) else samples
-
-
-def _replayed(sample: DetDataSample, stored: ImagePredictions) -> DetDataSample:
-    replayed = DetDataSample(metainfo=sample.metainfo)
-    if "gt_instances" in sample:  # phrase grounding takes its ground truth from the sample
-        replayed.gt_instances = sample.gt_instances
-    replayed.pred_instances = InstanceData(
-        bboxes=torch.from_numpy(stored.boxes),
-        scores=torch.from_numpy(stored.scores),
-        labels=torch.from_numpy(stored.labels),
-    )
-    return replayed

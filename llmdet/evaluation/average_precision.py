@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from llmdet.evaluation.detections import Detections, rank_in_runs
+from llmdet.evaluation.detections import DetectionTable, rank_in_runs
 from llmdet.evaluation.ground_truth import GroundTruth
 from llmdet.evaluation.matching import (
     CandidatePairs,
@@ -81,7 +81,7 @@ def mean_of_existing(values: np.ndarray) -> float:
 
 def evaluate_detections(
     truth: GroundTruth,
-    detections: Detections,
+    detections: DetectionTable,
     *,
     ignored: np.ndarray,
     max_dets: tuple[int, ...],
@@ -155,7 +155,7 @@ class _Table:
     @staticmethod
     def build(
         truth: GroundTruth,
-        detections: Detections,
+        detections: DetectionTable,
         ignored: np.ndarray,
         max_dets: int,
         unpunished: np.ndarray | None,

@@ -26,21 +26,6 @@ def read_references(path: str | Path) -> Captions:
     return references
 
 
-def read_captions(path: str | Path) -> dict[int, str]:
-    """Predicted caption by image id from a list of ``{image_id, caption}``.
-
-    Raises:
-        DataError: an image has two captions.
-    """
-    captions: dict[int, str] = {}
-    for index, record in enumerate(read_json(path)):
-        image = require(record, "image_id", f"{path}[{index}]")
-        if image in captions:
-            raise DataError(f"{path}[{index}]: image {image} has a second caption")
-        captions[image] = require(record, "caption", f"{path}[{index}]")
-    return captions
-
-
 def caption_scores(
     references: Mapping[int, Sequence[str]], captions: Mapping[int, str]
 ) -> dict[str, float]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from llmdet.evaluation.average_precision import PrecisionRecall
-from llmdet.evaluation.coco import coco_curves, coco_summary
-from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.coco_ap import coco_curves, coco_summary
+from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.ground_truth import GroundTruth
 
 LENGTHS = {  # words of a description, both ends included
@@ -25,7 +25,7 @@ COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # boxes of a descript
 }
 
 
-def d3_ap(truth: GroundTruth, detections: Detections) -> dict[str, float]:
+def d3_ap(truth: GroundTruth, detections: DetectionTable) -> dict[str, float]:
     """COCO AP of all descriptions and ``mAP_LENGTH`` of each group of lengths.
 
     Detections of descriptions that the annotations do not have are left out: one prediction file
@@ -50,7 +50,7 @@ def length_aps(truth: GroundTruth, curves: PrecisionRecall) -> dict[str, float]:
     return result
 
 
-def d3_ap_by_count(truth: GroundTruth, detections: Detections) -> dict[str, dict[str, float]]:
+def d3_ap_by_count(truth: GroundTruth, detections: DetectionTable) -> dict[str, dict[str, float]]:
     """COCO AP within pairs of image and description that have a given number of boxes.
 
     The group ``no`` is -1 throughout: AP needs boxes.

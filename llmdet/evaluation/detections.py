@@ -14,7 +14,7 @@ BoxMode = Literal["xyxy", "xywh"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Detections:
+class DetectionTable:
     """N scored boxes of a whole data set, in the order of their file.
 
     The order matters: every official tool breaks ties of scores by it. Boxes keep the form
@@ -58,9 +58,9 @@ class Detections:
         boxes = self.xywh()
         return boxes[:, 2] * boxes[:, 3]
 
-    def select(self, index: np.ndarray) -> "Detections":
+    def select(self, index: np.ndarray) -> "DetectionTable":
         """The rows that a boolean mask or an index array names."""
-        return Detections(
+        return DetectionTable(
             self.image_ids[index],
             self.category_ids[index],
             self.boxes[index],
@@ -69,14 +69,16 @@ class Detections:
         )
 
 
-def empty_detections() -> Detections:
+def empty_detections() -> DetectionTable:
     """No detections at all: what a model that finds nothing predicts."""
-    return Detections(
+    return DetectionTable(
         np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), "xyxy"
     )
 
 
-def from_coco_results(results: Iterable[Mapping[str, Any]], where: str = "results") -> Detections:
+def from_coco_results(
+    results: Iterable[Mapping[str, Any]], where: str = "results"
+) -> DetectionTable:
     """COCO result records ``{image_id, category_id, bbox: xywh, score}`` as arrays.
 
     Raises:
@@ -92,7 +94,7 @@ def from_coco_results(results: Iterable[Mapping[str, Any]], where: str = "result
             raise DataError(f"{place}: bbox must be [x, y, width, height], not {box!r}")
         boxes.append(box)
         scores.append(require(dict(record), "score", place))
-    return Detections(
+    return DetectionTable(
         np.asarray(images, np.int64),
         np.asarray(categories, np.int64),
         np.asarray(boxes, np.float64).reshape(-1, 4),
@@ -101,17 +103,17 @@ def from_coco_results(results: Iterable[Mapping[str, Any]], where: str = "result
     )
 
 
-def read_npz_detections(path: str | Path) -> Detections:
+def read_npz_detections(path: str | Path) -> DetectionTable:
     """The npz form: ``image_id``, ``category_id``, ``bbox_xyxy``, ``score``, one row per box."""
     image_ids, category_ids, boxes, scores = read_npz(
         path, "image_id", "category_id", "bbox_xyxy", "score"
     )
-    return Detections(
+    return DetectionTable(
         image_ids.astype(np.int64), category_ids.astype(np.int64), boxes.reshape(-1, 4), scores
     )
 
 
-def read_coco_results(path: str | Path) -> Detections:
+def read_coco_results(path: str | Path) -> DetectionTable:
     """A COCO results file: a JSON list of ``{image_id, category_id, bbox: xywh, score}``."""
     results = read_json(path)
     if not isinstance(results, list):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from llmdet.evaluation.average_precision import evaluate_detections
-from llmdet.evaluation.detections import Detections, rank_in_runs
+from llmdet.evaluation.detections import DetectionTable, rank_in_runs
 from llmdet.evaluation.ground_truth import GroundTruth
 from llmdet.evaluation.matching import box_iou, candidate_pairs, greedy_match
 
@@ -27,7 +27,7 @@ class Diagnosis:
     """Kinds of error of N detections and G boxes; crowds are left out."""
 
     truth: GroundTruth  # G boxes that count
-    detections: Detections  # N, at most MAX_DETS per image
+    detections: DetectionTable  # N, at most MAX_DETS per image
     kinds: np.ndarray  # [N] index into KINDS
     boxes: np.ndarray  # [N] box that the detection found or should have, -1 for none
     found: np.ndarray  # [G] bool, some detection is right about it
@@ -39,7 +39,7 @@ class Diagnosis:
         return {**dict(zip(KINDS, numbers, strict=True)), "missed": int(self.missed.sum())}
 
 
-def diagnose(truth: GroundTruth, detections: Detections) -> Diagnosis:
+def diagnose(truth: GroundTruth, detections: DetectionTable) -> Diagnosis:
     """Say of every detection what is wrong with it.
 
     ``class``: on a box of another class; ``location``: near a box of its class, with an IoU of
@@ -91,7 +91,7 @@ def possible_gains(diagnosis: Diagnosis) -> dict[str, float]:
     """
     base = _ap50(diagnosis.truth, diagnosis.detections)
     gains = {"AP50": base}
-    mend: dict[str, Callable[[Diagnosis], Detections]] = {
+    mend: dict[str, Callable[[Diagnosis], DetectionTable]] = {
         "class": lambda d: _corrected(d, CLASS),
         "location": lambda d: _corrected(d, LOCATION),
     }
@@ -127,7 +127,7 @@ def text_similarity(first: str, second: str) -> float:
     return len(triples[0] & triples[1]) / len(union) if union else 0.0
 
 
-def _best_of_image(detections: Detections) -> Detections:
+def _best_of_image(detections: DetectionTable) -> DetectionTable:
     order = np.lexsort((-detections.scores, detections.image_ids))
     return detections.select(order[rank_in_runs(detections.image_ids[order]) < MAX_DETS])
 
@@ -139,7 +139,7 @@ class _Overlaps:
     ious: np.ndarray  # [P]
 
 
-def _overlaps(truth: GroundTruth, detections: Detections) -> _Overlaps:
+def _overlaps(truth: GroundTruth, detections: DetectionTable) -> _Overlaps:
     """Pairs of any classes in one image with an IoU of BACKGROUND or more."""
     order = np.argsort(truth.images, kind="stable")
     xywh, boxes, crowd = detections.xywh(), truth.boxes[order], truth.crowd[order]
@@ -152,7 +152,7 @@ def _overlaps(truth: GroundTruth, detections: Detections) -> _Overlaps:
     return _Overlaps(pairs.detections, order[pairs.boxes], pairs.ious)
 
 
-def _right(truth: GroundTruth, detections: Detections) -> np.ndarray:
+def _right(truth: GroundTruth, detections: DetectionTable) -> np.ndarray:
     """Box that each detection is right about, -1 for none: [N]."""
     width = np.int64(max(truth.category_ids.max(initial=0), 0) + 1)
     groups = detections.image_ids * width + detections.category_ids
@@ -184,7 +184,7 @@ def _closest(pairs: _Overlaps, chosen: np.ndarray, total: int) -> tuple[np.ndarr
     return ious, boxes
 
 
-def _corrected(diagnosis: Diagnosis, kind: int) -> Detections:
+def _corrected(diagnosis: Diagnosis, kind: int) -> DetectionTable:
     """Errors of a kind turned right: the best of each box that is not found, the others dropped."""
     detections = diagnosis.detections
     wrong = np.flatnonzero(diagnosis.kinds == kind)
@@ -201,11 +201,11 @@ def _corrected(diagnosis: Diagnosis, kind: int) -> Detections:
     keep = np.ones(len(detections), bool)
     keep[wrong] = False
     keep[mended] = True
-    fixed = Detections(detections.image_ids, categories, boxes, detections.scores, "xywh")
+    fixed = DetectionTable(detections.image_ids, categories, boxes, detections.scores, "xywh")
     return fixed.select(keep)
 
 
-def _ap50(truth: GroundTruth, detections: Detections) -> float:
+def _ap50(truth: GroundTruth, detections: DetectionTable) -> float:
     curves = evaluate_detections(
         truth,
         detections,

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from llmdet.errors import DataError
-from llmdet.evaluation.coco import coco_curves
-from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.coco_ap import coco_curves
+from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.diagnosis import (
     CLASS,
     KINDS,
@@ -27,7 +27,7 @@ from llmdet.evaluation.diagnosis import (
 from llmdet.evaluation.files import read_json
 from llmdet.evaluation.ground_truth import GroundTruth, parse_coco, parse_lvis
 from llmdet.evaluation.loading import load_detections
-from llmdet.evaluation.lvis import federated_mask
+from llmdet.evaluation.lvis_ap import federated_mask
 
 PICTURE_SIDE = 480  # px
 LVIS_FIELD = "neg_category_ids"  # what only images of LVIS have
@@ -103,7 +103,7 @@ def write_error_page(
     out.write_text(page + "\n".join(parts), encoding="utf-8")
 
 
-def _judged(content: Mapping[str, Any], gt: Path, pred: Path) -> tuple[GroundTruth, Detections]:
+def _judged(content: Mapping[str, Any], gt: Path, pred: Path) -> tuple[GroundTruth, DetectionTable]:
     """Annotations and the detections that count on them."""
     images = content.get("images") or [{}]
     if LVIS_FIELD not in images[0]:

@@ -10,8 +10,8 @@ from pycocotools import mask as mask_utils
 
 from llmdet.errors import DataError
 from llmdet.evaluation.average_precision import evaluate_detections
-from llmdet.evaluation.coco import DEFAULT_MAX_DETS, coco_summary
-from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.coco_ap import DEFAULT_MAX_DETS, coco_summary
+from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.files import read_json, require
 from llmdet.evaluation.ground_truth import GroundTruth, parse_coco
 from llmdet.evaluation.res import encode
@@ -96,7 +96,7 @@ def mask_ap(truth: GCGTruth, predictions: Mapping[int, GCGPrediction]) -> dict[s
     rows = [(image, mask) for image in truth.phrases for mask in predictions[image].masks]
     masks = [mask for _, mask in rows]
     images = np.asarray([image for image, _ in rows], np.int64)
-    detections = Detections(
+    detections = DetectionTable(
         images, np.full(len(rows), CATEGORY), np.zeros((len(rows), 4)), np.ones(len(rows))
     )
     curves = evaluate_detections(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmdet.errors import DataError
-from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.files import read_json, require
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def parse_lvis(data: Mapping[str, Any], where: str = "annotations") -> LVISGroun
     )
 
 
-def check_images(detections: Detections, truth: GroundTruth) -> None:
+def check_images(detections: DetectionTable, truth: GroundTruth) -> None:
     """Refuse detections on images that the annotations do not have.
 
     Raises:

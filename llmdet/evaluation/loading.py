@@ -1,85 +1,269 @@
-"""Predicted boxes from any of the file formats that the metrics accept."""
+"""Predictions from any of the file formats that the metrics accept, and from rows in memory.
 
-from collections.abc import Callable, Sequence
+Every function takes a `Source`: the rows of a prediction file, its path, or a path of the
+benchmark's own format. Rows win wherever both would do: one reader per metric.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from llmdet.errors import DataError
 from llmdet.evaluation.detections import (
-    Detections,
+    DetectionTable,
     empty_detections,
     read_coco_results,
     read_npz_detections,
 )
 from llmdet.evaluation.expressions import ScoredBoxes, group_boxes, read_expression_boxes
+from llmdet.evaluation.files import read_json, read_jsonl, require
+from llmdet.evaluation.gcg import GCGPrediction, read_gcg_predictions
 from llmdet.evaluation.ground_truth import GroundTruth, labels_to_categories
+from llmdet.evaluation.humanref import read_humanref_predictions
 from llmdet.evaluation.predictions import (
     ImagePredictions,
+    PredictionHeader,
     is_prediction_file,
     read_predictions,
 )
+from llmdet.evaluation.res import encode
 
-LabelMap = Callable[[Sequence[str]], np.ndarray]
+Source = Path | Sequence[ImagePredictions]
+Value = TypeVar("Value")
 
 
-def load_detections(path: str | Path, truth: GroundTruth) -> Detections:
+def load_detections(
+    path: str | Path, truth: GroundTruth, *, uncapped: bool = False
+) -> DetectionTable:
     """Detections from npz rows, COCO results JSON or the JSONL of ``tools/test.py --out``.
 
-    The rows of a JSONL file are ordered by image id, because its own order depends on how many
-    processes wrote it and how often it was resumed.
-
+    Args:
+        path: the file.
+        truth: annotations that name the categories.
+        uncapped: refuse a prediction file whose header and rows say that the detections of some
+            image were cut together. Other formats do not tell.
     Raises:
-        DataError: the file is none of these or its labels do not fit the annotations.
+        DataError: the file is none of these, its labels do not fit the annotations, or its
+            detections are cut where they must not be.
     """
     path = Path(path)
     if path.suffix == ".npz":
         return read_npz_detections(path)
     if not is_prediction_file(path):
         return read_coco_results(path)
-    header, images = read_predictions(path)
-    categories = (
-        labels_to_categories(header.classes, truth) if header.classes else truth.category_ids
-    )
-    parts = [
-        _image_detections(image, categories, f"{path}: image {image.image_id}")
-        for image in sorted(images, key=lambda image: image.image_id)
-    ]
-    return _concatenate(parts)
+    header, rows = read_predictions(path)
+    if uncapped:
+        check_uncapped(header, rows, str(path))
+    categories = header_categories(header, truth)
+    return _concatenate([_table(row, categories, f"{path}: image {row.image_id}") for row in rows])
+
+
+def check_uncapped(header: PredictionHeader, rows: Sequence[ImagePredictions], where: str) -> None:
+    """Refuse rows that may lack detections because a limit per image cut them.
+
+    A limit that no image reached cut nothing, whatever the number of prompts.
+
+    Raises:
+        DataError: an image has as many boxes as it may have.
+    """
+    limit = header.max_per_image
+    if header.limit_per != "image" or limit is None:
+        return
+    full = [row.image_id for row in rows if len(row.boxes) >= limit]
+    if full:
+        raise DataError(
+            f"{where}: {len(full)} images have {limit} boxes, the most that an image could have "
+            f"(limit_per='image'), the first is {full[0]}; fixed AP needs all: predict again with "
+            "model.test_cfg.limit_per='chunk'"
+        )
+
+
+def header_categories(header: PredictionHeader, truth: GroundTruth) -> np.ndarray:
+    """Category id of each label [K]; those of the annotations if the header names no classes."""
+    names = header.category_names or header.classes
+    return labels_to_categories(names, truth) if names else truth.category_ids
 
 
 def load_expression_boxes(path: str | Path) -> dict[int, ScoredBoxes]:
     """Scored boxes by expression id, from npz rows, COCO results or the JSONL of the test tool."""
     path = Path(path)
+    rows = rows_of(path)
+    if rows is not None:
+        chosen = (row.chosen() for row in rows)
+        return {r.image_id: ScoredBoxes(r.boxes.astype(np.float64), r.scores) for r in chosen}
     if path.suffix == ".npz":
         return read_expression_boxes(path)
-    if is_prediction_file(path):
-        _, images = read_predictions(path)
-        return {
-            image.image_id: ScoredBoxes(image.boxes.astype(np.float64), image.scores)
-            for image in images
-        }
     detections = read_coco_results(path)
     return group_boxes(detections.image_ids, detections.xyxy(), detections.scores)
 
 
-def _image_detections(image: ImagePredictions, categories: np.ndarray, where: str) -> Detections:
-    if image.category_ids is not None:
-        categories = np.asarray(image.category_ids, np.int64)
-    if len(image.labels) and image.labels.max() >= len(categories):
-        raise DataError(f"{where}: label {image.labels.max()} of {len(categories)} classes")
-    return Detections(
-        np.full(len(image.labels), image.image_id, np.int64),
-        categories[image.labels],
-        image.boxes,
-        image.scores,
+def load_captions(source: Source) -> dict[int, str]:
+    """Caption by image id, from rows or a list of ``{image_id, caption}``.
+
+    Raises:
+        DataError: an image has two captions or a row has no text.
+    """
+    rows = rows_of(source)
+    if rows is not None:
+        return _by_id(rows, lambda row: _part(row, "text"))
+    captions: dict[int, str] = {}
+    for index, record in enumerate(read_json(_path(source))):
+        image = require(record, "image_id", f"{source}[{index}]")
+        if image in captions:
+            raise DataError(f"{source}[{index}]: image {image} has a second caption")
+        captions[image] = require(record, "caption", f"{source}[{index}]")
+    return captions
+
+
+def load_answers(source: Source) -> dict[Any, str]:
+    """Answer by question id, from rows or lines of ``{question_id, answer}``."""
+    rows = rows_of(source)
+    if rows is not None:
+        return _by_id(rows, lambda row: _part(row, "text"))
+    return {
+        require(record, "question_id", f"{source}:{number}"): str(
+            require(record, "answer", f"{source}:{number}")
+        )
+        for number, record in read_jsonl(_path(source))
+    }
+
+
+def load_gcg(source: Source) -> dict[int, GCGPrediction]:
+    """Caption, phrases and masks by image id, from rows or GLaMM's JSON."""
+    rows = rows_of(source)
+    if rows is None:
+        return read_gcg_predictions(_path(source))
+    return _by_id(
+        rows,
+        lambda row: GCGPrediction(
+            caption=_part(row, "text"),
+            phrases=list(_part(row, "phrases")),
+            masks=[encode(mask, _name(row)) for mask in _part(row, "masks")],
+        ),
     )
 
 
-def _concatenate(parts: list[Detections]) -> Detections:
+def load_res(
+    truth: Sequence[Mapping[str, Any]], source: Source | None
+) -> Sequence[Mapping[str, Any]]:
+    """Images whose expressions have both masks.
+
+    Args:
+        truth: images with ``refs`` of ``gt``, and of ``pred`` if there is no source.
+        source: rows with a mask per expression of the image, in the order of ``refs``.
+    Raises:
+        DataError: an image has no row, or another number of masks than of expressions.
+    """
+    if source is None:
+        return truth
+    rows = rows_of(source)
+    if rows is None:
+        raise DataError(f"{source} is no prediction file; without --pred GT holds both masks")
+    masks = _by_id(rows, lambda row: _part(row, "masks"))
+    images = []
+    for image in truth:
+        identity = require(dict(image), "image_id", "image")
+        references = require(dict(image), "refs", f"image {identity}")
+        predicted = masks.get(identity, ())
+        if len(predicted) != len(references):
+            raise DataError(
+                f"image {identity} has {len(references)} expressions and {len(predicted)} "
+                "predicted masks; a row of masks has one for each, an empty one for no answer"
+            )
+        pairs = zip(references, predicted, strict=True)
+        images.append({**image, "refs": [{**ref, "pred": mask} for ref, mask in pairs]})
+    return images
+
+
+def load_humanref(source: Source) -> dict[int, list[Any]]:
+    """Predicted boxes by record id, from rows or HumanRef's own lines.
+
+    Of a row that names boxes by index these alone count.
+    """
+    rows = rows_of(source)
+    if rows is None:
+        return read_humanref_predictions(_path(source))
+    return {row.image_id: [list(map(float, box)) for box in row.chosen().boxes] for row in rows}
+
+
+def load_region_names(regions: Sequence[Mapping[str, Any]], source: Source) -> list[str]:
+    """Name said of every region, from rows or a JSON list in the order of the regions.
+
+    Args:
+        regions: annotated regions with ``image_id``.
+        source: rows with a phrase per region of the image, in the order of the annotations.
+    Raises:
+        DataError: an image has another number of phrases than of regions.
+    """
+    rows = rows_of(source)
+    if rows is None:
+        return list(read_json(_path(source)))
+    said = {image: iter(names) for image, names in _names_of_regions(regions, rows).items()}
+    return [next(said[region["image_id"]]) for region in regions]
+
+
+def _names_of_regions(
+    regions: Sequence[Mapping[str, Any]], rows: Sequence[ImagePredictions]
+) -> dict[int, Sequence[str]]:
+    counts: dict[int, int] = {}
+    for index, region in enumerate(regions):
+        image = require(dict(region), "image_id", f"regions[{index}]")
+        counts[image] = counts.get(image, 0) + 1
+    names = _by_id(rows, lambda row: _part(row, "phrases"))
+    for image, count in counts.items():
+        if len(names.get(image, ())) != count:
+            raise DataError(
+                f"image {image} has {count} regions and {len(names.get(image, ()))} phrases; "
+                "a row has one phrase for each region, in the order of the annotations"
+            )
+    return names
+
+
+def rows_of(source: Source) -> Sequence[ImagePredictions] | None:
+    """The rows of a source ordered by image id; None for a file of another format."""
+    if not isinstance(source, Path):
+        return source
+    return read_predictions(source)[1] if is_prediction_file(source) else None
+
+
+def _path(source: Source) -> Path:
+    assert isinstance(source, Path)
+    return source
+
+
+def _by_id(
+    rows: Sequence[ImagePredictions], value: Callable[[ImagePredictions], Value]
+) -> dict[int, Value]:
+    return {row.image_id: value(row) for row in rows}
+
+
+def _part(row: ImagePredictions, name: str) -> Any:
+    value = getattr(row, name)
+    if value is None:
+        raise DataError(f"{_name(row)} has no {name}, which this metric judges")
+    return value
+
+
+def _name(row: ImagePredictions) -> str:
+    return f"the prediction of image {row.image_id}"
+
+
+def _table(row: ImagePredictions, categories: np.ndarray, where: str) -> DetectionTable:
+    row = row.chosen()
+    if row.category_ids is not None:
+        categories = np.asarray(row.category_ids, np.int64)
+    if len(row.labels) and row.labels.max() >= len(categories):
+        raise DataError(f"{where}: label {row.labels.max()} of {len(categories)} classes")
+    images = np.full(len(row.labels), row.image_id, np.int64)
+    return DetectionTable(images, categories[row.labels], row.boxes, row.scores)
+
+
+def _concatenate(parts: list[DetectionTable]) -> DetectionTable:
     if not parts:
         return empty_detections()
-    return Detections(
+    return DetectionTable(
         np.concatenate([part.image_ids for part in parts]),
         np.concatenate([part.category_ids for part in parts]),
         np.concatenate([part.boxes for part in parts]),

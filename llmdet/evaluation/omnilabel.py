@@ -10,7 +10,7 @@ import numpy as np
 
 from llmdet.errors import DataError
 from llmdet.evaluation.average_precision import PrecisionRecall, evaluate_detections
-from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.files import read_json, require
 from llmdet.evaluation.ground_truth import GroundTruth
 from llmdet.evaluation.predictions import ImagePredictions
@@ -71,7 +71,7 @@ def parse_omnilabel(data: Mapping[str, Any], where: str = "annotations") -> Omni
 
 def parse_omnilabel_results(
     results: Iterable[Mapping[str, Any]], truth: OmniLabelTruth, where: str = "predictions"
-) -> Detections:
+) -> DetectionTable:
     """Result records ``{image_id, bbox: xywh, description_ids, scores}`` by pair.
 
     Scores of descriptions that are not in the image's label space are left out, as officially.
@@ -100,7 +100,7 @@ def parse_omnilabel_results(
             scores.append(score)
     if outside:
         logger.info("%s: %d scores are outside the label space of their image", where, outside)
-    return Detections(
+    return DetectionTable(
         np.asarray(rows, np.int64),
         np.full(len(rows), ONE_CLASS, np.int64),
         np.asarray(boxes, np.float64).reshape(-1, 4),
@@ -109,7 +109,7 @@ def parse_omnilabel_results(
     )
 
 
-def omnilabel_ap(truth: OmniLabelTruth, detections: Detections) -> dict[str, float]:
+def omnilabel_ap(truth: OmniLabelTruth, detections: DetectionTable) -> dict[str, float]:
     """OmniLabel's metrics by name: ``METRIC GROUP IOU``, such as ``AP descr 0.50:0.95``.
 
     The first is the harmonic mean of the AP of descriptions and of categories. A group without
@@ -135,7 +135,7 @@ def omnilabel_ap(truth: OmniLabelTruth, detections: Detections) -> dict[str, flo
     return {"AP hm(descr,categ) 0.50:0.95": mean, **values}
 
 
-def box_counts(truth: OmniLabelTruth, detections: Detections) -> dict[str, int]:
+def box_counts(truth: OmniLabelTruth, detections: DetectionTable) -> dict[str, int]:
     """Boxes to be found in each group; -1 where a group has neither boxes nor detections."""
     used = np.union1d(truth.boxes.images, detections.image_ids)
     counts = {}
@@ -178,7 +178,9 @@ def _groups(truth: OmniLabelTruth) -> dict[str, np.ndarray]:
     return groups
 
 
-def _pooled(truth: OmniLabelTruth, detections: Detections, chosen: np.ndarray) -> PrecisionRecall:
+def _pooled(
+    truth: OmniLabelTruth, detections: DetectionTable, chosen: np.ndarray
+) -> PrecisionRecall:
     boxes = truth.boxes.select(chosen[truth.boxes.images])
     return evaluate_detections(
         boxes,

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from llmdet.evaluation.coco import coco_ap
-from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.coco_ap import coco_ap
+from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.ground_truth import GroundTruth, check_images
 from llmdet.evaluation.matching import box_iou, candidate_pairs
 
 IOU_THRESHOLD = 0.5
 
 
-def nms_ap(truth: GroundTruth, detections: Detections) -> dict[str, float]:
+def nms_ap(truth: GroundTruth, detections: DetectionTable) -> dict[str, float]:
     """COCO AP after `suppress_around_boxes`.
 
     Source: OVDEval (Yao et al. 2023, section 3.3) and its evaluation script.
@@ -20,8 +20,8 @@ def nms_ap(truth: GroundTruth, detections: Detections) -> dict[str, float]:
 
 
 def suppress_around_boxes(
-    truth: GroundTruth, detections: Detections, threshold: float = IOU_THRESHOLD
-) -> Detections:
+    truth: GroundTruth, detections: DetectionTable, threshold: float = IOU_THRESHOLD
+) -> DetectionTable:
     """Keep one detection of any class at each annotated box.
 
     Around every box, of the detections of the image with an IoU above (not at) the threshold only

@@ -20,28 +20,27 @@ def says_yes(answer: str) -> bool:
 
 
 def pope_scores(
-    questions: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
+    questions: Sequence[Mapping[str, Any]], answers: Mapping[Any, str]
 ) -> dict[str, float]:
     """Accuracy, precision, recall, F1 (yes is positive) and the share of yes.
 
     Args:
         questions: ``{question_id, label}``, label ``yes`` or ``no``.
-        answers: ``{question_id, answer}``, in any order.
+        answers: by question id.
     Raises:
         DataError: a question has no answer or a label is neither yes nor no.
     Source: POPE (Li et al. 2023, section 5) and its program.
     """
     if not questions:
         raise DataError("there are no questions")
-    given = {answer["question_id"]: str(answer["answer"]) for answer in answers}
     counts = dict.fromkeys(("TP", "FP", "TN", "FN"), 0)
     for question in questions:
         identity, label = question["question_id"], question["label"]
-        if identity not in given:
+        if identity not in answers:
             raise DataError(f"question {identity} has no answer")
         if label not in ("yes", "no"):
             raise DataError(f"question {identity} has label {label!r}, not yes or no")
-        said = says_yes(given[identity])
+        said = says_yes(answers[identity])
         right = said == (label == "yes")
         counts[("T" if right else "F") + ("P" if said else "N")] += 1
     yes = counts["TP"] + counts["FP"]

@@ -9,13 +9,13 @@ import numpy as np
 from llmdet.errors import ConfigError, DataError
 from llmdet.evaluation import (
     caption,
-    coco,
+    coco_ap,
     d3,
     flickr30k,
     gcg,
     grefcoco,
     humanref,
-    lvis,
+    lvis_ap,
     odinw,
     omnilabel,
     ovdeval,
@@ -27,7 +27,17 @@ from llmdet.evaluation import (
 from llmdet.evaluation.expressions import read_expressions
 from llmdet.evaluation.files import read_json, read_jsonl, read_npz, require
 from llmdet.evaluation.ground_truth import GroundTruth, read_coco, read_lvis
-from llmdet.evaluation.loading import load_detections, load_expression_boxes
+from llmdet.evaluation.loading import (
+    Source,
+    load_answers,
+    load_captions,
+    load_detections,
+    load_expression_boxes,
+    load_gcg,
+    load_humanref,
+    load_region_names,
+    load_res,
+)
 from llmdet.evaluation.predictions import is_prediction_file, read_predictions
 
 Values = dict[str, Any]
@@ -53,13 +63,13 @@ def run_coco(
     ``novel``; ``classwise=true`` adds the AP of every category id.
     """
     truth = _with_ids(read_coco(gt), annotation_id0)
-    max_dets = coco.DEFAULT_MAX_DETS if limits == "coco" else coco.MMDET_MAX_DETS
-    curves = coco.coco_curves(truth, load_detections(pred, truth), max_dets)
-    values: Values = dict(coco.coco_summary(curves))
+    max_dets = coco_ap.DEFAULT_MAX_DETS if limits == "coco" else coco_ap.MMDET_MAX_DETS
+    curves = coco_ap.coco_curves(truth, load_detections(pred, truth), max_dets)
+    values: Values = dict(coco_ap.coco_summary(curves))
     if class_split is not None:
         split = read_json(class_split)
         base, novel = (set(require(split, name, str(class_split))) for name in ("base", "novel"))
-        values |= coco.split_ap(curves, truth, base, novel)
+        values |= coco_ap.split_ap(curves, truth, base, novel)
     return values | _classwise(curves.per_category(), classwise)
 
 
@@ -72,9 +82,9 @@ def run_lvis(gt: Path, pred: Path, *, max_dets: int = 300, classwise: bool = Fal
     truth = read_lvis(gt)
     detections = load_detections(pred, truth.boxes)
     if max_dets >= 0:
-        detections = lvis.cap_per_image(detections, max_dets)
-    curves = lvis.lvis_curves(truth, detections)
-    values = lvis.lvis_summary(truth, curves, max_dets)
+        detections = lvis_ap.cap_per_image(detections, max_dets)
+    curves = lvis_ap.lvis_curves(truth, detections)
+    values = lvis_ap.lvis_summary(truth, curves, max_dets)
     return values | _classwise(curves.per_category(), classwise)
 
 
@@ -82,8 +92,8 @@ def run_lvis_fixed_ap(
     gt: Path,
     pred: Path,
     *,
-    topk: int = lvis.MAX_DETS_PER_CLASS,
-    cut_order: lvis.CutOrder = "all",
+    topk: int = lvis_ap.MAX_DETS_PER_CLASS,
+    cut_order: lvis_ap.CutOrder = "all",
     classwise: bool = False,
 ) -> Values:
     """LVIS fixed AP: the best 10,000 detections of each class.
@@ -92,9 +102,10 @@ def run_lvis_fixed_ap(
     that are judged instead of among all; ``classwise=true`` adds the AP of every category id.
     """
     truth = read_lvis(gt)
-    detections = lvis.cap_per_class(truth, load_detections(pred, truth.boxes), topk, cut_order)
-    curves = lvis.lvis_curves(truth, detections)
-    values = lvis.lvis_summary(truth, curves, max_dets=-1)
+    detections = load_detections(pred, truth.boxes, uncapped=True)
+    detections = lvis_ap.cap_per_class(truth, detections, topk, cut_order)
+    curves = lvis_ap.lvis_curves(truth, detections)
+    values = lvis_ap.lvis_summary(truth, curves, max_dets=-1)
     return values | _classwise(curves.per_category(), classwise)
 
 
@@ -188,7 +199,7 @@ def run_ovdeval(
     """
     truth = _with_ids(read_coco(gt), annotation_id0)
     detections = load_detections(pred, truth)
-    return dict((ovdeval.nms_ap if nms else coco.coco_ap)(truth, detections))
+    return dict((ovdeval.nms_ap if nms else coco_ap.coco_ap)(truth, detections))
 
 
 def run_omnilabel(gt: Path, pred: Path) -> Values:
@@ -211,45 +222,45 @@ def run_odinw(gt: Path, pred: Path, *, sets: odinw.SetGroup = "odinw13") -> Valu
     values: Values = {}
     for entry in odinw.choose_sets(sets, pred):
         truth = read_coco(gt / entry.ann_file)
-        curves = coco.coco_curves(
-            truth, load_detections(odinw.prediction_file(pred, entry), truth), coco.MMDET_MAX_DETS
+        curves = coco_ap.coco_curves(
+            truth,
+            load_detections(odinw.prediction_file(pred, entry), truth),
+            coco_ap.MMDET_MAX_DETS,
         )
-        values[entry.name] = coco.coco_summary(curves)["AP"]
+        values[entry.name] = coco_ap.coco_summary(curves)["AP"]
     return {"mean": odinw.mean_ap(values), "sets": values}
 
 
-def run_humanref(gt: Path, pred: Path, *, density: humanref.Density = "answers") -> Values:
+def run_humanref(gt: Path, pred: Source, *, density: humanref.Density = "answers") -> Values:
     """HumanRef recall, precision and density F1.
 
     Options: ``density=persons`` is the factor of the README instead of the program's.
     """
     records = humanref.read_humanref(gt)
-    predictions = humanref.read_humanref_predictions(pred)
-    return humanref.humanref_scores(records, predictions, density=density)
+    return humanref.humanref_scores(records, load_humanref(pred), density=density)
 
 
-def run_region_classification(gt: Path, pred: Path) -> Values:
-    """Accuracy of class scores (npz) or word overlap of free text (JSON) of given regions."""
+def run_region_classification(gt: Path, pred: Source) -> Values:
+    """Accuracy of class scores (npz) or word overlap of free text of given regions."""
     data = read_json(gt)
     names = require(data, "categories", str(gt))
-    labels = np.asarray(
-        [require(region, "label", f"{gt}: region") for region in require(data, "regions", str(gt))]
-    )
-    if pred.suffix == ".npz":
+    regions = require(data, "regions", str(gt))
+    labels = np.asarray([require(region, "label", f"{gt}: region") for region in regions])
+    if isinstance(pred, Path) and pred.suffix == ".npz":
         return dict(region_classification.class_accuracy(read_npz(pred, "scores")[0], labels))
-    answers = read_json(pred)
+    answers = load_region_names(regions, pred)
     right = [names[label] for label in labels]
     return {"semantic_iou": region_classification.semantic_iou(answers, right)}
 
 
-def run_caption(gt: Path, pred: Path) -> Values:
+def run_caption(gt: Path, pred: Source) -> Values:
     """Caption BLEU, METEOR, ROUGE-L and CIDEr (needs Java)."""
-    return dict(caption.caption_scores(caption.read_references(gt), caption.read_captions(pred)))
+    return dict(caption.caption_scores(caption.read_references(gt), load_captions(pred)))
 
 
 def run_gcg(
     gt: Path,
-    pred: Path,
+    pred: Source,
     *,
     embeddings: Path | None = None,
     recall: gcg.Recall = "stop",
@@ -261,7 +272,7 @@ def run_gcg(
     computed; ``recall=continue`` goes on after a failing pair, where the official program stops;
     ``captions=false`` leaves out the caption metrics, which need Java.
     """
-    truth, predictions = gcg.read_gcg(gt), gcg.read_gcg_predictions(pred)
+    truth, predictions = gcg.read_gcg(gt), load_gcg(pred)
     gcg.check_images(truth, predictions)
     values: Values = {
         "mask_AP": gcg.mask_ap(truth, predictions),
@@ -278,18 +289,18 @@ def run_gcg(
     return values
 
 
-def run_res(gt: Path, pred: Path | None = None, *, empty: res.Empty = "one") -> Values:
-    """Referring segmentation gIoU and cIoU; one file holds both masks of each expression.
+def run_res(gt: Path, pred: Source | None = None, *, empty: res.Empty = "one") -> Values:
+    """Referring segmentation gIoU and cIoU; without ``--pred`` the annotations hold both masks.
 
     Options: ``empty=zero`` counts an empty prediction where nothing answers as 0 (mmdet).
     """
-    return dict(res.res_scores(read_json(gt if pred is None else pred), empty=empty))
+    return dict(res.res_scores(load_res(read_json(gt), pred), empty=empty))
 
 
-def run_pope(gt: Path, pred: Path) -> Values:
+def run_pope(gt: Path, pred: Source) -> Values:
     """POPE accuracy, precision, recall, F1 and share of yes."""
     questions = [record for _, record in read_jsonl(gt)]
-    return dict(pope.pope_scores(questions, [record for _, record in read_jsonl(pred)]))
+    return dict(pope.pope_scores(questions, load_answers(pred)))
 
 
 def _with_ids(truth: GroundTruth, annotation_id0: AnnotationId0) -> GroundTruth:

@@ -39,7 +39,7 @@ RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class MetricReport:
     """Values of a metric and what they were computed from."""
 
     metric: str
@@ -60,7 +60,7 @@ class Report:
 
 def run_metric(
     name: str, gt: str | Path, pred: str | Path | None, settings: Sequence[str] = ()
-) -> Report:
+) -> MetricReport:
     """Compute a metric from files.
 
     Args:
@@ -79,7 +79,7 @@ def run_metric(
     options = parse_options(name, settings)
     arguments = [Path(gt)] if pred is None else [Path(gt), Path(pred)]
     values = RUNNERS[name](*arguments, **options)
-    return Report(
+    return MetricReport(
         metric=name,
         values=values,
         options={key: str(v) if isinstance(v, Path) else v for key, v in options.items()},

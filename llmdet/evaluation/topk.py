@@ -7,6 +7,8 @@ from llmdet.evaluation.detections import rank_in_runs
 ROWS_BEFORE_CUT = 1 << 22
 LARGEST_TABLE = 1 << 22  # ids below this index tables directly
 
+Columns = tuple[np.ndarray, ...]
+
 
 class TopDetections:
     """Keeps the ``limit`` best detections per class in arrays of bounded size.
@@ -22,8 +24,8 @@ class TopDetections:
     def __init__(self, limit: int, rows_before_cut: int = ROWS_BEFORE_CUT) -> None:
         self.limit = limit
         self.rows_before_cut = rows_before_cut
-        self._kept = _empty()
-        self._pending: list[tuple[np.ndarray, ...]] = []
+        self._kept = empty_columns()
+        self._pending: list[Columns] = []
         self._rows = 0
         self._floor = np.zeros(0, np.float32)  # lowest kept score of each full class, else -inf
 
@@ -47,7 +49,7 @@ class TopDetections:
         if self._rows >= max(self.rows_before_cut, len(self._kept[0])):
             self._cut()
 
-    def arrays(self) -> tuple[np.ndarray, ...]:
+    def arrays(self) -> Columns:
         """Image ids, labels, boxes [N, 4], scores and places in the image of what is kept."""
         self._cut()
         return self._kept
@@ -74,12 +76,13 @@ def top_per_group(groups: np.ndarray, scores: np.ndarray, limit: int) -> np.ndar
     return _best(labels, scores, limit, (np.arange(len(scores)),))[0]
 
 
-def join(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+def join(parts: list[Columns]) -> Columns:
     """Concatenate tuples of columns."""
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
-def _empty() -> tuple[np.ndarray, ...]:
+def empty_columns() -> Columns:
+    """Image ids, labels, boxes, scores and places of no detections."""
     return (
         np.zeros(0, np.int64),
         np.zeros(0, np.int32),
@@ -90,7 +93,7 @@ def _empty() -> tuple[np.ndarray, ...]:
 
 
 def _best(
-    labels: np.ndarray, scores: np.ndarray, limit: int, ties: tuple[np.ndarray, ...]
+    labels: np.ndarray, scores: np.ndarray, limit: int, ties: Columns
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mask [N] of the best rows per class, and the lowest kept score of each class [K].
 

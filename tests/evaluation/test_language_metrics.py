@@ -12,6 +12,7 @@ from llmdet.evaluation import caption, gcg
 from llmdet.evaluation.flickr30k import GroundedPhrase, flickr30k_recall
 from llmdet.evaluation.ground_truth import parse_coco
 from llmdet.evaluation.humanref import HumanRefRecord, humanref_scores
+from llmdet.evaluation.loading import load_captions
 from llmdet.evaluation.pope import pope_scores, says_yes
 from llmdet.evaluation.region_classification import class_accuracy, semantic_iou
 from llmdet.evaluation.res import res_scores
@@ -64,7 +65,7 @@ def test_answers_are_parsed_as_the_official_program_does(answer, yes):
 
 def test_a_question_without_answer_is_named():
     with pytest.raises(DataError, match="question 2"):
-        pope_scores([{"question_id": 2, "label": "yes"}], [])
+        pope_scores([{"question_id": 2, "label": "yes"}], {})
 
 
 def test_class_accuracy_differs_by_who_counts_absent_classes():
@@ -176,4 +177,4 @@ def test_two_captions_of_an_image_are_refused(tmp_path):
     records = [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]
     (tmp_path / "p.json.gz").write_bytes(gzip.compress(json.dumps(records).encode()))
     with pytest.raises(DataError, match="second caption"):
-        caption.read_captions(tmp_path / "p.json.gz")
+        load_captions(tmp_path / "p.json.gz")

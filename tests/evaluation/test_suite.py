@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from llmdet.errors import ConfigError, DataError
-from llmdet.evaluation.predictions import PredictionHeader, PredictionWriter
+from llmdet.evaluation.prediction_writer import PredictionWriter
+from llmdet.evaluation.predictions import PredictionHeader, prediction_row
 from llmdet.evaluation.suite import RUNNERS, flatten, option_types, parse_options, run_metric
 from llmdet.testing.golden import LOCAL
 
@@ -66,16 +67,18 @@ def test_the_report_traces_a_number_to_model_weights_prompts_and_protocol(tmp_pa
         ],
     }
     (tmp_path / "gt.json").write_text(json.dumps(truth))
-    header = PredictionHeader("swin_t", "w", "p", 40, {"tta": False}, 0.01, ("cat",))
+    header = PredictionHeader(
+        "swin_t", "w", ("cat",), chunk_size=40, score_threshold=0.01, protocol={"tta": False}
+    )
     with PredictionWriter(tmp_path / "p.jsonl", header) as writer:
-        writer.write(1, np.asarray([[0, 0, 9, 9]]), [0.5], [0])
+        writer.write(prediction_row(1, np.asarray([[0, 0, 9, 9]]), [0.5], [0]))
     report = run_metric("coco", tmp_path / "gt.json", tmp_path / "p.jsonl", ["limits=mmdet"])
     report.write(tmp_path / "report.json")
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["values"]["AP"] == pytest.approx(1)
     assert written["options"]["limits"] == "mmdet"
     kept = written["predictions"]["header"]
-    assert (kept["model"], kept["weights_hash"], kept["prompts_hash"]) == ("swin_t", "w", "p")
+    assert (kept["model"], kept["weights_hash"], kept["classes"]) == ("swin_t", "w", ["cat"])
     assert (kept["chunk_size"], kept["score_threshold"]) == (40, 0.01)
     assert kept["protocol"] == {"tta": False}
     assert len(written["ground_truth"]["sha256"]) == 64

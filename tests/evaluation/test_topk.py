@@ -9,7 +9,7 @@ from llmdet.evaluation.topk import TopDetections, top_per_group
 
 
 def make(random, images, per_image, classes):
-    """Detections with many equal scores, by image."""
+    """DetectionTable with many equal scores, by image."""
     return [
         (
             image,

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from llmdet.errors import LLMDetError
-from llmdet.evaluation.parity import Row, compare_case, skipped_keys
+from llmdet.testing.parity.metrics import Row, compare_case, skipped_keys
 
 
 def parse_args() -> argparse.Namespace:

@@ -170,8 +170,8 @@ def run_ours(
     annotations: dict[str, Any], images: int, boxes: int, chunks: int
 ) -> tuple[float, float]:
     """The metric class as a test loop calls it: one image at a time, then the numbers."""
-    from llmdet.evaluation.detections import Detections
-    from llmdet.evaluation.lvis import cap_per_class, lvis_curves, lvis_summary
+    from llmdet.evaluation.detections import DetectionTable
+    from llmdet.evaluation.lvis_ap import cap_per_class, lvis_curves, lvis_summary
     from llmdet.evaluation.topk import TopDetections
 
     truth = parse_lvis(annotations)
@@ -183,7 +183,7 @@ def run_ours(
         seconds += time.process_time() - start
     start = time.process_time()
     image_ids, labels, box, score, _ = top.arrays()
-    detections = Detections(image_ids, truth.boxes.category_ids[labels], box, score)
+    detections = DetectionTable(image_ids, truth.boxes.category_ids[labels], box, score)
     curves = lvis_curves(truth, cap_per_class(truth, detections))
     average_precision = lvis_summary(truth, curves, -1)["AP"]
     return average_precision, seconds + time.process_time() - start

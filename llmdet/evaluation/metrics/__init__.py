@@ -1,22 +1,41 @@
-"""mmengine metrics: they gather arrays across processes and call the functions beside them."""
+"""mmengine metrics: one shell over reducers and the evaluation functions beside this folder."""
 
-from llmdet.evaluation.metrics.coco import CocoMetric
-from llmdet.evaluation.metrics.described import D3Metric, OmniLabelMetric, OVDEvalMetric
+from llmdet.evaluation.metrics.detection import (
+    CocoMetric,
+    D3Metric,
+    LVISFixedAPMetric,
+    LVISMetric,
+    OmniLabelMetric,
+    OVDEvalMetric,
+)
 from llmdet.evaluation.metrics.dump import DumpPredictions
 from llmdet.evaluation.metrics.grounding import Flickr30kMetric, GRefCOCOMetric, RefExpMetric
-from llmdet.evaluation.metrics.lvis import LVISFixedAPMetric, LVISMetric
+from llmdet.evaluation.metrics.language import (
+    CaptionMetric,
+    GCGMetric,
+    HumanRefMetric,
+    POPEMetric,
+    ReferringSegmentationMetric,
+    RegionClassificationMetric,
+)
 from llmdet.evaluation.metrics.sets import BenchmarkEvaluator
 
 __all__ = [
     "BenchmarkEvaluator",
+    "CaptionMetric",
     "CocoMetric",
     "D3Metric",
     "DumpPredictions",
     "Flickr30kMetric",
+    "GCGMetric",
     "GRefCOCOMetric",
+    "HumanRefMetric",
     "LVISFixedAPMetric",
     "LVISMetric",
     "OVDEvalMetric",
     "OmniLabelMetric",
+    "POPEMetric",
     "RefExpMetric",
+    "ReferringSegmentationMetric",
+    "RegionClassificationMetric",
 ]

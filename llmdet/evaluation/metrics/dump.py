@@ -1,17 +1,16 @@
 """Writing predictions while testing, for evaluation without the model."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 
 from llmdet.errors import ConfigError
-from llmdet.evaluation.metrics.base import label_ids, to_numpy
-from llmdet.evaluation.predictions import PredictionHeader, PredictionWriter, merge_parts
+from llmdet.evaluation.metrics.samples import row_of_sample
+from llmdet.evaluation.prediction_writer import PredictionWriter, merge_parts
+from llmdet.evaluation.predictions import PredictionHeader
 from llmdet.registry import METRICS
 
 
@@ -53,23 +52,19 @@ class DumpPredictions(BaseMetric):
     def writer(self) -> PredictionWriter:
         """The open file; opened when the first image arrives and the class names are known."""
         if self._writer is None:
-            classes = tuple((self.dataset_meta or {}).get("classes") or self.header.classes)
-            prompts = self.header.prompts_hash or hash_of_prompts(classes)
-            header = dataclasses.replace(self.header, classes=classes, prompts_hash=prompts)
+            meta = self.dataset_meta or {}
+            header = dataclasses.replace(
+                self.header,
+                classes=tuple(meta.get("classes") or self.header.classes),
+                category_names=tuple(meta.get("category_names") or self.header.category_names),
+            )
             self._writer = PredictionWriter(self.out_file, header, get_rank(), get_world_size())
         return self._writer
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Write the predictions of one batch."""
         for sample in data_samples:
-            instances = sample["pred_instances"]
-            self.writer.write(
-                int(sample["img_id"]),
-                to_numpy(instances["bboxes"], torch.float32),
-                to_numpy(instances["scores"], torch.float32),
-                to_numpy(instances["labels"], torch.int64),
-                category_ids=label_ids(sample),
-            )
+            self.writer.write(row_of_sample(sample))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Close the file; the main process joins the parts of all processes."""
@@ -84,8 +79,3 @@ class DumpPredictions(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Nothing is computed."""
         return {}
-
-
-def hash_of_prompts(classes: Sequence[str]) -> str | None:
-    """sha256 of the class names, one a line; None where every image has prompts of its own."""
-    return hashlib.sha256("\n".join(classes).encode()).hexdigest() if classes else None

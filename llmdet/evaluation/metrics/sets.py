@@ -1,7 +1,6 @@
 """Benchmarks of several sets: one metric per set, and their mean."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.evaluator import Evaluator
@@ -27,8 +26,7 @@ class BenchmarkEvaluator(Evaluator):
             ``mean/NAME``.
         coco_ap: AP of the same model on COCO (0..1); adds ``effective_robustness``, the mean
             less 0.45 times it, which COCO-O reports.
-        dump: config of `DumpPredictions`; every set gets a file ``NAME.jsonl`` in a folder that
-            is named as its ``out_file`` without ``.jsonl``.
+        dump: config of `DumpPredictions` by name of the set.
     Raises:
         ConfigError: ``mean_of`` is missing where ``coco_ap`` is given.
     """
@@ -38,17 +36,15 @@ class BenchmarkEvaluator(Evaluator):
         metrics: Mapping[str, Mapping[str, Any]],
         mean_of: str | None = None,
         coco_ap: float | None = None,
-        dump: Mapping[str, Any] | None = None,
+        dump: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         if coco_ap is not None and mean_of is None:
             raise ConfigError("BenchmarkEvaluator: coco_ap needs mean_of")
         self.by_set = {name: [METRICS.build(dict(config))] for name, config in metrics.items()}
         self.mean_of = mean_of
         self.coco_ap = coco_ap
-        if dump is not None:
-            folder = Path(str(dump["out_file"])).with_suffix("")
-            for name, parts in self.by_set.items():
-                parts.append(METRICS.build({**dump, "out_file": str(folder / f"{name}.jsonl")}))
+        for name, config in (dump or {}).items():
+            self.by_set[name].append(METRICS.build(dict(config)))
         # dumps are not among the evaluator's metrics: image ids are those of a set
         super().__init__([parts[0] for parts in self.by_set.values()])
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from llmdet.evaluation.metrics.base import label_ids
 
 from llmdet.datasets.transforms.packing import META_KEYS
 from llmdet.errors import ConfigError
-from llmdet.evaluation.metrics.base import label_ids
 from llmdet.registry import TRANSFORMS
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from llmdet.errors import ConfigError
 from llmdet.evaluation.detections import read_npz_detections
 from llmdet.evaluation.files import read_json
 from llmdet.registry import METRICS
@@ -92,3 +93,12 @@ def test_coco_metric_equals_mmdet_to_its_three_decimals(tmp_path):
     theirs = expected(case_folder(case), "mmdet_CocoMetric")["metrics"]
     ours = {name.removeprefix("coco/"): round(value, 3) for name, value in values.items()}
     assert_equal_metrics(ours, theirs)
+
+
+def test_fixed_ap_refuses_detections_that_were_limited_over_all_classes_of_an_image():
+    folder = case_folder("lvis/syn_edge")
+    sample = {**samples_of(folder)[0][0], "limit_per": "image"}
+    metric = METRICS.build({"type": "LVISFixedAPMetric", "ann_file": str(folder / "gt.json.gz")})
+    with pytest.raises(ConfigError, match="limit_per='chunk'"):
+        metric.process(None, [sample])
+    metric.process(None, [{**samples_of(folder)[0][1], "limit_per": "chunk"}])

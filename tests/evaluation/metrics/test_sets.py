@@ -68,9 +68,12 @@ def test_each_set_is_judged_by_its_own_annotations_although_image_ids_repeat(met
 
 def test_predictions_are_dumped_into_a_file_per_set(metrics, tmp_path):
     dump = {
-        "type": "DumpPredictions",
-        "out_file": str(tmp_path / "p.jsonl"),
-        "header": {"model": "tiny"},
+        name: {
+            "type": "DumpPredictions",
+            "out_file": str(tmp_path / f"p/{name}.jsonl"),
+            "header": {"model": "tiny"},
+        }
+        for name in metrics
     }
     evaluator = BenchmarkEvaluator(metrics, dump=dump)
     evaluator.dataset_meta = META

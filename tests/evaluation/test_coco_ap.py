@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from llmdet.errors import DataError
-from llmdet.evaluation.coco import MMDET_MAX_DETS, coco_ap, coco_curves
+from llmdet.evaluation.coco_ap import MMDET_MAX_DETS, coco_ap, coco_curves
 from llmdet.evaluation.detections import from_coco_results
 from llmdet.evaluation.ground_truth import parse_coco
 from llmdet.testing.golden import assert_equal_metrics

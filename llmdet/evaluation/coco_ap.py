@@ -8,7 +8,7 @@ from llmdet.evaluation.average_precision import (
     evaluate_detections,
     mean_of_existing,
 )
-from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.ground_truth import GroundTruth, check_images
 
 DEFAULT_MAX_DETS = (1, 10, 100)
@@ -18,7 +18,7 @@ HEADLINE_LIMIT = 100  # pycocotools reports AP at 100 detections whatever limits
 
 def coco_curves(
     truth: GroundTruth,
-    detections: Detections,
+    detections: DetectionTable,
     max_dets: tuple[int, ...] = DEFAULT_MAX_DETS,
     iou_thresholds: np.ndarray = IOU_THRESHOLDS,
 ) -> PrecisionRecall:
@@ -60,7 +60,7 @@ def coco_summary(curves: PrecisionRecall) -> dict[str, float]:
 
 
 def coco_ap(
-    truth: GroundTruth, detections: Detections, max_dets: tuple[int, ...] = DEFAULT_MAX_DETS
+    truth: GroundTruth, detections: DetectionTable, max_dets: tuple[int, ...] = DEFAULT_MAX_DETS
 ) -> dict[str, float]:
     """COCO box AP and AR, equal to pycocotools.
 

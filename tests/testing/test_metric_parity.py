@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmdet.errors import DataError
-from llmdet.evaluation.parity import compare_case
 from llmdet.testing.golden import LOCAL
+from llmdet.testing.parity.metrics import compare_case
 
 CASES = sorted(file.parent for file in LOCAL.rglob("expected.json"))
 NEEDS_JAVA = ("gcg", "caption")

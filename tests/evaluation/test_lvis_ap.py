@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmdet.errors import DataError
 from llmdet.evaluation.detections import from_coco_results
 from llmdet.evaluation.ground_truth import parse_lvis
-from llmdet.evaluation.lvis import cap_per_class, lvis_ap, lvis_fixed_ap
+from llmdet.evaluation.lvis_ap import cap_per_class, lvis_ap, lvis_fixed_ap
 from llmdet.testing.golden import assert_equal_metrics
 
 CORNERS = st.integers(0, 5).map(lambda n: n * 8.0)

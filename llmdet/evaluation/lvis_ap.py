@@ -7,7 +7,7 @@ import numpy as np
 
 from llmdet.errors import ConfigError
 from llmdet.evaluation.average_precision import PrecisionRecall, evaluate_detections
-from llmdet.evaluation.detections import Detections
+from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.ground_truth import (
     FREQUENCIES,
     GroundTruth,
@@ -22,7 +22,7 @@ MAX_DETS_PER_CLASS = 10_000
 CutOrder = Literal["all", "federated"]
 
 
-def lvis_curves(truth: LVISGroundTruth, detections: Detections) -> PrecisionRecall:
+def lvis_curves(truth: LVISGroundTruth, detections: DetectionTable) -> PrecisionRecall:
     """Curves of LVIS's federated protocol, without any limit on the number of detections.
 
     Detections count only on categories that an image is annotated for (present or verified
@@ -46,7 +46,7 @@ def lvis_curves(truth: LVISGroundTruth, detections: Detections) -> PrecisionReca
     )
 
 
-def federated_mask(truth: LVISGroundTruth, detections: Detections) -> np.ndarray:
+def federated_mask(truth: LVISGroundTruth, detections: DetectionTable) -> np.ndarray:
     """The detections that are judged at all: [N] bool.
 
     A detection is judged if its box has an area and the annotators looked for its category in
@@ -81,7 +81,7 @@ def lvis_summary(
     return summary
 
 
-def cap_per_image(detections: Detections, limit: int = MAX_DETS_PER_IMAGE) -> Detections:
+def cap_per_image(detections: DetectionTable, limit: int = MAX_DETS_PER_IMAGE) -> DetectionTable:
     """The best ``limit`` detections of each image over all categories, as lvis-api cuts them.
 
     The cut comes before the federated filter: detections that will not be judged use slots.
@@ -91,10 +91,10 @@ def cap_per_image(detections: Detections, limit: int = MAX_DETS_PER_IMAGE) -> De
 
 def cap_per_class(
     truth: LVISGroundTruth,
-    detections: Detections,
+    detections: DetectionTable,
     limit: int = MAX_DETS_PER_CLASS,
     cut_order: CutOrder = "all",
-) -> Detections:
+) -> DetectionTable:
     """The best ``limit`` detections of each class over the whole data set.
 
     Args:
@@ -114,7 +114,7 @@ def cap_per_class(
 
 
 def lvis_ap(
-    truth: LVISGroundTruth, detections: Detections, max_dets: int = MAX_DETS_PER_IMAGE
+    truth: LVISGroundTruth, detections: DetectionTable, max_dets: int = MAX_DETS_PER_IMAGE
 ) -> dict[str, float]:
     """LVIS box AP, equal to lvis-api with at most ``max_dets`` detections per image."""
     curves = lvis_curves(truth, cap_per_image(detections, max_dets))
@@ -123,7 +123,7 @@ def lvis_ap(
 
 def lvis_fixed_ap(
     truth: LVISGroundTruth,
-    detections: Detections,
+    detections: DetectionTable,
     limit: int = MAX_DETS_PER_CLASS,
     cut_order: CutOrder = "all",
 ) -> dict[str, float]:
@@ -140,7 +140,7 @@ def _existing_boxes(truth: LVISGroundTruth) -> GroundTruth:
     return boxes.select((boxes.areas > 0) & np.isin(boxes.categories, boxes.category_ids))
 
 
-def _contains(pairs: np.ndarray, detections: Detections) -> np.ndarray:
+def _contains(pairs: np.ndarray, detections: DetectionTable) -> np.ndarray:
     """Whether the (image, category) of each detection is among ``pairs`` [X, 2]: [N] bool."""
     if len(pairs) == 0:
         return np.zeros(len(detections), bool)

@@ -1,0 +1,137 @@
+"""Metrics of what a model says: the functions of ``tools/evaluate.py`` on rows in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmdet.evaluation import runners
+from llmdet.evaluation.gcg import Recall
+from llmdet.evaluation.humanref import Density
+from llmdet.evaluation.metrics.reducers import Rows
+from llmdet.evaluation.metrics.shell import Collected, MetricShell
+from llmdet.evaluation.res import Empty
+from llmdet.evaluation.suite import flatten
+from llmdet.registry import METRICS
+
+
+@METRICS.register_module()
+class CaptionMetric(MetricShell):
+    """Caption BLEU, METEOR, ROUGE-L and CIDEr of ``pred_text`` (needs Java).
+
+    Args:
+        ann_file: COCO captions.
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "caption"
+
+    def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
+        super().__init__(ann_file, Rows(), _over_rows(runners.run_caption), **shell)
+
+
+@METRICS.register_module()
+class GCGMetric(MetricShell):
+    """GLaMM's grounded conversations: ``pred_text``, ``pred_phrases`` and ``pred_masks``.
+
+    Args:
+        ann_file: folder with the mask and the caption file.
+        embeddings: JSON of a vector per phrase, without which there is no recall.
+        recall: see :func:`llmdet.evaluation.gcg.mask_recall`.
+        captions: also compute the caption metrics, which need Java.
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "gcg"
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        *,
+        embeddings: str | None = None,
+        recall: Recall = "stop",
+        captions: bool = True,
+        **shell: Any,
+    ) -> None:
+        options = {
+            "embeddings": None if embeddings is None else Path(embeddings),
+            "recall": recall,
+            "captions": captions,
+        }
+        super().__init__(ann_file, Rows(), _over_rows(runners.run_gcg, **options), **shell)
+
+
+@METRICS.register_module()
+class ReferringSegmentationMetric(MetricShell):
+    """Referring segmentation gIoU and cIoU of ``pred_masks``, one for each expression.
+
+    Args:
+        ann_file: JSON of images with ``refs`` of ``gt``.
+        empty: IoU of an empty answer to an expression without target: ``one``, or ``zero`` (mmdet).
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "res"
+
+    def __init__(self, ann_file: str | None = None, *, empty: Empty = "one", **shell: Any) -> None:
+        super().__init__(ann_file, Rows(), _over_rows(runners.run_res, empty=empty), **shell)
+
+
+@METRICS.register_module()
+class POPEMetric(MetricShell):
+    """POPE accuracy, precision, recall, F1 and share of yes of ``pred_text``.
+
+    Args:
+        ann_file: JSONL of questions; ``img_id`` of a sample is its ``question_id``.
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "pope"
+
+    def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
+        super().__init__(ann_file, Rows(), _over_rows(runners.run_pope), **shell)
+
+
+@METRICS.register_module()
+class HumanRefMetric(MetricShell):
+    """HumanRef recall, precision and density F1 of the boxes, or of those in ``pred_indices``.
+
+    Args:
+        ann_file: JSONL of expressions; ``img_id`` of a sample is its ``id``.
+        density: the factor of density F1: of ``answers``, or of ``persons`` (the README's).
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "humanref"
+
+    def __init__(
+        self, ann_file: str | None = None, *, density: Density = "answers", **shell: Any
+    ) -> None:
+        run = _over_rows(runners.run_humanref, density=density)
+        super().__init__(ann_file, Rows(), run, **shell)
+
+
+@METRICS.register_module()
+class RegionClassificationMetric(MetricShell):
+    """Word overlap of ``pred_phrases`` with the names of given regions, one for each region.
+
+    Args:
+        ann_file: JSON ``{categories, regions}``.
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "region_classification"
+
+    def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
+        run = _over_rows(runners.run_region_classification)
+        super().__init__(ann_file, Rows(), run, **shell)
+
+
+def _over_rows(
+    run: Callable[..., dict[str, Any]], **options: Any
+) -> Callable[[Collected], dict[str, float]]:
+    """A function of annotations and predictions as the evaluation of collected rows."""
+
+    def evaluation(found: Collected) -> dict[str, float]:
+        return flatten(run(Path(found.ann_file), list(found.columns[1]), **options))
+
+    return evaluation
