@@ -35,8 +35,8 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
     extras_require={
-        "chat": ["openai>=3"],
         "gpu": ["liger-kernel>=0.6"],
+        "chat": ["openai>=3"],
         "demo": ["gradio>=5"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "deepspeed": ["deepspeed>=0.17"],

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from llmdet.utils.cli import run_cli
 
 if TYPE_CHECKING:
-    from llmdet.datasets.captioning import Captioner, CaptionSettings
+    from llmdet.chat import ChatModel
+    from llmdet.data_engines.captions import CaptionSettings
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -64,7 +65,7 @@ def _add_question_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phrase-prompt", help="asked of every region; {name}: its class")
     parser.add_argument("--min-words", type=int, help="shorter captions are asked for again")
     parser.add_argument("--attempts", type=int, default=3, help="times a question is asked")
-    parser.add_argument("--batch-size", type=int, default=8, help="questions at a time")
+    parser.add_argument("--batch-size", type=int, default=8, help="images at a time")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer")
     parser.add_argument(
         "--max-bad-rows",
@@ -81,48 +82,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     from tqdm import tqdm
 
-    from llmdet.datasets.captioning import caption_dataset
-    from llmdet.datasets.formats import ReadOptions, open_source
+    from llmdet.data_engines.captions import Annotations, caption_dataset
+    from llmdet.data_engines.steps import Pace
+    from llmdet.datasets.formats import ReadOptions
     from llmdet.datasets.ledger import Ledger
+
+    def progress(done: int, total: int | None) -> Callable[[int], object]:
+        return tqdm(initial=done, total=total, unit="image").update
 
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
     options = ReadOptions(args.images, args.classes, args.split)
-    source = open_source(args.annotations, args.source, options, ledger)
+    local = args.backend == "transformers"
     count = caption_dataset(
-        source,
-        args.images,
+        Annotations(args.annotations, args.images, args.source, options),
         args.output,
-        build_captioner(args),
+        build_chat(args),
         build_settings(args),
         ledger,
-        progress=lambda samples: tqdm(samples, total=source.total, unit="image"),
+        # A model in this process answers a batch at once, a server many requests at a time.
+        Pace(batch_size=args.batch_size) if local else Pace(1, workers=args.batch_size),
+        progress,
     )
     print(f"{args.output}: {count:,} rows")
     if ledger.counts:
         print(ledger.report())
 
 
-def build_captioner(args: argparse.Namespace) -> Captioner:
+def build_chat(args: argparse.Namespace) -> ChatModel:
     """The model that answers."""
-    from llmdet.datasets.captioning.backends import OpenAICaptioner, TransformersCaptioner
+    from llmdet.chat.endpoint import EndpointChat
+    from llmdet.chat.local import LocalChat
 
     if args.backend == "openai":
-        return OpenAICaptioner(args.url, args.model, args.max_new_tokens)
-    return TransformersCaptioner(args.model, args.device, args.max_new_tokens)
+        return EndpointChat(args.url, args.model, args.max_new_tokens, concurrency=args.batch_size)
+    return LocalChat(args.model, args.device, args.max_new_tokens)
 
 
 def build_settings(args: argparse.Namespace) -> CaptionSettings:
     """What is asked; an argument that is not given keeps its default."""
-    from llmdet.datasets.captioning import CaptionSettings
+    from llmdet.data_engines.captions import CaptionSettings
 
-    names = (
-        "caption_prompt",
-        "phrase_prompt",
-        "regions",
-        "attempts",
-        "min_words",
-        "batch_size",
-    )
+    names = ("caption_prompt", "phrase_prompt", "regions", "attempts", "min_words")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return CaptionSettings(**given)
 

@@ -62,7 +62,7 @@ class Ledger:
             record: by what it is recognised when it is met again; by the error's text if empty.
         """
         name = record or str(error)
-        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest())
+        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
         if key in self.state().broken:
             return
         self._remember(key)

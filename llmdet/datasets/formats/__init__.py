@@ -7,17 +7,20 @@ function and enter it here.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llmdet.datasets.formats.coco import read_coco, read_objects365
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
-from llmdet.datasets.formats.rows import read_rows
+from llmdet.datasets.formats.rows import label_map_path, read_rows, source_path
 from llmdet.datasets.formats.samples import ReadOptions, Sample, Source
 from llmdet.datasets.formats.voc import read_voc
 from llmdet.datasets.formats.writing import write_coco, write_grounding, write_odvg
-from llmdet.datasets.formats.yolo import read_yolo
+from llmdet.datasets.formats.yolo import IMAGE_SUFFIXES, read_yolo
+from llmdet.datasets.jsonl_index import file_digest
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
 
@@ -55,6 +58,28 @@ def guess_format(path: Path) -> str:
     if path.is_dir() and any((path / name).exists() for name in ("data.yaml", "classes.txt")):
         return "yolo"
     raise ConfigError(f"{path}: the format is not clear; say it with --from {'|'.join(READERS)}")
+
+
+def identity(path: Path, source_format: str | None, options: ReadOptions) -> dict[str, str]:
+    """What decides the samples of annotations: hashes of all files that are read, and options.
+
+    Pictures in the folder of the annotations count by name alone.
+    """
+    beside = (label_map_path(path), source_path(path)) if path.suffix == ".jsonl" else ()
+    files = [path, *(file for file in (options.classes, *beside) if file and file.exists())]
+    digest = hashlib.blake2b(digest_size=8)
+    for root in files:
+        inside = sorted(root.rglob("*")) if root.is_dir() else [root]
+        for file in (file for file in inside if file.is_file()):
+            digest.update(os.fsencode(file.relative_to(root)) + b"\0")
+            if file.suffix.lower() not in IMAGE_SUFFIXES:
+                with file.open("rb") as opened:
+                    digest.update(file_digest(opened.fileno()))
+    return {
+        "annotations": f"of hash {digest.hexdigest()}",
+        "format": source_format or guess_format(path),
+        "split": options.split or "all",
+    }
 
 
 def open_source(

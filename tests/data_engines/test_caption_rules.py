@@ -1,6 +1,6 @@
 import pytest
 
-from llmdet.datasets.captioning.rules import (
+from llmdet.data_engines.caption_rules import (
     caption_fault,
     clean_caption,
     clean_phrase,

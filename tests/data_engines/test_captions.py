@@ -5,27 +5,39 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llmdet.datasets.captioning import CaptionSettings, Question, caption_dataset
-from llmdet.datasets.formats import ReadOptions, open_source
+from llmdet.chat import ChatRequest
+from llmdet.data_engines.captions import Annotations, CaptionSettings, caption_dataset
+from llmdet.data_engines.steps import RETRY_TEMPERATURE, Pace
+from llmdet.datasets.formats import ReadOptions
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
 
 GOOD = "A brown dog runs over green grass towards a red ball beside a tree."
-SETTINGS = CaptionSettings(min_words=5, batch_size=2)
+SETTINGS = CaptionSettings(min_words=5)
+PACE = Pace(batch_size=2)
 
 
 class Scripted:
-    """Answers by a function of the question and remembers all questions."""
+    """Answers by a function of the request and remembers all requests."""
 
-    def __init__(self, answer=lambda question: GOOD) -> None:
+    def __init__(self, answer=lambda request: GOOD, model="a", url="http://a/v1") -> None:
         self.reply = answer
-        self.questions: list[Question] = []
+        self.identity = {"model": model, "url": url}
+        self.requests: list[ChatRequest] = []
         self.batches: list[int] = []
 
-    def answer(self, questions) -> list[str]:
-        self.batches.append(len(questions))
-        self.questions += questions
-        return [self.reply(question) for question in questions]
+    def answer(self, requests) -> list[str]:
+        self.batches.append(len(requests))
+        self.requests += requests
+        return [self.reply(request) for request in requests]
+
+
+def picture(request: ChatRequest) -> Image.Image:
+    return request.messages[0].images[0]
+
+
+def prompt(request: ChatRequest) -> str:
+    return request.messages[0].text
 
 
 @pytest.fixture
@@ -48,19 +60,29 @@ def coco(tmp_path: Path) -> Path:
     return path
 
 
-def run(path: Path, captioner, settings=SETTINGS, max_bad_rows: int = 0):
+def run(
+    path: Path,
+    chat,
+    settings=SETTINGS,
+    max_bad_rows: int = 0,
+    *,
+    pace=PACE,
+    images: Path | None = None,
+    options: ReadOptions | None = None,
+    source_format: str | None = None,
+):
     ledger = Ledger(max_bad_rows)
-    source = open_source(path, None, ReadOptions(), ledger)
     out = path.with_name("out.jsonl")
-    count = caption_dataset(source, path.parent, out, captioner, settings, ledger)
+    annotations = Annotations(path, images or path.parent, source_format, options or ReadOptions())
+    count = caption_dataset(annotations, out, chat, settings, ledger, pace)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == count
     return rows, ledger
 
 
 def test_every_row_gets_its_caption_and_keeps_its_boxes(coco: Path) -> None:
-    captioner = Scripted(lambda question: f"{GOOD} Red is {question.image.getpixel((0, 0))[0]}.")
-    rows, ledger = run(coco, captioner)
+    chat = Scripted(lambda request: f"{GOOD} Red is {picture(request).getpixel((0, 0))[0]}.")
+    rows, ledger = run(coco, chat)
     assert [row["conversations"][1]["value"][-4:].strip(" .") for row in rows] == [
         "s 0",
         "50",
@@ -73,39 +95,44 @@ def test_every_row_gets_its_caption_and_keeps_its_boxes(coco: Path) -> None:
         "value": "<image>\nDescribe the image in detail.",
     }
     assert rows[0]["detection"]["instances"][1]["bbox"] == [20, 0, 40, 20]
-    assert captioner.batches == [2, 2, 1]
+    assert chat.batches == [2, 2, 1]
     assert not ledger.counts
     label_map = json.loads(coco.with_name("out_label_map.json").read_text())
     assert label_map == {"0": "traffic_light"}
 
 
 def test_rejected_answers_are_asked_again_and_only_those(coco: Path) -> None:
-    captioner = Scripted(
-        lambda q: "Too short." if q.attempt == 0 and q.image.getpixel((0, 0))[0] == 50 else GOOD
+    chat = Scripted(
+        lambda q: (
+            "Too short." if q.temperature == 0 and picture(q).getpixel((0, 0))[0] == 50 else GOOD
+        )
     )
-    rows, ledger = run(coco, captioner)
+    rows, ledger = run(coco, chat)
     assert all(row["conversations"][1]["value"] == GOOD for row in rows)
-    assert Counter(question.attempt for question in captioner.questions) == {0: 5, 1: 1}
+    assert Counter(request.temperature for request in chat.requests) == {
+        0.0: 5,
+        RETRY_TEMPERATURE: 1,
+    }
     assert not ledger.counts
 
 
 def test_a_sample_without_an_accepted_answer_stays_without_caption_and_is_counted(coco) -> None:
-    captioner = Scripted(lambda question: "Too short.")
-    rows, ledger = run(coco, captioner)
+    chat = Scripted(lambda request: "Too short.")
+    rows, ledger = run(coco, chat)
     assert all("conversations" not in row for row in rows)
     assert ledger.counts == {"caption too short, left out": 5}
-    assert len(captioner.questions) == 5 * SETTINGS.attempts
+    assert len(chat.requests) == 5 * SETTINGS.attempts
 
 
 def test_regions_are_described_from_their_crops_the_largest_first(coco: Path) -> None:
     seen = []
 
-    def reply(question: Question) -> str:
-        if "phrase" not in question.prompt:
+    def reply(request: ChatRequest) -> str:
+        if "phrase" not in prompt(request):
             return GOOD
-        seen.append(question.image.size)
-        assert "Describe the traffic light at" in question.prompt
-        return f"a light of {question.image.width} pixels."
+        seen.append(picture(request).size)
+        assert "Describe the traffic light at" in prompt(request)
+        return f"a light of {picture(request).width} pixels."
 
     rows, _ = run(coco, Scripted(reply), CaptionSettings(min_words=5, regions=1))
     assert set(seen) == {(24, 20)}  # 20 wide with a fifth on its left, cut at the right border
@@ -119,9 +146,9 @@ def test_regions_are_described_from_their_crops_the_largest_first(coco: Path) ->
 
 
 def test_the_prompt_may_name_what_is_annotated(coco: Path) -> None:
-    captioner = Scripted()
-    run(coco, captioner, CaptionSettings(min_words=1, caption_prompt="It shows: {names}."))
-    assert captioner.questions[0].prompt == "It shows: traffic light."
+    chat = Scripted()
+    run(coco, chat, CaptionSettings(min_words=1, caption_prompt="It shows: {names}."))
+    assert chat.requests[0].messages[0].text == "It shows: traffic light."
 
 
 class InterruptedRunError(Exception):
@@ -133,7 +160,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(coco: Path) -> None:
     coco.with_name("out.jsonl").unlink()
     calls = 0
 
-    def fail_later(question: Question) -> str:
+    def fail_later(request: ChatRequest) -> str:
         nonlocal calls
         calls += 1
         if calls > 3:
@@ -145,17 +172,17 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(coco: Path) -> None:
     partial = coco.with_name("out.jsonl.partial")
     with partial.open("a") as file:
         file.write('{"row": {"torn')
-    captioner = Scripted()
-    rows, _ = run(coco, captioner)
+    chat = Scripted()
+    rows, _ = run(coco, chat)
     assert rows == whole
-    assert len(captioner.questions) == 3  # two of five were done
+    assert len(chat.requests) == 3  # two of five were done
     assert not partial.exists()
 
 
 def test_counts_of_the_first_run_are_not_lost(coco: Path) -> None:
     calls = 0
 
-    def bad_then_stop(question: Question) -> str:
+    def bad_then_stop(request: ChatRequest) -> str:
         nonlocal calls
         calls += 1
         if calls > 2 * SETTINGS.attempts:
@@ -168,14 +195,57 @@ def test_counts_of_the_first_run_are_not_lost(coco: Path) -> None:
     assert ledger.counts == {"caption too short, left out": 2}
 
 
-def test_other_settings_do_not_continue_a_begun_file(coco: Path) -> None:
-    def stop(question: Question) -> str:
-        raise InterruptedRunError
+def stop(request: ChatRequest) -> str:
+    raise InterruptedRunError
 
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(settings=CaptionSettings(min_words=6)), r"min words 5 \(now 6\)"),
+        (dict(settings=CaptionSettings(min_words=5, regions=2)), r"regions 0 \(now 2\)"),
+        (
+            dict(settings=CaptionSettings("Say it.", min_words=5)),
+            r"caption prompt 'Describe this image .* \.\.\. .* \(now 'Say it\.'\)",
+        ),
+        (dict(chat=Scripted(model="b")), r"model 'a' \(now 'b'\)"),
+        (dict(chat=Scripted(url="http://b/v1")), r"url 'http://a/v1' \(now 'http://b/v1'\)"),
+        (dict(images="elsewhere"), r"images '.*' \(now '.*elsewhere'\)"),
+        (dict(classes="red\n"), r"annotations 'of hash \w+' \(now 'of hash \w+'\)"),
+        (dict(annotations="more"), r"annotations 'of hash \w+' \(now 'of hash \w+'\)"),
+        (dict(source_format="lvis"), r"format 'coco' \(now 'lvis'\)"),
+    ],
+)
+def test_a_run_that_differs_in_anything_does_not_continue(coco: Path, change, message) -> None:
     with pytest.raises(InterruptedRunError):
         run(coco, Scripted(stop))
-    with pytest.raises(ConfigError, match=r"out\.jsonl\.partial was begun with other settings"):
-        run(coco, Scripted(), CaptionSettings(min_words=6))
+    partial = coco.with_name("out.jsonl.partial")
+    before = partial.read_bytes()
+    options = None
+    if "images" in change:
+        change["images"] = coco.parent / change["images"]
+    if "classes" in change:
+        file = coco.with_name("classes.txt")
+        file.write_text(change.pop("classes"))
+        options = ReadOptions(classes=file)
+    if "annotations" in change:  # one more field in one image, the same number of samples
+        document = json.loads(coco.read_text())
+        document["images"][0]["tags"] = [change.pop("annotations")]
+        coco.write_text(json.dumps(document))
+    chat = change.pop("chat", Scripted())
+    with pytest.raises(
+        ConfigError, match=rf"out\.jsonl\.partial was begun with {message}\. Repeat"
+    ):
+        run(coco, chat, options=options, **change)
+    assert partial.read_bytes() == before
+    assert not chat.requests
+
+
+def test_batch_size_and_workers_may_change_on_the_way(coco: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        run(coco, Scripted(stop))
+    rows, _ = run(coco, Scripted(), pace=Pace(batch_size=1, workers=3))
+    assert [row["filename"] for row in rows] == [f"{i}.png" for i in range(5)]
 
 
 def test_a_broken_picture_stops_the_run_before_anything_is_asked_about_it(coco: Path) -> None:
@@ -196,6 +266,6 @@ def test_pictures_are_turned_as_their_exif_says(coco: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(coco.with_name("0.png"), exif=exif)
-    captioner = Scripted()
-    run(coco, captioner)
-    assert captioner.questions[0].image.size == (20, 40)
+    chat = Scripted()
+    run(coco, chat)
+    assert chat.requests[0].messages[0].images[0].size == (20, 40)

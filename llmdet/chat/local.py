@@ -1,0 +1,97 @@
+"""A vision-language model of transformers in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmdet.chat.messages import ChatRequest
+from llmdet.errors import ConfigError
+
+
+class LocalChat:
+    """Any image-text-to-text model of transformers; requests are answered in one batch.
+
+    Args:
+        model: a folder, or a name in the hub's cache.
+        device: for example ``"cuda"`` or ``"cpu"``.
+        max_new_tokens: the longest answer.
+
+    Raises:
+        ConfigError: the model or its processor cannot be loaded, or has no chat template.
+    """
+
+    def __init__(self, model: str, device: str, max_new_tokens: int = 512) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        try:
+            self.processor = AutoProcessor.from_pretrained(model)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{model}: no vision-language model could be loaded: {error}"
+            ) from None
+        if not getattr(self.processor, "chat_template", None):
+            raise ConfigError(f"{model}: the processor has no chat template; use an instruct model")
+        self.name = model
+        self.model: Any = loaded.to(device).eval()
+        self.max_new_tokens = max_new_tokens
+        # Answers are appended to the end of each row: padding must be in front.
+        self.processor.tokenizer.padding_side = "left"
+        if self.processor.tokenizer.pad_token is None:
+            self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Model and length of an answer; for a folder also a hash of its files' names and sizes."""
+        identity: dict[str, Any] = {"model": self.name, "max_new_tokens": self.max_new_tokens}
+        if Path(self.name).is_dir():
+            files = sorted((file.name, file.stat().st_size) for file in Path(self.name).iterdir())
+            identity["files of the model"] = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+        return identity
+
+    def answer(self, requests: Sequence[ChatRequest]) -> list[str]:
+        """Answer a batch; requests of the same temperature share a forward pass."""
+        groups: dict[float, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            groups[request.temperature].append(index)
+        answers = [""] * len(requests)
+        for temperature, indices in groups.items():
+            texts = self._generate([requests[i] for i in indices], temperature)
+            for index, text in zip(indices, texts, strict=True):
+                answers[index] = text
+        return answers
+
+    def _generate(self, requests: Sequence[ChatRequest], temperature: float) -> list[str]:
+        import torch
+
+        inputs = self.processor.apply_chat_template(
+            [_conversation(request) for request in requests],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        ).to(self.model.device, self.model.dtype)
+        sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+        options = {"do_sample": False, "max_new_tokens": self.max_new_tokens} | sampling
+        with torch.inference_mode():
+            ids = self.model.generate(**inputs, **options)
+        new_ids = ids[:, inputs["input_ids"].shape[1] :]
+        return self.processor.batch_decode(new_ids, skip_special_tokens=True)
+
+
+def _conversation(request: ChatRequest) -> list[dict[str, Any]]:
+    return [
+        {
+            "role": message.role,
+            "content": [
+                *({"type": "image", "image": image} for image in message.images),
+                {"type": "text", "text": message.text},
+            ],
+        }
+        for message in request.messages
+    ]
