@@ -18,6 +18,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from llmdet.testing.programs import load_program
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -48,6 +50,33 @@ def real_data() -> Path:
 def golden() -> Path:
     """Folder of recorded outputs that are too large for ``tests/golden``."""
     return folder_from("LLMDET_GOLDEN")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Config and weights of a tiny detector."""
+    from llmdet.testing.demo import tiny_demo
+
+    return tiny_demo(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder with three photographs of different shape: astronaut, cat, coffee."""
+    from PIL import Image
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photos")
+    Image.fromarray(data.astronaut()).save(folder / "astronaut.png")
+    Image.fromarray(data.cat()).resize((225, 150)).save(folder / "cat.jpg")
+    Image.fromarray(data.coffee()).resize((150, 200)).save(folder / "coffee.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The program image_demo.py."""
+    return load_program(ROOT / "demo" / "image_demo.py")
 
 
 @pytest.fixture(autouse=True)

@@ -152,13 +152,8 @@ def test_a_box_inside_out_is_refused():
 
 
 def test_the_demo_prints_a_description_and_a_line_for_each_box(
-    taught, photos, root, tmp_path, monkeypatch, capsys
+    taught, photos, demo, tmp_path, monkeypatch, capsys
 ):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("image_demo", root / "demo" / "image_demo.py")
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
     monkeypatch.chdir(tmp_path)
     shared = [str(photos / "cat.jpg"), str(taught.config), "--weights", str(taught.weights)]
     arguments = ["--device", "cpu", "--text", "dog . tree", "-c", "--max-new-tokens", "3"]

@@ -1,6 +1,5 @@
 """image_demo.py as users start it: a few times as a program, otherwise through its main()."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,11 +11,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
-from skimage import data
 
 from llmdet.apis.inferencer import NOUN_PHRASES
 from llmdet.errors import ConfigError, DataError
-from llmdet.testing.demo import tiny_demo
 from llmdet.visualization.palette import PALETTES
 
 VAL = Path(__file__).parents[2] / "configs" / "val"
@@ -25,27 +22,6 @@ FLAGS = """
 --weight --weights --device --batch-size --pred-score-thr --out-dir --show
 --no-save-vis --no-save-pred --print-result --palette --cfg-options
 """
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_demo(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    Image.fromarray(data.astronaut()).save(folder / "astronaut.png")
-    Image.fromarray(data.cat()).resize((225, 150)).save(folder / "cat.jpg")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def demo(root):
-    spec = importlib.util.spec_from_file_location("image_demo", root / "demo" / "image_demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -111,9 +87,10 @@ def test_a_mistake_ends_with_one_sentence_and_status_2(root, tiny, photos, tmp_p
 
 def test_classes_in_a_folder(start, photos):
     folder = start(photos, "--texts", "dog . red circle", "--custom-entities", "--batch-size", "2")
-    for name in ("astronaut", "cat"):
+    for name in ("astronaut", "cat", "coffee"):
         assert set(prediction(folder, name)["label_names"]) <= {"dog", "red circle"}
-    assert {p.name for p in (folder / "outputs/vis").iterdir()} == {"astronaut.png", "cat.jpg"}
+    pictures = {path.name for path in (folder / "outputs/vis").iterdir()}
+    assert pictures == {"astronaut.png", "cat.jpg", "coffee.png"}
 
 
 def test_several_images_on_the_command_line(demo, tiny, photos, tmp_path, capsys):

@@ -1,13 +1,12 @@
 """The closing table of the quickstart."""
 
-import importlib.util
 import json
+
+from llmdet.testing.programs import load_program
 
 
 def test_the_table_shows_percentages_and_what_was_said_about_the_pictures(root, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("table", root / "demo" / "quickstart_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    table = load_program(root / "demo" / "quickstart_table.py")
     coco = {"AP50": 0.95, "AP": 0.8, "novel_ap50": 0.876, "novel_ap": 0.654}
     for split in ("val_seen", "val_unseen"):
         (tmp_path / f"{split}_coco.json").write_text(json.dumps({"values": coco}))
@@ -17,7 +16,7 @@ def test_the_table_shows_percentages_and_what_was_said_about_the_pictures(root, 
         (tmp_path / "pictures" / folder).mkdir(parents=True)
     (tmp_path / "pictures" / "vis" / "a.jpg").touch()
     (tmp_path / "pictures" / "preds" / "a.json").write_text('{"description": "A red ring."}')
-    module.main([str(tmp_path)])
+    table.main([str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["seen", "in", "training", "95.0", "80.0", "71.0"]
     assert lines[2].split() == ["never", "seen", "87.6", "65.4", "50.0"]

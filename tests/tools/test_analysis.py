@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -16,6 +14,7 @@ from PIL import Image
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.toy import ToySettings, generate
 from llmdet.datasets.toy.models import tiny_bert
+from llmdet.testing.programs import load_program
 
 TOOLS = Path(__file__).parents[2] / "tools"
 CONFIG = """
@@ -32,15 +31,6 @@ train_dataloader = dict(dataset=dict(
 """
 
 
-def load_tool(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, TOOLS / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("toy")
@@ -51,7 +41,9 @@ def config(tmp_path_factory) -> Path:
 
 
 def test_browse_writes_annotated_pictures_and_their_texts(config, tmp_path, capsys) -> None:
-    load_tool("analysis/browse.py").main([str(config), "--num", "3", "--out", str(tmp_path)])
+    load_program(TOOLS / "analysis/browse.py").main(
+        [str(config), "--num", "3", "--out", str(tmp_path)]
+    )
     assert "3 pictures and texts.txt" in capsys.readouterr().out
     pictures = sorted(tmp_path.glob("*.jpg"))
     assert [path.name for path in pictures] == [
@@ -70,7 +62,9 @@ def test_browse_writes_annotated_pictures_and_their_texts(config, tmp_path, caps
 def test_stats_prints_a_table_and_writes_plots(config, tmp_path, capsys) -> None:
     rows = config.parent / "annotations" / "train_grounding.jsonl"
     bert = str(config.parent / "bert")
-    load_tool("analysis/stats.py").main([str(rows), "--tokenizer", bert, "--out", str(tmp_path)])
+    load_program(TOOLS / "analysis/stats.py").main(
+        [str(rows), "--tokenizer", bert, "--out", str(tmp_path)]
+    )
     table = capsys.readouterr().out
     assert "5 images" in table
     assert "tokens per text" in table
@@ -81,7 +75,7 @@ def test_stats_prints_a_table_and_writes_plots(config, tmp_path, capsys) -> None
 
 
 def test_the_benchmark_generates_rows_and_measures_them(tmp_path: Path, capsys) -> None:
-    tool = load_tool("benchmark/data.py")
+    tool = load_program(TOOLS / "benchmark/data.py")
     path = tmp_path / "rows.jsonl"
     tool.main(["generate", str(path), "--rows", "50"])
     rows = IndexedJsonl(path)
@@ -102,7 +96,7 @@ def test_the_benchmark_generates_rows_and_measures_them(tmp_path: Path, capsys) 
 
 
 def test_the_benchmark_times_every_transform(config: Path, capsys) -> None:
-    load_tool("benchmark/data.py").main(["pipeline", str(config), "--num", "4"])
+    load_program(TOOLS / "benchmark/data.py").main(["pipeline", str(config), "--num", "4"])
     out = capsys.readouterr().out
     assert "images/s per worker (4 images)" in out
     for name in ("LoadImageFromFile", "RandomSamplingNegPos", "get_data_info"):

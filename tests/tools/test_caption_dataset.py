@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from llmdet.datasets.toy import ToySettings, generate
 from llmdet.errors import ConfigError
+from llmdet.testing.programs import load_program
 
 TOOL = Path(__file__).parents[2] / "tools" / "caption_dataset.py"
 CAPTION = "A red circle lies above a blue square on a plain grey background without other shapes."
@@ -44,12 +44,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("caption_dataset", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(TOOL)
 
 
 def test_a_coco_file_gets_captions_and_region_phrases(tool, url, tmp_path: Path, capsys) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,17 +17,9 @@ from PIL import Image
 from llmdet.datasets.toy import ToySettings, generate
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.testing.models import tiny_config
+from llmdet.testing.programs import load_program
 
 TOOLS = Path(__file__).parents[2] / "tools"
-
-
-def load_tool(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, TOOLS / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 CONFIG = """
@@ -74,7 +65,7 @@ def config(root: Path, bert: str) -> Path:
 
 @pytest.fixture(scope="module")
 def doctor() -> ModuleType:
-    return load_tool("doctor.py")
+    return load_program(TOOLS / "doctor.py")
 
 
 def check_up(doctor: ModuleType, config: Path, capsys, *more: str) -> tuple[int, str]:

@@ -1,6 +1,5 @@
 """tools/train.py, tools/test.py and the dist scripts, started as users start them."""
 
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import torch
 
 from llmdet.checkpoint import read_checkpoint, write_checkpoint
 from llmdet.errors import CheckpointError, ConfigError
+from llmdet.testing.programs import load_program
 from llmdet.utils.cli import run_cli
 
 
@@ -39,12 +39,7 @@ def succeed(result: subprocess.CompletedProcess[str]) -> str:
 
 def program(root: Path, name: str) -> ModuleType:
     """A program of tools/, to be called in this process: starting one anew takes ten seconds."""
-    spec = importlib.util.spec_from_file_location(name, root / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "tools" / f"{name}.py")
 
 
 def call(root: Path, name: str, work_dir: Path, *arguments: str | Path) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
 
+from llmdet.testing.programs import load_program
+
 
 @pytest.fixture
 def benchmark(root):
-    path = root / "tools" / "benchmark" / "language_supervision.py"
-    spec = importlib.util.spec_from_file_location("benchmark_language_supervision", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "tools" / "benchmark" / "language_supervision.py")
 
 
 def finished_run(folder, loss):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
+
+from llmdet.testing.programs import load_program
 
 
 @pytest.fixture
 def benchmark(root):
-    path = root / "tools" / "benchmark" / "lm_loss.py"
-    spec = importlib.util.spec_from_file_location("benchmark_lm_loss", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(root / "tools" / "benchmark" / "lm_loss.py")
 
 
 def test_both_ways_compute_the_same_loss(benchmark):
