@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from llmdet.errors import ConfigError
@@ -12,11 +12,13 @@ from llmdet.utils.suggest import did_you_mean
 Part = TypeVar("Part")
 
 
-def construct(cls: type[Part], settings: Mapping[str, Any], where: str, **extra: Any) -> Part:
+def construct(
+    cls: Callable[..., Part], settings: Mapping[str, Any], where: str, **extra: Any
+) -> Part:
     """Return ``cls(**settings, **extra)``.
 
     Args:
-        cls: class whose constructor's signature is the schema of ``settings``.
+        cls: class or function whose signature is the schema of ``settings``.
         settings: arguments as written in a config; ``extra`` ones are added by the caller.
         where: path of ``settings`` in the config, for the error.
 

@@ -65,7 +65,7 @@ class GroundingDINOHead(BaseModule):
             for _ in range(num_layers + 1)
         )
         self.reg_branches = nn.ModuleList(_box_map(embed_dims) for _ in range(num_layers + 1))
-        self.matcher = HungarianMatcher.from_config((train_cfg or {}).get("assigner"))
+        self.matcher = HungarianMatcher.from_config(train_cfg)
         self.losses = GroundingLoss(loss_cls, loss_bbox, loss_iou, sync_cls_avg_factor)
 
     def init_weights(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from llmdet.errors import ConfigError
 from llmdet.models.structures import Matches
 from llmdet.models.transformer.boxes import cxcywh_to_xyxy
 from llmdet.ops.precision import float32_island
+from llmdet.utils.construct import construct
+from llmdet.utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,21 @@ class Targets:
     corners: Tensor  # [N, 4] float32, the same boxes as xyxy
     positive_map: Tensor  # [N, L] float32, 1 where a token names the box
     size: tuple[int, int]  # (height, width) of the valid image in pixels
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What ``model.train_cfg`` may say."""
+
+    assigner: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class AssignerSettings:
+    """What ``model.train_cfg.assigner`` may say."""
+
+    match_costs: Sequence[Mapping[str, Any]] | Mapping[str, Any]
+    type: str = "HungarianAssigner"
 
 
 @dataclass(frozen=True)
@@ -45,36 +62,33 @@ class HungarianMatcher:
     alpha: float = 0.25
     gamma: float = 2.0
 
+    def __post_init__(self) -> None:
+        weights = (self.classification, self.l1, self.giou)
+        if min(weights) < 0 or max(weights) == 0:
+            raise ConfigError(
+                f"train_cfg.assigner.match_costs weigh {weights} (classification, L1, GIoU): "
+                "matching needs weights of at least zero, one of them above"
+            )
+
     @classmethod
-    def from_config(cls, assigner: dict[str, Any] | None) -> HungarianMatcher:
-        """Read mmdet's ``train_cfg.assigner``.
+    def from_config(cls, train_cfg: Mapping[str, Any] | None) -> HungarianMatcher:
+        """Read mmdet's ``train_cfg``, whose one setting is ``assigner``.
 
         Raises:
-            ConfigError: an assigner or a cost that grounding does not define.
+            ConfigError: an assigner, a cost or a key that grounding does not define, or costs
+                that are all zero.
         """
+        assigner = construct(TrainSettings, train_cfg or {}, "model.train_cfg").assigner
         if assigner is None:
             return cls()
-        kind = assigner.get("type", "HungarianAssigner")
-        if kind != "HungarianAssigner":
-            raise ConfigError(
-                f"train_cfg.assigner.type={kind!r}; only HungarianAssigner is defined"
-            )
+        where = "model.train_cfg.assigner"
+        settings = construct(AssignerSettings, assigner, where)
+        if settings.type != "HungarianAssigner":
+            raise ConfigError(f"{where}.type={settings.type!r}; only HungarianAssigner is defined")
         weights: dict[str, float] = {"classification": 0.0, "l1": 0.0, "giou": 0.0}
-        for cost in assigner.get("match_costs", []):
-            match cost.get("type"), cost.get("box_format", "xywh"), cost.get("iou_mode", "giou"):
-                case "BinaryFocalLossCost", _, _:
-                    weights["classification"] = cost.get("weight", 1.0)
-                    weights |= {k: cost[k] for k in ("alpha", "gamma") if k in cost}
-                case "BBoxL1Cost", "xywh", _:
-                    weights["l1"] = cost.get("weight", 1.0)
-                case "IoUCost", _, "giou":
-                    weights["giou"] = cost.get("weight", 1.0)
-                case _:
-                    raise ConfigError(
-                        f"train_cfg.assigner.match_costs has {dict(cost)}; choose "
-                        "BinaryFocalLossCost, BBoxL1Cost with box_format='xywh' and IoUCost "
-                        "with iou_mode='giou'"
-                    )
+        costs = settings.match_costs
+        for cost in [costs] if isinstance(costs, Mapping) else costs:
+            weights |= _weights_of(dict(cost), f"{where}.match_costs")
         return cls(**weights)
 
     @torch.no_grad()
@@ -135,3 +149,37 @@ class HungarianMatcher:
         weights = positive_map.T  # [L, N]
         absent = (negative * valid).sum(-1, keepdim=True)  # cost of naming no token at all
         return ((positive - negative) * valid) @ weights + absent
+
+
+def _focal_weights(
+    weight: float = 1.0, alpha: float = 0.25, gamma: float = 2.0
+) -> dict[str, float]:
+    return {"classification": weight, "alpha": alpha, "gamma": gamma}
+
+
+def _l1_weights(weight: float = 1.0, box_format: str = "xywh") -> dict[str, float]:
+    if box_format != "xywh":
+        raise ConfigError(f"BBoxL1Cost.box_format={box_format!r}; grounding matches 'xywh' boxes")
+    return {"l1": weight}
+
+
+def _giou_weights(weight: float = 1.0, iou_mode: str = "giou") -> dict[str, float]:
+    if iou_mode != "giou":
+        raise ConfigError(f"IoUCost.iou_mode={iou_mode!r}; grounding matches by 'giou'")
+    return {"giou": weight}
+
+
+#: mmdet's match costs that grounding defines; the functions' signatures are their settings.
+_COSTS: dict[str, Callable[..., dict[str, float]]] = {
+    "BinaryFocalLossCost": _focal_weights,
+    "BBoxL1Cost": _l1_weights,
+    "IoUCost": _giou_weights,
+}
+
+
+def _weights_of(cost: dict[str, Any], where: str) -> dict[str, float]:
+    """The matcher's settings that one of mmdet's match costs stands for."""
+    kind = cost.pop("type", None)
+    if kind not in _COSTS:
+        raise ConfigError(f"{where} has type={kind!r}; {did_you_mean(str(kind), _COSTS)}")
+    return construct(_COSTS[kind], cost, f"{where}: {kind}")

@@ -3,15 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
 from llmdet.models.structures import DenoisingQueries
 from llmdet.models.transformer.boxes import inverse_sigmoid, xyxy_to_cxcywh
 from llmdet.ops.precision import float32_island
+from llmdet.utils.construct import construct
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """How many groups of noised boxes there are.
+
+    Attributes:
+        dynamic: share ``num_dn_queries`` among groups, each of which has all boxes of the
+            fullest image; otherwise there are always ``num_groups``.
+        num_groups, num_dn_queries: the one that ``dynamic`` asks for is needed.
+    """
+
+    dynamic: bool = True
+    num_groups: int | None = None
+    num_dn_queries: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self._budget, int) or self._budget < 1:
+            raise ConfigError(
+                "model.dn_cfg.group_cfg needs dynamic=True with num_dn_queries >= 1, "
+                f"or dynamic=False with num_groups >= 1; got {vars(self)}"
+            )
+
+    @property
+    def _budget(self) -> int | None:
+        return self.num_dn_queries if self.dynamic else self.num_groups
+
+    def number(self, max_boxes: int) -> int:
+        """Number of groups for a batch whose fullest image has ``max_boxes`` boxes."""
+        budget = self._budget or 1
+        if not self.dynamic:
+            return budget
+        return max(1, budget // max_boxes) if max_boxes else 1
 
 
 class DenoisingQueryGenerator(nn.Module):
@@ -24,7 +60,7 @@ class DenoisingQueryGenerator(nn.Module):
         label_noise_scale: twice the share of labels replaced by random ones.
         box_noise_scale: 1.0 moves positive corners by up to half the box's size, and negative
             ones by up to the whole.
-        group_cfg: ``dynamic`` (share ``num_dn_queries`` among groups) or fixed ``num_groups``.
+        group_cfg: settings of :class:`GroupSettings`.
     """
 
     def __init__(
@@ -37,24 +73,11 @@ class DenoisingQueryGenerator(nn.Module):
         group_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        group_cfg = group_cfg or {"dynamic": True, "num_dn_queries": 100}
-        self.dynamic = group_cfg.get("dynamic", True)
-        budget = group_cfg.get("num_dn_queries" if self.dynamic else "num_groups")
-        if not isinstance(budget, int) or budget < 1:
-            raise ConfigError(
-                "dn_cfg.group_cfg needs dynamic=True with num_dn_queries >= 1, "
-                f"or dynamic=False with num_groups >= 1; got {dict(group_cfg)}"
-            )
-        self.budget: int = budget
+        settings = {"num_dn_queries": 100} if group_cfg is None else group_cfg
+        self.groups = construct(GroupSettings, settings, "model.dn_cfg.group_cfg")
         self.num_matching_queries = num_matching_queries
         self.label_noise_scale, self.box_noise_scale = label_noise_scale, box_noise_scale
         self.label_embedding = nn.Embedding(num_classes, embed_dims)
-
-    def num_groups(self, max_boxes: int) -> int:
-        """Number of groups for a batch whose fullest image has ``max_boxes`` boxes."""
-        if not self.dynamic:
-            return self.budget
-        return max(1, self.budget // max_boxes) if max_boxes else 1
 
     def forward(self, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> DenoisingQueries:
         """Make the denoising queries of a batch.
@@ -67,9 +90,11 @@ class DenoisingQueryGenerator(nn.Module):
             2 x groups x max(N_i) queries an image, zero where an image has fewer boxes.
         """
         counts = [len(b) for b in boxes]
-        groups = self.num_groups(max(counts))
-        noisy_labels = self.noise_labels(torch.cat(list(labels)), groups)
-        noisy_boxes = self.noise_boxes(torch.cat(list(boxes)), groups)
+        groups = self.groups.number(max(counts))
+        flat_labels, flat_boxes = torch.cat(list(labels)), torch.cat(list(boxes))
+        random = _random_numbers(flat_boxes.device)
+        noisy_labels = self.noise_labels(flat_labels, groups, random)
+        noisy_boxes = self.noise_boxes(flat_boxes, groups, random)
         content = self.label_embedding(noisy_labels)
         return DenoisingQueries(
             content=_collate(content, counts, groups),
@@ -79,25 +104,31 @@ class DenoisingQueryGenerator(nn.Module):
             queries_per_group=2 * max(counts),
         )
 
-    def noise_labels(self, labels: Tensor, groups: int) -> Tensor:
+    def noise_labels(self, labels: Tensor, groups: int, random: torch.Generator) -> Tensor:
         """Replace a share of the labels [N], repeated 2 x ``groups`` times, by random ones."""
         # Regions of a sentence are numbered without limit; the embedding has only so many rows.
-        repeated = labels.repeat(2 * groups) % self.label_embedding.num_embeddings
-        replaced = torch.rand_like(repeated, dtype=torch.float) < self.label_noise_scale * 0.5
-        random = torch.randint_like(repeated, 0, self.label_embedding.num_embeddings)
-        return torch.where(replaced, random, repeated)
+        classes = self.label_embedding.num_embeddings
+        repeated = labels.repeat(2 * groups) % classes
+        draw: dict[str, Any] = {"generator": random, "device": repeated.device}
+        replaced = torch.rand(repeated.shape, **draw) < self.label_noise_scale * 0.5
+        return torch.where(replaced, torch.randint(classes, repeated.shape, **draw), repeated)
 
     @float32_island
-    def noise_boxes(self, boxes: Tensor, groups: int) -> Tensor:
+    def noise_boxes(self, boxes: Tensor, groups: int, random: torch.Generator) -> Tensor:
         """Move the corners of xyxy boxes [N, 4], repeated 2 x ``groups`` times.
 
         Returns:
             [2 * groups * N, 4] inverse sigmoid of cxcywh; of each group the first N are positive.
         """
         repeated = boxes.repeat(2 * groups, 1)
-        sign = torch.randint_like(repeated, 0, 2) * 2 - 1
-        amount = torch.rand_like(repeated).view(groups, 2, -1, 4)
-        distance = torch.tensor([0.0, 1.0], device=boxes.device).view(1, 2, 1, 1)
+        draw: dict[str, Any] = {
+            "generator": random,
+            "device": repeated.device,
+            "dtype": repeated.dtype,
+        }
+        sign = torch.randint(2, repeated.shape, **draw) * 2 - 1
+        amount = torch.rand(repeated.shape, **draw).view(groups, 2, -1, 4)
+        distance = torch.arange(2, device=boxes.device).view(1, 2, 1, 1)  # negative ones: farther
         shift = (amount + distance).view_as(repeated) * sign
         sizes = xyxy_to_cxcywh(repeated)[:, 2:].repeat(1, 2)
         noisy = (repeated + shift * sizes * self.box_noise_scale / 2).clamp(0.0, 1.0)
@@ -110,6 +141,16 @@ class DenoisingQueryGenerator(nn.Module):
         # Matching queries form the group -1, which all may look at.
         group = torch.cat([group, group.new_full((self.num_matching_queries,), -1)])
         return (group[:, None] != group[None]) & (group[None] >= 0)
+
+
+def _random_numbers(device: torch.device) -> torch.Generator:
+    """A source of noise that is another one in every process of a run, and in every step.
+
+    A run seeds all its processes alike, so that they start from the same weights; images of two
+    processes should not get the same noise.
+    """
+    seed = int(torch.randint(2**62, ())) + get_rank()  # on the host, nothing waits for a device
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _collate(flat: Tensor, counts: Sequence[int], groups: int) -> Tensor:

@@ -128,12 +128,13 @@ def tensor_finder(
     }
     if dn is not None:
         generator = model.dn_query_generator
+        nothing = (torch.empty(0), 0, torch.Generator())  # what is injected asks for no argument
         named |= {
             "dn.attn_mask": dn.attention_mask,
             "dn.label_query": dn.content,
             "dn.bbox_query(inverse_sigmoid)": dn.boxes_unact,
-            "dn.noisy_labels_flat": generator.noise_labels(torch.empty(0), 0),
-            "dn.noisy_bbox_query_flat(inverse_sigmoid)": generator.noise_boxes(torch.empty(0), 0),
+            "dn.noisy_labels_flat": generator.noise_labels(*nothing),
+            "dn.noisy_bbox_query_flat(inverse_sigmoid)": generator.noise_boxes(*nothing),
         }
 
     def find(name: str, call: int) -> Tensor | None:

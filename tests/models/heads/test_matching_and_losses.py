@@ -38,7 +38,9 @@ def test_matches_are_those_of_mmdets_assigner():
 
     logits, boxes = predictions(2, layers=3)
     targets = [target(4), target(2)]
-    matcher = HungarianMatcher.from_config({"type": "HungarianAssigner", "match_costs": COSTS})
+    matcher = HungarianMatcher.from_config(
+        {"assigner": {"type": "HungarianAssigner", "match_costs": COSTS}}
+    )
     matches = matcher(list(logits), list(boxes), targets)
     with DefaultScope.overwrite_default_scope("mmdet"):
         assigner = HungarianAssigner(COSTS)
@@ -96,8 +98,26 @@ def test_a_prediction_that_is_not_finite_does_not_stop_matching():
     ],
 )
 def test_an_assigner_that_grounding_does_not_define_is_refused(assigner):
-    with pytest.raises(ConfigError, match=r"train_cfg\.assigner"):
-        HungarianMatcher.from_config(assigner)
+    with pytest.raises(ConfigError, match=r"train_cfg\.assigner|box_format='xyxy'"):
+        HungarianMatcher.from_config({"assigner": {"match_costs": [], **assigner}})
+
+
+@pytest.mark.parametrize(
+    ("train_cfg", "sentence"),
+    [
+        ({"asigner": {}}, r"train_cfg has the unknown key 'asigner'; did you mean 'assigner'"),
+        ({"assigner": {"match_cost": COSTS}}, r"assigner has .*'match_cost'.*'match_costs'"),
+        ({"assigner": {"type": "HungarianAssigner"}}, "assigner lacks match_costs"),
+        ({"assigner": {"match_costs": []}}, r"weigh \(0.0, 0.0, 0.0\)"),
+        ({"assigner": {"match_costs": [{**c, "weight": 0} for c in COSTS]}}, "one of them above"),
+        ({"assigner": {"match_costs": [{**COSTS[1], "weight": -5}]}}, "at least zero"),
+        ({"assigner": {"match_costs": {"type": "IouCost"}}}, "did you mean 'IoUCost'"),
+        ({"assigner": {"match_costs": {"type": "IoUCost", "weigth": 2}}}, "did you mean 'weight'"),
+    ],
+)
+def test_a_wrong_key_and_costs_that_are_all_zero_are_refused(train_cfg, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        HungarianMatcher.from_config(train_cfg)
 
 
 def test_perfect_predictions_cost_almost_nothing_and_padding_costs_nothing():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from llmdet.errors import ConfigError
 from llmdet.models.transformer.boxes import cxcywh_to_xyxy
@@ -39,7 +40,7 @@ def test_without_noise_positive_queries_are_the_boxes_themselves():
 
 def test_negative_corners_are_moved_farther_than_positive_ones():
     boxes = torch.tensor([[0.4, 0.4, 0.6, 0.6]]).repeat(200, 1)
-    noisy = cxcywh_to_xyxy(generator().noise_boxes(boxes, 1).sigmoid()) - 0.5
+    noisy = cxcywh_to_xyxy(generator().noise_boxes(boxes, 1, torch.Generator()).sigmoid()) - 0.5
     shift = (noisy.abs() - 0.1).abs() / 0.2
     assert shift[:200].max() <= 0.5 + 1e-3
     # Not every corner: where two have crossed, the box has no size any more.
@@ -63,11 +64,54 @@ def test_a_batch_without_boxes_has_no_denoising_queries():
     assert dn.attention_mask.shape == (5, 5)
 
 
-def test_a_group_setting_without_a_number_is_refused():
-    with pytest.raises(ConfigError, match="num_dn_queries"):
-        generator(group_cfg={"dynamic": True})
+@pytest.mark.parametrize(
+    ("group_cfg", "sentence"),
+    [
+        ({"dynamic": True}, "num_dn_queries >= 1"),
+        ({"dynamic": False, "num_groups": 0}, "num_groups >= 1"),
+        ({"num_dn_querys": 5}, "group_cfg has the unknown key 'num_dn_querys'.*num_dn_queries"),
+    ],
+)
+def test_a_group_setting_without_a_number_or_with_a_wrong_key_is_refused(group_cfg, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        generator(group_cfg=group_cfg)
+
+
+def test_a_fixed_number_of_groups_does_not_depend_on_the_boxes():
+    make = generator(group_cfg={"dynamic": False, "num_groups": 3})
+    assert make(BOXES, LABELS).num_groups == make(BOXES[1:], LABELS[1:]).num_groups == 3
+
+
+def noise_of_a_process(rank, world, folder):
+    """Seed as a runner does, build, and make the noise of two steps."""
+    if world > 1:
+        dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+    torch.manual_seed(7)
+    make = generator()
+    steps = [make(BOXES, LABELS) for _ in range(2)]
+    noise = [(step.boxes_unact, step.content) for step in steps]
+    torch.save((make.label_embedding.weight, noise), f"{folder}/{world}.{rank}.pt")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def test_processes_start_from_equal_weights_and_draw_noise_of_their_own(tmp_path):
+    torch.multiprocessing.spawn(noise_of_a_process, (2, tmp_path), nprocs=2)
+    noise_of_a_process(0, 1, tmp_path)
+    first, second, alone = (torch.load(tmp_path / f"{name}.pt") for name in ("2.0", "2.1", "1.0"))
+    assert torch.equal(first[0], second[0])
+    for step in (0, 1):
+        assert (first[1][step][0] - second[1][step][0]).abs().max() > 0.1
+    assert not torch.equal(first[1][0][0], first[1][1][0])
+    # The same seed gives the same noise again, and the main process that of a run without others.
+    for given, again in zip(first[1], alone[1], strict=True):
+        assert torch.equal(given[0], again[0])
+        assert torch.equal(given[1], again[1])
 
 
 def test_labels_beyond_the_embedding_wrap_around():
     make = generator(label_noise_scale=0.0)
-    assert make.noise_labels(torch.tensor([3, 16, 300]), 1).tolist() == [3, 0, 12] * 2
+    assert (
+        make.noise_labels(torch.tensor([3, 16, 300]), 1, torch.Generator()).tolist()
+        == [3, 0, 12] * 2
+    )
