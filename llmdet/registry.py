@@ -51,6 +51,12 @@ LOOPS = Registry("loop", parent=mmdet.LOOPS, scope="llmdet", locations=["llmdet.
 OPTIM_WRAPPERS = Registry(
     "optim_wrapper", parent=mmdet.OPTIM_WRAPPERS, scope="llmdet", locations=["llmdet.engine"]
 )
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=mmdet.OPTIM_WRAPPER_CONSTRUCTORS,
+    scope="llmdet",
+    locations=["llmdet.engine"],
+)
 VISUALIZERS = Registry(
     "visualizer", parent=mmdet.VISUALIZERS, scope="llmdet", locations=["llmdet.visualization"]
 )
@@ -63,7 +69,6 @@ for _parent in (
     mmdet.LOG_PROCESSORS,
     mmdet.MODEL_WRAPPERS,
     mmdet.OPTIMIZERS,
-    mmdet.OPTIM_WRAPPER_CONSTRUCTORS,
     mmdet.PARAM_SCHEDULERS,
     mmdet.RUNNER_CONSTRUCTORS,
     mmdet.VISBACKENDS,

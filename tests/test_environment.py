@@ -24,7 +24,7 @@ MODULES = {
     "yaml": "pyyaml",
 }
 #: Parts of another package's interface: of transformers, and of its chat templates.
-BROUGHT_ALONG = {"huggingface-hub", "jinja2"}
+BROUGHT_ALONG = {"filelock", "huggingface-hub", "jinja2"}
 #: mmengine imports it for the TensorboardVisBackend of configs/_base_/default_runtime.py.
 NAMED_IN_CONFIGS = {"tensorboard"}
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")

@@ -8,6 +8,7 @@ from .amp import BFloat16OptimWrapper, use_mixed_precision
 from .build import explained_build_errors
 from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
+from .optimizer import GroupedOptimWrapperConstructor
 from .runner import Runner, build_runner, finished_processes
 from .testing import ResumableTestLoop, write_predictions
 from .tta import GroundingTTAModel, use_test_time_augmentation
@@ -16,6 +17,7 @@ __all__ = [
     "BFloat16OptimWrapper",
     "DropSummaryHook",
     "GroundingTTAModel",
+    "GroupedOptimWrapperConstructor",
     "ResumableTestLoop",
     "Runner",
     "build_runner",

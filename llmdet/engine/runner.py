@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from llmdet.registry import RUNNERS
 
 from .build import explained_build_errors
 from .checkpoint import read_training_state
+from .logs import NoiseFilter, file_messages_to, report_environment
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +50,33 @@ class Runner(MMEngineRunner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the run's logger and give its handlers to the loggers of ``llmdet``."""
         built = super().build_logger(*args, **kwargs)
+        built.addFilter(NoiseFilter())
         ours = logging.getLogger("llmdet")
         ours.handlers = list(built.handlers)
         # MMLogger leaves the choice of level to its handlers.
         ours.setLevel(min(handler.level for handler in built.handlers))
         ours.propagate = False
         return built
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        runtime = {**env_cfg, "seed": self.seed, "world_size": self.world_size}
+        report_environment(self.log_dir, runtime, write=self.rank == 0)
+
+    def get_hooks_info(self) -> str:
+        """Names of the hooks by priority; mmengine lists them anew for each of twenty stages."""
+        return ", ".join(type(hook).__name__ for hook in self.hooks)
+
+    def _init_model_weights(self) -> None:
+        # mmengine writes three lines of log for each parameter.
+        with file_messages_to(self.logger, Path(self.log_dir) / "initialisation.txt"):
+            super()._init_model_weights()
+
+    def dump_config(self) -> None:
+        """Write the complete config into the work dir, and say where it is."""
+        super().dump_config()
+        self.logger.info(
+            "the complete config is in %s, environment in %s", self.work_dir, self.log_dir
+        )
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap for distributed training; without CUDA there are no device ids to name."""

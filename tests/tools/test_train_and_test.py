@@ -87,6 +87,23 @@ def test_training_writes_a_checkpoint_and_finite_losses(trained):
     assert all(0 < value < 1000 for value in values)
 
 
+def test_a_run_says_little_before_its_first_iteration(root, tiny_project, tmp_path):
+    command = (sys.executable, "tools/train.py", tiny_project.config, "--work-dir", tmp_path)
+    rules = "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.1"
+    result = run(root, *command, "--cfg-options", "train_cfg.max_iters=1", rules)
+    shown = succeed(result)
+    before, found, _ = shown.partition("Iter(train)")
+    assert found
+    lines = [*before.splitlines(), *result.stderr.splitlines()]
+    assert len(lines) <= 25, "\n".join(lines)
+    assert "OneDL" not in before
+    logged, found, _ = newest_log(tmp_path).partition("Iter(train)")
+    assert found
+    assert len(logged.splitlines()) <= 25
+    assert (tmp_path / tiny_project.config.name).is_file()  # the complete config
+    assert next(tmp_path.glob("*/environment.txt")).stat().st_size
+
+
 def test_resume_continues_at_the_newest_checkpoint(root, tiny_project, tmp_path):
     command = (root, "train", tmp_path, tiny_project.config)
     call(*command, "--cfg-options", "train_cfg.max_iters=2")

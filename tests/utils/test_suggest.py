@@ -1,6 +1,8 @@
 """The end of a sentence about an unknown word."""
 
-from llmdet.utils.suggest import did_you_mean
+import pytest
+
+from llmdet.utils.suggest import did_you_mean, misspelling_of
 
 
 def test_a_near_word_is_named():
@@ -18,3 +20,19 @@ def test_of_many_words_the_first_are_listed_and_all_counted():
 
 def test_the_caller_may_answer_otherwise():
     assert did_you_mean("xyz", ["alpha"], otherwise="is it installed?") == "is it installed?"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("load_form", "load_from"),
+        ("optim_wraper", "optim_wrapper"),
+        ("modle", "model"),
+        ("test_pipeline", None),
+        ("mdl", None),
+        ("load_from", None),
+    ],
+)
+def test_a_slip_or_two_make_a_misspelling(word, meant):
+    known = ["load_from", "optim_wrapper", "model", "tta_pipeline"]
+    assert misspelling_of(word, known) == meant
