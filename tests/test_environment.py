@@ -23,7 +23,7 @@ MODULES = {
     "mmengine": "onedl-mmengine",
     "yaml": "pyyaml",
 }
-#: Parts of another package's interface: of transformers, and of its chat templates.
+#: Parts of other packages: of transformers and its chat templates, of torch and its downloads.
 BROUGHT_ALONG = {"filelock", "huggingface-hub", "jinja2"}
 #: mmengine imports it for the TensorboardVisBackend of configs/_base_/default_runtime.py.
 NAMED_IN_CONFIGS = {"tensorboard"}
