@@ -84,7 +84,8 @@ class RenamedCocoDataset(CocoDataset):
     """COCO annotations whose category names are replaced, in the order of the file.
 
     For data sets whose own names say nothing ("CoW" for a mushroom). Takes CocoDataset's
-    arguments; ``metainfo.classes`` are the new names.
+    arguments; ``metainfo.classes`` are the new names, ``metainfo.category_names``, by which
+    metrics find the categories, those of the file.
     """
 
     def _choose_classes(self, categories: Sequence[Json]) -> None:
@@ -95,6 +96,7 @@ class RenamedCocoDataset(CocoDataset):
                 f"{len(classes)}"
             )
         self.cat_ids = [category["id"] for category in categories]
+        self._metainfo["category_names"] = tuple(category["name"] for category in categories)
 
 
 class LabelSpaceDataset(BaseDetDataset):

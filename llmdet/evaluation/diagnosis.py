@@ -1,6 +1,6 @@
 """Why a detector fails: every detection and every missed box gets a kind of error.
 
-The kinds, and what average precision would gain if one of them were mended, follow TIDE.
+The kinds, and what average precision would gain if one of them were fixed, follow TIDE.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ FOREGROUND = 0.5  # IoU from which a box is found
 BACKGROUND = 0.1  # IoU below which a detection lies on nothing
 MAX_DETS = 100  # per image, as in TIDE
 KINDS = ("right", "class", "location", "both", "duplicate", "background", "ignored")
-MENDABLE = KINDS[1:6]
+FIXABLE = KINDS[1:6]
 
 RIGHT, CLASS, LOCATION, BOTH, DUPLICATE, NOTHING, IGNORED = range(len(KINDS))
 
@@ -40,7 +40,7 @@ class Diagnosis:
 
 
 def diagnose(truth: GroundTruth, detections: DetectionTable) -> Diagnosis:
-    """Say of every detection what is wrong with it.
+    """Classify every detection by what is wrong with it.
 
     ``class``: on a box of another class; ``location``: near a box of its class, with an IoU of
     0.1 to 0.5; ``both``: near a box of another class; ``duplicate``: on a box that a better
@@ -80,10 +80,10 @@ def diagnose(truth: GroundTruth, detections: DetectionTable) -> Diagnosis:
 
 
 def possible_gains(diagnosis: Diagnosis) -> dict[str, float]:
-    """AP50, and how much it would gain if each kind of error alone were mended.
+    """AP50, and how much it would gain if each kind of error alone were fixed.
 
     Errors of class and location are corrected (or dropped where their box is taken), the others
-    dropped; missed boxes are no longer asked for.
+    dropped; missed boxes are no longer counted.
 
     Returns:
         ``AP50``, then the gain by kind of error and for ``missed``.
@@ -91,19 +91,19 @@ def possible_gains(diagnosis: Diagnosis) -> dict[str, float]:
     """
     base = _ap50(diagnosis.truth, diagnosis.detections)
     gains = {"AP50": base}
-    mend: dict[str, Callable[[Diagnosis], DetectionTable]] = {
+    corrections: dict[str, Callable[[Diagnosis], DetectionTable]] = {
         "class": lambda d: _corrected(d, CLASS),
         "location": lambda d: _corrected(d, LOCATION),
     }
-    for kind in MENDABLE:
-        if kind in mend:
-            detections = mend[kind](diagnosis)
+    for kind in FIXABLE:
+        if kind in corrections:
+            detections = corrections[kind](diagnosis)
         else:
             keep = diagnosis.kinds != KINDS.index(kind)
             detections = diagnosis.detections.select(keep)
         gains[kind] = _ap50(diagnosis.truth, detections) - base
-    asked = diagnosis.truth.select(~diagnosis.missed)
-    gains["missed"] = _ap50(asked, diagnosis.detections) - base
+    without_missed = diagnosis.truth.select(~diagnosis.missed)
+    gains["missed"] = _ap50(without_missed, diagnosis.detections) - base
     return gains
 
 
@@ -190,17 +190,17 @@ def _corrected(diagnosis: Diagnosis, kind: int) -> DetectionTable:
     wrong = np.flatnonzero(diagnosis.kinds == kind)
     open_ = wrong[~diagnosis.found[diagnosis.boxes[wrong]]]
     order = open_[np.lexsort((-detections.scores[open_], diagnosis.boxes[open_]))]
-    mended = order[rank_in_runs(diagnosis.boxes[order]) == 0]
+    corrected = order[rank_in_runs(diagnosis.boxes[order]) == 0]
     boxes = detections.xywh()
     categories = detections.category_ids.copy()
-    target = diagnosis.boxes[mended]
+    target = diagnosis.boxes[corrected]
     if kind == CLASS:
-        categories[mended] = diagnosis.truth.categories[target]
+        categories[corrected] = diagnosis.truth.categories[target]
     else:
-        boxes[mended] = diagnosis.truth.boxes[target]
+        boxes[corrected] = diagnosis.truth.boxes[target]
     keep = np.ones(len(detections), bool)
     keep[wrong] = False
-    keep[mended] = True
+    keep[corrected] = True
     fixed = DetectionTable(detections.image_ids, categories, boxes, detections.scores, "xywh")
     return fixed.select(keep)
 

@@ -134,15 +134,15 @@ def _rank_classes(
     named = diagnosis.boxes[diagnosis.kinds == CLASS]
     entries = []
     for category in truth.category_ids.tolist():
-        own = (truth.categories == category) & ~truth.crowd
+        of_class = (truth.categories == category) & ~truth.crowd
         entries.append(
             ClassErrors(
                 category=category,
                 ap=average_precision[category],
-                boxes=int(own.sum()),
-                missed=int((own & ~diagnosis.found).sum()),
+                boxes=int(of_class.sum()),
+                missed=int((of_class & ~diagnosis.found).sum()),
                 alarms=int((wrong & (found.category_ids == category)).sum()),
-                confused=len(np.unique(named[own[named]])),
+                confused=len(np.unique(named[of_class[named]])),
             )
         )
     entries = [entry for entry in entries if entry.boxes]
@@ -164,7 +164,7 @@ def _worst_images(diagnosis: Diagnosis, category: int, threshold: float) -> list
 def _gains_table(diagnosis: Diagnosis) -> str:
     gains, counts = possible_gains(diagnosis), diagnosis.counts()
     rows = [(kind, counts[kind], f"{100 * gains[kind]:+.2f}") for kind in gains if kind in counts]
-    title = f"<h2>What AP50 ({100 * gains['AP50']:.2f}) would gain if one kind were mended</h2>"
+    title = f"<h2>What AP50 ({100 * gains['AP50']:.2f}) would gain if one kind were fixed</h2>"
     return title + _table(("kind of error", "number", "AP50 gain"), rows)
 
 
@@ -205,14 +205,14 @@ def _figure(
     truth, found = diagnosis.truth, diagnosis.detections
     rows = np.flatnonzero((truth.images == image) & (truth.categories == category) & ~truth.crowd)
     marks = [(truth.boxes[row], FOUND if diagnosis.found[row] else MISSED, "") for row in rows]
-    own = (found.image_ids == image) & (found.scores >= threshold)
-    own &= (found.category_ids == category) & (diagnosis.kinds != RIGHT)
+    wrong = (found.image_ids == image) & (found.scores >= threshold)
+    wrong &= (found.category_ids == category) & (diagnosis.kinds != RIGHT)
     xywh = found.xywh()
-    for row in np.flatnonzero(own):
+    for row in np.flatnonzero(wrong):
         kind = KINDS[diagnosis.kinds[row]]
         marks.append((xywh[row], ALARM, f"{kind} {found.scores[row]:.2f}"))
     missed = sum(colour == MISSED for _, colour, _ in marks)
-    caption = f"{path.name}: {missed} of {len(rows)} not found, {int(own.sum())} wrong"
+    caption = f"{path.name}: {missed} of {len(rows)} not found, {int(wrong.sum())} wrong"
     instead = _names_given(diagnosis, rows, names)
     if instead:
         caption += f"; called {', '.join(instead)}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from llmdet.errors import DataError
 from llmdet.evaluation.boxes import pairwise_iou
-from llmdet.evaluation.files import read_bytes, read_jsonl, require
+from llmdet.evaluation.files import read_bytes, read_json, read_jsonl, require
 
 TOPK = (1, 5, 10)
 IOU_THRESHOLD = 0.5
@@ -28,6 +28,7 @@ class GroundedPhrase:
 
     types: tuple[str, ...]  # people, clothing, ...
     boxes: np.ndarray  # [N, 4] xyxy, N > 0
+    label: int = 0  # place among all phrases of the sentence that a model is asked for
 
 
 def read_flickr30k(
@@ -37,13 +38,16 @@ def read_flickr30k(
 
     Args:
         path: the Flickr30k Entities folder or a zip of it (``Annotations``, ``Sentences``,
-            ``SPLIT.txt``), or a JSONL file with one sentence a line: ``image_id``,
-            ``sentence_id`` and ``phrases`` of ``phrase_type`` and ``boxes``.
+            ``SPLIT.txt``), a JSONL file with one sentence a line: ``image_id``,
+            ``sentence_id`` and ``phrases`` of ``phrase_type`` and ``boxes``, or MDETR's JSON of
+            the data set in configs, whose sentences have ids of their own and no types.
         split: which list of images to read from a folder or zip.
     """
     path = Path(path)
     if path.is_dir() or zipfile.is_zipfile(path):
         return dict(_read_entities(path, split))
+    if ".jsonl" not in path.name:
+        return _read_mdetr(read_json(path), str(path))
     sentences = {}
     for number, record in read_jsonl(path):
         where = f"{path}:{number}"
@@ -131,6 +135,24 @@ def recall_of_hits(ranks: np.ndarray, topk: Sequence[int]) -> dict[str, float]:
     found = ranks >= 0
     recall = {f"Recall@{k}": float((found & (ranks < k)).mean()) for k in topk}
     return recall | {"Upper_bound": float(found.mean())}
+
+
+def _read_mdetr(content: dict[str, Any], where: str) -> dict[SentenceKey, list[GroundedPhrase]]:
+    """Sentences of MDETR's JSON; phrases are numbered by their rank among those with boxes."""
+    boxes: dict[int, dict[int, list[list[float]]]] = {}
+    for index, annotation in enumerate(require(content, "annotations", where)):
+        place = f"{where}: annotations[{index}]"
+        x, y, width, height = require(annotation, "bbox", place)
+        phrases = boxes.setdefault(require(annotation, "image_id", place), {})
+        phrase = require(annotation, "phrase_ids", place)
+        phrases.setdefault(phrase, []).append([x, y, x + width, y + height])
+    return {
+        (str(image), 0): [
+            GroundedPhrase((), np.asarray(phrases[identity], np.float64), label)
+            for label, identity in enumerate(sorted(phrases))
+        ]
+        for image, phrases in boxes.items()
+    }
 
 
 def _read_entities(path: Path, split: str) -> Iterator[tuple[SentenceKey, list[GroundedPhrase]]]:

@@ -19,6 +19,11 @@ from llmdet.evaluation.detections import (
 )
 from llmdet.evaluation.expressions import ScoredBoxes, group_boxes, read_expression_boxes
 from llmdet.evaluation.files import read_json, read_jsonl, require
+from llmdet.evaluation.flickr30k import (
+    GroundedPhrase,
+    SentenceKey,
+    read_flickr30k_predictions,
+)
 from llmdet.evaluation.gcg import GCGPrediction, read_gcg_predictions
 from llmdet.evaluation.ground_truth import GroundTruth, labels_to_categories
 from llmdet.evaluation.humanref import read_humanref_predictions
@@ -97,6 +102,35 @@ def load_expression_boxes(path: str | Path) -> dict[int, ScoredBoxes]:
         return read_expression_boxes(path)
     detections = read_coco_results(path)
     return group_boxes(detections.image_ids, detections.xyxy(), detections.scores)
+
+
+def load_phrase_boxes(
+    sentences: Mapping[SentenceKey, Sequence[GroundedPhrase]], source: Source
+) -> Mapping[SentenceKey, Sequence[Any]]:
+    """Boxes of each phrase, best first, from rows or MDETR's JSONL.
+
+    Args:
+        sentences: of MDETR's JSON where the source has rows, whose labels number the phrases.
+        source: predictions.
+    Raises:
+        DataError: rows are to be judged by annotations that know other ids.
+    """
+    rows = rows_of(source)
+    if rows is None:
+        return read_flickr30k_predictions(_path(source))
+    by_sentence = {(str(row.image_id), 0): row.chosen() for row in rows}
+    if not by_sentence.keys() & sentences.keys():
+        raise DataError(
+            "no predicted sentence is among the annotated ones: a preds.jsonl is judged by the "
+            "JSON of the data set that was tested (final_flickr_separateGT_*.json)"
+        )
+    predictions = {}
+    for key, row in by_sentence.items():
+        order = np.argsort(-row.scores, kind="stable")
+        predictions[key] = [
+            row.boxes[order[row.labels[order] == phrase.label]] for phrase in sentences.get(key, ())
+        ]
+    return predictions
 
 
 def load_captions(source: Source) -> dict[int, str]:

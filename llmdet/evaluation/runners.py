@@ -35,6 +35,7 @@ from llmdet.evaluation.loading import (
     load_expression_boxes,
     load_gcg,
     load_humanref,
+    load_phrase_boxes,
     load_region_names,
     load_res,
 )
@@ -154,8 +155,8 @@ def run_flickr30k(
     Options: ``boxes=merged`` replaces the boxes of a phrase by their enclosing box; ``split`` is
     the list of images in a folder or zip of Flickr30k Entities.
     """
-    predictions = flickr30k.read_flickr30k_predictions(pred)
     sentences = flickr30k.read_flickr30k(gt, split)
+    predictions = load_phrase_boxes(sentences, pred)
     return dict(flickr30k.flickr30k_recall(sentences, predictions, boxes=boxes))
 
 

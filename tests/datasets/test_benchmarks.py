@@ -118,6 +118,7 @@ def test_renamed_classes_keep_the_order_of_the_file(tmp_path):
     path = write(tmp_path / "a.json", content)
     data = build("RenamedCocoDataset", path, metainfo={"classes": ("flat mushroom", "bolete")})
     assert data.get_data_info(0)["instances"][0]["bbox_label"] == 1
+    assert data.metainfo["category_names"] == tuple(c["name"] for c in content["categories"])
     with pytest.raises(DataError, match="renames 1"):
         build("RenamedCocoDataset", path, metainfo={"classes": ("mushroom",)})
 

@@ -77,7 +77,7 @@ def test_detections_on_a_crowd_are_ignored_and_a_crowd_is_never_missed():
     assert not diagnosis.missed.any()
 
 
-def test_mending_the_only_kind_of_error_gains_all_that_was_lost():
+def test_fixing_the_only_kind_of_error_gains_all_that_was_lost():
     cases = {
         "class": [(DOG, HERE, 0.9), (CAT, THERE, 0.5)],
         "location": [(CAT, NEAR, 0.9), (CAT, THERE, 0.5)],

@@ -164,5 +164,25 @@ def test_odinw_names_the_sets_without_predictions(tmp_path):
         run_metric("odinw", gt, pred)
 
 
+def test_phrases_of_a_prediction_file_are_judged_by_the_json_of_the_data_set(tmp_path):
+    from llmdet.testing.benchmarks import write_miniature
+
+    answers = write_miniature("flickr30k", tmp_path)
+    gt = tmp_path / "data" / "flickr30k_entities" / "final_flickr_separateGT_test.json"
+    found = [(image, boxes) for (name, image), boxes in answers.items() if name == "test"]
+    wrong = [0.0, 0.0, 1.0, 1.0]
+    with PredictionWriter(tmp_path / "p.jsonl", PredictionHeader("m")) as writer:
+        for image, right in found:
+            boxes, labels = zip(*right, strict=True)
+            row = ([*boxes, *[wrong] * len(boxes)], [0.5] * len(boxes) + [0.9] * len(boxes))
+            writer.write(prediction_row(image, *row, [*labels, *labels]))
+    values = run_metric("flickr30k", gt, tmp_path / "p.jsonl").values
+    assert values["Recall@1_all"] == 0
+    assert values["Recall@5_all"] == values["Upper_bound_all"] == 1
+    entities = LOCAL / "flickr30k" / "syn_entities" / "gt_simple.jsonl.gz"
+    with pytest.raises(DataError, match="final_flickr_separateGT"):
+        run_metric("flickr30k", entities, tmp_path / "p.jsonl")
+
+
 def test_groups_of_numbers_become_one_list():
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}

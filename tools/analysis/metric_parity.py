@@ -53,11 +53,11 @@ def compare(case: Path, show_all: bool) -> int:
         print(f"{case}: {error}")
         return 1
     for key in dict.fromkeys(row.key for row in rows):
-        own = [row for row in rows if row.key == key]
-        worst = max(row.difference for row in own)
-        verdict = "equal" if all(row.equal for row in own) else "DIFFERS"
-        print(f"{case} {key}: {len(own)} numbers, largest difference {worst:.2e}, {verdict}")
-        for row in own:
+        compared = [row for row in rows if row.key == key]
+        worst = max(row.difference for row in compared)
+        verdict = "equal" if all(row.equal for row in compared) else "DIFFERS"
+        print(f"{case} {key}: {len(compared)} numbers, largest difference {worst:.2e}, {verdict}")
+        for row in compared:
             if show_all or not row.equal:
                 print_row(row)
     for key, reason in skipped_keys(case).items():

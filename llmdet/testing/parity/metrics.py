@@ -183,8 +183,8 @@ def _run_of(folder: Path, key: str, entry: Mapping[str, Any]) -> Run:
     if key.startswith(RANKS):
         return Run("lvis-fixed-ap", "gt")
     if isinstance(entry.get("metrics"), list):
-        own = f"preds_{key}"
-        return Run("omnilabel", "gt", own if list(folder.glob(f"{own}.*")) else "preds")
+        named = f"preds_{key}"
+        return Run("omnilabel", "gt", named if list(folder.glob(f"{named}.*")) else "preds")
     raise DataError(f"{folder}: no metric is known for the key {key!r} of expected.json")
 
 
