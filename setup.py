@@ -31,7 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["llmdet", "llmdet.*"]),
+    packages=find_packages(include=["llmdet", "llmdet.*"], exclude=["llmdet.testing*"]),
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
     extras_require={

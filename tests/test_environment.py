@@ -23,8 +23,8 @@ MODULES = {
     "mmengine": "onedl-mmengine",
     "yaml": "pyyaml",
 }
-#: Parts of other packages: of transformers and its chat templates, of torch and its downloads.
-BROUGHT_ALONG = {"filelock", "huggingface-hub", "jinja2"}
+#: Parts of other packages: of transformers, and of its chat templates.
+BROUGHT_ALONG = {"huggingface-hub", "jinja2"}
 #: mmengine imports it for the TensorboardVisBackend of configs/_base_/default_runtime.py.
 NAMED_IN_CONFIGS = {"tensorboard"}
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
@@ -49,16 +49,16 @@ def extras(root: Path) -> dict[str, list[Requirement]]:
 
 
 def imported_modules(folder: Path) -> set[str]:
-    """Modules of others that the package imports, testing aside, at whatever depth of its code."""
+    """What the files of a folder import, llmdet/testing aside, at whatever depth of their code."""
     modules: set[str] = set()
     files = [file for file in folder.rglob("*.py") if folder / "testing" not in file.parents]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
-                modules |= {alias.name.partition(".")[0] for alias in node.names}
+                modules |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                modules.add(node.module.partition(".")[0])
-    return modules - sys.stdlib_module_names - {"llmdet"}
+                modules.add(node.module)
+    return modules
 
 
 def pins(root: Path, python: str) -> dict[str, str]:
@@ -94,9 +94,16 @@ def test_the_lock_file_has_two_extras_and_the_opencv_without_windows(root, pytho
 def test_the_requirements_are_what_the_package_imports(root):
     required = {requirement.name for requirement in read(root / "requirements.txt")}
     optional = {r.name for name, group in extras(root).items() if name != "dev" for r in group}
-    used = {MODULES.get(module, module) for module in imported_modules(root / "llmdet")}
+    modules = {module.partition(".")[0] for module in imported_modules(root / "llmdet")}
+    modules -= sys.stdlib_module_names | {"llmdet"}
+    used = {MODULES.get(module, module) for module in modules}
     assert used <= required | optional | BROUGHT_ALONG
     assert required <= used | NAMED_IN_CONFIGS
+
+
+def test_nothing_that_users_run_needs_the_means_of_tests(root):
+    modules = imported_modules(root / "llmdet") | imported_modules(root / "demo")
+    assert not [module for module in modules if module.startswith("llmdet.testing")]
 
 
 def source_environment(root: Path, **variables: str | Path) -> subprocess.CompletedProcess[str]:
