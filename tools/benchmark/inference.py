@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from llmdet.utils.cli import run_cli
 
+PROMPT_TOKENS = 256
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/_base_/models"
 
 
@@ -33,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", choices=["t", "b", "l"], default="t", help="Swin (default t)")
     parser.add_argument("--height", type=int, default=800, help="of the image (default 800)")
     parser.add_argument("--width", type=int, default=1333, help="of the image (default 1333)")
-    parser.add_argument("--classes", type=int, default=40, help="in the prompt (default 40)")
+    parser.add_argument("--classes", type=int, default=40, help="in the prompt, 84 at most (default 40)")
     parser.add_argument("--repeats", type=int, default=2, help="timed runs of each (default 2)")
     parser.add_argument("--device", help="default: cuda where there is one")
     return parser.parse_args(argv)
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    names = [f"{colour} thing" for colour in _words(args.classes)]
+    names = class_names(args.classes)
     text = "".join(f"{name}. " for name in names)
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = build_pair(args.model, folder)
@@ -133,10 +134,21 @@ def clock(way: Callable[[], None], repeats: int, device: str) -> float:
     return best
 
 
-def _words(count: int) -> list[str]:
-    from llmdet.datasets.toy.models import WORDS
+def class_names(count: int) -> list[str]:
+    """Names of two words that the tokenizer knows: three tokens each, with the dot.
 
-    return [WORDS[index % len(WORDS)] for index in range(count)]
+    Raises:
+        ConfigError: they do not fit into one prompt, which is all that transformers' model runs.
+    """
+    from llmdet.datasets.toy.models import WORDS
+    from llmdet.errors import ConfigError
+
+    most = (PROMPT_TOKENS - 2) // 3  # beside [CLS] and [SEP]
+    if not 1 <= count <= most:
+        raise ConfigError(
+            f"--classes {count}: one prompt of {PROMPT_TOKENS} tokens holds 1 to {most} classes"
+        )
+    return [f"{WORDS[i % len(WORDS)]} {WORDS[(i + 1) % len(WORDS)]}" for i in range(count)]
 
 
 if __name__ == "__main__":
