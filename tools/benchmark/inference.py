@@ -34,7 +34,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", choices=["t", "b", "l"], default="t", help="Swin (default t)")
     parser.add_argument("--height", type=int, default=800, help="of the image (default 800)")
     parser.add_argument("--width", type=int, default=1333, help="of the image (default 1333)")
-    parser.add_argument("--classes", type=int, default=40, help="in the prompt, 84 at most (default 40)")
+    parser.add_argument(
+        "--classes", type=int, default=40, help="in the prompt, 84 at most (default 40)"
+    )
     parser.add_argument("--repeats", type=int, default=2, help="timed runs of each (default 2)")
     parser.add_argument("--device", help="default: cuda where there is one")
     return parser.parse_args(argv)

@@ -24,5 +24,5 @@ def test_any_number_of_classes_that_is_offered_fits_into_one_prompt(tool, tmp_pa
 
 
 def test_more_classes_are_refused_with_the_limit(tool):
-    with pytest.raises(ConfigError, match="--classes 85: .* holds 1 to 84 classes"):
+    with pytest.raises(ConfigError, match=r"--classes 85: .* holds 1 to 84 classes"):
         tool.class_names(85)

@@ -1,4 +1,6 @@
-"""Matching and losses against mmdet's, on random predictions."""
+"""Matching against mmdet's and against all assignments, on random predictions."""
+
+import itertools
 
 import pytest
 import torch
@@ -6,9 +8,7 @@ from mmdet.models.task_modules.assigners import HungarianAssigner
 from mmengine.structures import InstanceData
 
 from llmdet.errors import ConfigError
-from llmdet.models.heads.losses import GroundingLoss
 from llmdet.models.heads.matching import HungarianMatcher, Targets
-from llmdet.models.structures import Matches
 from llmdet.models.transformer.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
 COSTS = [
@@ -120,41 +120,33 @@ def test_a_wrong_key_and_costs_that_are_all_zero_are_refused(train_cfg, sentence
         HungarianMatcher.from_config(train_cfg)
 
 
-def test_perfect_predictions_cost_almost_nothing_and_padding_costs_nothing():
-    truth = target(2)
-    queries, order = torch.tensor([4, 1]), torch.tensor([0, 1])
-    logits = torch.full((1, Q, TOKENS + 2), -30.0)
-    logits[0, queries, :TOKENS] = (truth.positive_map * 60 - 30)[order]
-    logits[..., TOKENS:] = float("-inf")
-    boxes = torch.rand(1, Q, 4)
-    boxes[0, queries] = truth.boxes[order]
-    padded = torch.cat([truth.positive_map, torch.zeros(2, 2)], 1)
-    losses = GroundingLoss().of_layer(
-        logits,
-        boxes,
-        [Targets(truth.boxes, truth.corners, padded, SIZE)],
-        Matches((queries,), (order,)),
-        torch.tensor(2.0),
-        "",
-    )
-    assert all(float(loss) < 1e-5 for loss in losses.values())
-
-
-def test_losses_are_per_matched_box_whatever_the_batch_size():
-    truth = target(3)
+def test_matching_finds_the_cheapest_of_all_assignments():
     logits, boxes = predictions(1)
-    index = torch.arange(3)
-    loss = GroundingLoss()
-    once = loss.of_layer(
-        logits[0], boxes[0], [truth], Matches((index,), (index,)), torch.tensor(3.0), ""
+    truth = target(3)
+    matcher = HungarianMatcher()
+    cost = matcher.cost(logits[:, 0], boxes[:, 0], truth)[0]  # [Q, N]
+    best = min(
+        sum(float(cost[query, box]) for box, query in enumerate(chosen))
+        for chosen in itertools.permutations(range(Q), 3)
     )
-    twice = loss.of_layer(
-        logits[0].repeat(2, 1, 1),
-        boxes[0].repeat(2, 1, 1),
-        [truth] * 2,
-        Matches((index,) * 2, (index,) * 2),
-        torch.tensor(6.0),
-        "",
+    (matches,) = matcher([logits[0]], [boxes[0]], [truth])
+    found = cost[matches.query_indices[0], matches.box_indices[0]].sum()
+    assert float(found) == pytest.approx(best, rel=1e-5)
+    assert matches.box_indices[0].tolist() == [0, 1, 2]
+
+
+def test_each_weight_counts_its_own_cost():
+    logits, boxes = predictions(1)
+    truth = target(2)
+    parts = [
+        HungarianMatcher(**{"classification": 0, "l1": 0, "giou": 0, name: 1}).cost(
+            logits[:, 0], boxes[:, 0], truth
+        )
+        for name in ("classification", "l1", "giou")
+    ]
+    together = HungarianMatcher(classification=2, l1=5, giou=2).cost(
+        logits[:, 0], boxes[:, 0], truth
     )
-    for name, value in once.items():
-        torch.testing.assert_close(twice[name], value)
+    torch.testing.assert_close(together, 2 * parts[0] + 5 * parts[1] + 2 * parts[2])
+    distance = (boxes[0, 0, 4] - truth.boxes[1]).abs().sum()
+    torch.testing.assert_close(parts[1][0, 4, 1], distance)
