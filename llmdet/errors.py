@@ -1,8 +1,13 @@
 """The errors that LLMDet raises for its users' mistakes.
 
 Each message names the value and the place at fault and what to do about it, so that a
-traceback is not needed to mend the input.
+traceback is not needed to correct the input.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class LLMDetError(Exception):
@@ -19,3 +24,18 @@ class DataError(LLMDetError, ValueError):
 
 class CheckpointError(LLMDetError, RuntimeError):
     """A checkpoint cannot be read, is unsafe to read, or does not fit the model."""
+
+
+@contextmanager
+def naming(where: object) -> Iterator[None]:
+    """Put the file or image at fault in front of every :class:`DataError` raised inside.
+
+    Args:
+        where: what to name; None leaves errors as they are.
+    """
+    try:
+        yield
+    except DataError as error:
+        if where is None:
+            raise
+        raise DataError(f"{where}: {error}") from error

@@ -6,12 +6,10 @@ does not wait for mmdet.
 
 from typing import TYPE_CHECKING, Any
 
-from llmdet.apis.prompts import ImagePrompt
-
 if TYPE_CHECKING:
     from llmdet.apis.inferencer import LLMDetInferencer
 
-__all__ = ["ImagePrompt", "LLMDetInferencer"]
+__all__ = ["LLMDetInferencer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,13 +20,13 @@ from llmdet.datasets.inspection import (
     spread_indices,
 )
 from llmdet.datasets.ledger import BROKEN, dropped_totals
-from llmdet.datasets.transforms.tokens import load_tokenizer
 from llmdet.datasets.validate import Report, ReportLedger, validate
 from llmdet.engine.build import explained_build_errors
 from llmdet.engine.overfit import OverfitResult, overfit
 from llmdet.errors import DataError, LLMDetError
-from llmdet.models.text.prompt import class_prompts
-from llmdet.models.text.token_map import token_map
+from llmdet.prompts.parse import parse_prompt
+from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
+from llmdet.prompts.tokens import PromptTokenizer
 from llmdet.registry import MODELS
 
 _LISTED_CLASSES = 30
@@ -119,9 +119,10 @@ def _format_of(leaf: Any) -> str | None:
 def check_prompts(config: Config, datasets: Iterable[Any], findings: Findings) -> None:
     """Show which tokens stand for which class, and what does not fit into a prompt."""
     language = config.model.language_model
-    max_tokens = language.get("max_tokens", 256)
     try:
-        tokenizer = load_tokenizer(language.name)
+        tokenizer = PromptTokenizer(
+            load_tokenizer(language.name), language.get("max_tokens", MAX_TOKENS)
+        )
     except LLMDetError as error:
         findings.mend(f"model.language_model: {error}")
         return
@@ -129,27 +130,26 @@ def check_prompts(config: Config, datasets: Iterable[Any], findings: Findings) -
     for leaf in (leaf for dataset in datasets for leaf in leaf_datasets(dataset)):
         names = class_names(leaf)
         if names is None:
-            _count_long_texts(leaf, tokenizer, max_tokens, findings)
+            _count_long_texts(leaf, tokenizer, findings)
         elif frozenset(names) not in shown:
             shown.add(frozenset(names))
-            _show_classes(names, tokenizer, max_tokens, findings)
+            _show_classes(names, tokenizer, findings)
 
 
-def _show_classes(names: Sequence[str], tokenizer: Any, limit: int, findings: Findings) -> None:
+def _show_classes(names: Sequence[str], tokenizer: PromptTokenizer, findings: Findings) -> None:
+    limit, words_of = tokenizer.max_tokens, tokenizer.tokenizer
     try:
-        prompts = class_prompts(names, tokenizer, limit)
-        tokens = token_map(prompts, tokenizer, limit)
+        prompts = tokenizer(parse_prompt(names))
     except DataError as error:
         findings.mend(f"classes: {error}")
         return
     findings.say(f"{len(names)} classes fill {len(prompts)} prompt(s) of at most {limit} tokens:")
-    for row, prompt in enumerate(prompts):
-        ids = tokenizer(prompt.text)["input_ids"]
-        words = tokenizer.convert_ids_to_tokens(ids)
+    for prompt in prompts:
+        words = words_of.convert_ids_to_tokens(prompt.ids.tolist())
         for entity, name in enumerate(prompt.entities):
             label = prompt.label_offset + entity
-            chosen = [words[i] for i in tokens[row, entity].nonzero().flatten().tolist()]
-            unknown = tokenizer.unk_token in chosen
+            chosen = [words[i] for i in prompt.token_map[entity].nonzero()[0]]
+            unknown = words_of.unk_token in chosen
             if label < _LISTED_CLASSES or unknown:
                 findings.say(f"  {label:>5}  {name!r} -> {' '.join(chosen)}")
             if unknown:
@@ -158,7 +158,8 @@ def _show_classes(names: Sequence[str], tokenizer: Any, limit: int, findings: Fi
         findings.say(f"  ... {len(names) - _LISTED_CLASSES} more")
 
 
-def _count_long_texts(leaf: Any, tokenizer: Any, limit: int, findings: Findings) -> None:
+def _count_long_texts(leaf: Any, tokenizer: PromptTokenizer, findings: Findings) -> None:
+    limit = tokenizer.max_tokens
     indices = spread_indices(len(leaf), _COUNTED_TEXTS)
     longest, beyond = 0, 0
     for index in indices:
@@ -167,7 +168,7 @@ def _count_long_texts(leaf: Any, tokenizer: Any, limit: int, findings: Findings)
         except DataError:
             continue  # the check of the file has named it
         if isinstance(text, str):
-            length = len(tokenizer(text, verbose=False)["input_ids"])
+            length = tokenizer.count([text])[0] + limit - tokenizer.room
             longest, beyond = max(longest, length), beyond + (length > limit)
     findings.say(
         f"{Path(getattr(leaf, 'ann_file', '')).name}: the longest of {len(indices)} sentences has "

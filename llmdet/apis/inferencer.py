@@ -28,10 +28,13 @@ from llmdet.apis.captions import (
 )
 from llmdet.apis.class_names import config_class_names
 from llmdet.apis.inputs import ImageSource, InputImage, collect_images
-from llmdet.apis.prompts import ImagePrompt, Texts, image_prompts
+from llmdet.apis.prompts import Texts, image_prompts
 from llmdet.apis.results import Delivery, ImageDetections
 from llmdet.checkpoint import load_weights, locate_checkpoint
+from llmdet.datasets.sample import GroundingSample
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.parse import parse_prompt
+from llmdet.prompts.types import Prompt
 from llmdet.registry import MODELS, TRANSFORMS
 from llmdet.utils.config import leaf_datasets, load_config
 from llmdet.visualization.drawing import draw_boxes
@@ -133,10 +136,10 @@ class LLMDetInferencer:
             inputs: An image file, a folder, a text file that lists images, a [H, W, 3] uint8 BGR
                 array, a PIL image, or a sequence of these.
             texts: One text for all images, or one entry per image: a text, a list of class
-                names, or an :class:`~llmdet.apis.prompts.ImagePrompt`; ``"$: lvis"`` stands for
-                the classes of a data set. None takes those of the config's test set.
-            custom_entities, tokens_positive: How plain texts are read, with the meaning of the
-                fields of :class:`~llmdet.apis.prompts.ImagePrompt`.
+                names, or a :data:`~llmdet.prompts.types.Prompt`; ``"$: lvis"`` stands for the
+                classes of a data set. None takes those of the config's test set.
+            custom_entities, tokens_positive: How plain texts are read, see
+                :func:`~llmdet.apis.prompts.image_prompts`.
             batch_size: Images that pass through the model together; texts may differ.
             pred_score_thr: Boxes below this score are neither returned, saved nor drawn.
             out_dir: Folder that gets ``preds/NAME.json`` and ``vis/NAME.ext``; "" saves nothing.
@@ -190,7 +193,7 @@ class LLMDetInferencer:
     def _detect(
         self,
         images: Sequence[InputImage],
-        prompts: Sequence[ImagePrompt],
+        prompts: Sequence[Prompt],
         batch_size: int,
         request: Request,
     ) -> Iterator[tuple[InputImage, np.ndarray, ImageDetections]]:
@@ -206,7 +209,7 @@ class LLMDetInferencer:
             inputs = [self._transform(dict(fields)) for fields in loaded]
             for packed, prompt in zip(inputs, prompts[start:], strict=False):
                 # Not through the pipeline: its last step packs only what the config lists.
-                packed["data_samples"].set_metainfo(prompt.metainfo())
+                packed["data_samples"].set_metainfo({"grounding": GroundingSample(prompt)})
             detections = self._predict(pseudo_collate(inputs), request)
             for image, fields, found in zip(batch, loaded, detections, strict=True):
                 yield image, fields["img"], found
@@ -244,12 +247,12 @@ class LLMDetInferencer:
             raise DataError(f"{image.source} is damaged or no image.")
         return fields
 
-    def _config_texts(self, tokens_positive: int | list | None) -> ImagePrompt:
+    def _config_texts(self, tokens_positive: int | list | None) -> Prompt:
         if tokens_positive is not None:
             raise ConfigError("tokens_positive points into a text, and there is none: give texts.")
         names = config_class_names(self.config)
         logger.info("No text was given: looking for the %d classes of the config.", len(names))
-        return ImagePrompt(names, custom_entities=True)
+        return parse_prompt(names)
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:

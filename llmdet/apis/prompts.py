@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from llmdet.apis.class_names import dataset_class_names
 from llmdet.errors import ConfigError
+from llmdet.prompts.parse import WHOLE_TEXT, parse_prompt
+from llmdet.prompts.types import Prompt
 
 Span = list[int]
 #: None: find the noun phrases; -1: the whole text is one expression; else the spans of entities.
@@ -24,31 +25,7 @@ _SPAN_FORMS = (
 )
 
 
-@dataclass(frozen=True)
-class ImagePrompt:
-    """What to look for in one image; the model turns it into tokens.
-
-    Attributes:
-        text: Class names, or a text whose meaning the other two decide.
-        custom_entities: The text is a list of classes, separated by " . ".
-        tokens_positive: None finds the noun phrases of the text; -1 takes the whole text as one
-            expression; else one list of [start, end) character spans per entity.
-    """
-
-    text: str | tuple[str, ...]
-    custom_entities: bool = False
-    tokens_positive: TokensPositive = None
-
-    def metainfo(self) -> dict[str, Any]:
-        """Return the fields that the model reads from a data sample."""
-        return {
-            "text": self.text,
-            "custom_entities": self.custom_entities,
-            "tokens_positive": self.tokens_positive,
-        }
-
-
-Texts = str | ImagePrompt | Sequence[str | Sequence[str] | ImagePrompt]
+Texts = str | Prompt | Sequence[str | Sequence[str] | Prompt]
 
 
 def image_prompts(
@@ -57,19 +34,23 @@ def image_prompts(
     *,
     custom_entities: bool = False,
     tokens_positive: int | list | None = None,
-) -> list[ImagePrompt]:
+) -> list[Prompt]:
     """Return one prompt for each of ``count`` images.
 
     Args:
         texts: One text for all images, or one entry per image: a text, a list of class names or
-            an :class:`ImagePrompt`. ``"$: lvis"`` stands for the class names of a data set.
+            a :data:`~llmdet.prompts.types.Prompt`. ``"$: lvis"`` stands for the class names of a
+            data set.
         count: Number of images.
-        custom_entities, tokens_positive: How texts are read, see :class:`ImagePrompt`; entries
+        custom_entities: Texts are lists of classes, separated by " . ".
+        tokens_positive: None finds the noun phrases of a text; -1 takes the whole text as one
+            expression; else one list of [start, end) character spans per entity. Entries
             that are prompts themselves bring their own.
 
     Raises:
         ConfigError: The number of texts differs from that of the images, a text is empty, or
             classes come together with spans.
+        DataError: A class has no word, or a span lies outside its text.
     """
     spans = normalize_spans(tokens_positive)
     if custom_entities and spans is not None:
@@ -77,7 +58,7 @@ def image_prompts(
             "custom_entities and tokens_positive exclude each other: the first says that the text "
             "is a list of classes, the second which parts of a sentence to find."
         )
-    if isinstance(texts, (str, ImagePrompt)):
+    if isinstance(texts, (str, Prompt)):
         return [_prompt(texts, custom_entities, spans)] * count
     if len(texts) != count:
         raise ConfigError(
@@ -94,7 +75,7 @@ def normalize_spans(value: int | list | None) -> TokensPositive:
     Raises:
         ConfigError: It is neither None, -1 nor a list of spans.
     """
-    if value is None or (isinstance(value, int) and value == -1):
+    if value is None or (isinstance(value, int) and value == WHOLE_TEXT):
         return value
     if not isinstance(value, (list, tuple)) or len(value) == 0:
         raise ConfigError(f"tokens_positive is {value!r}: {_SPAN_FORMS}.")
@@ -116,18 +97,17 @@ def parse_spans(value: str) -> TokensPositive:
 
 
 def _prompt(
-    text: str | Sequence[str] | ImagePrompt, custom_entities: bool, spans: TokensPositive
-) -> ImagePrompt:
-    if isinstance(text, ImagePrompt):
+    text: str | Sequence[str] | Prompt, custom_entities: bool, spans: TokensPositive
+) -> Prompt:
+    if isinstance(text, Prompt):
         return text
     if not isinstance(text, str):
-        return ImagePrompt(tuple(text), custom_entities=True)
+        return parse_prompt(text)
     if text.strip().startswith(_DATASET_MARK):
-        names = dataset_class_names(text.strip().removeprefix(_DATASET_MARK))
-        return ImagePrompt(names, custom_entities=True)
+        return parse_prompt(dataset_class_names(text.strip().removeprefix(_DATASET_MARK)))
     if not text.strip():
         raise ConfigError("The text is empty: say what to look for, such as 'cat . dog'.")
-    return ImagePrompt(text, custom_entities, spans)
+    return parse_prompt(text, custom_entities=custom_entities, tokens_positive=spans)
 
 
 def _entity_spans(entity: Any, value: Any) -> list[Span]:

@@ -11,7 +11,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from llmdet.datasets.sample import grounding_of
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.writing import entity_names, prompt_summary
 from llmdet.registry import DATASETS
 
 
@@ -94,10 +96,13 @@ def seen_sample(packed: Mapping[str, Any], index: int, *, bgr: bool = True) -> S
     labels = tuple(int(label) for label in instances.labels)
     meta = sample.metainfo
     path = meta.get("img_path", "")
-    names = _names_of_labels(meta)
+    prompt = grounding_of(sample).prompt
+    names = {label: name for label, name in enumerate(entity_names(prompt)) if name}
     unnamed = sorted(set(labels) - set(names))
     if unnamed and names:
-        raise DataError(f"{path}: label(s) {unnamed} have no words in the prompt {meta['text']!r}")
+        raise DataError(
+            f"{path}: label(s) {unnamed} have no words in the prompt {prompt_summary(prompt)!r}"
+        )
     caption = meta.get("image_caption")
     regions = meta.get("region_captions") or {}
     return SeenSample(
@@ -107,29 +112,9 @@ def seen_sample(packed: Mapping[str, Any], index: int, *, bgr: bool = True) -> S
         boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
         labels=labels,
         phrases=tuple(names.get(label, f"label {label}") for label in labels),
-        text=_joined(meta.get("text")),
+        text=prompt_summary(prompt),
         caption=caption["answer"] if caption else None,
         region_captions=dict(
             zip(regions.get("box_index", ()), regions.get("answers", ()), strict=True)
         ),
     )
-
-
-def _names_of_labels(meta: Mapping[str, Any]) -> dict[int, str]:
-    text, spans = meta.get("text"), meta.get("tokens_positive")
-    if isinstance(text, str) and isinstance(spans, Mapping):
-        return {
-            int(label): " ".join(text[start:end] for start, end in parts)
-            for label, parts in spans.items()
-        }
-    if isinstance(text, Mapping):
-        return {int(label): str(name) for label, name in text.items()}
-    if isinstance(text, Sequence) and not isinstance(text, str):
-        return dict(enumerate(map(str, text)))
-    return {}
-
-
-def _joined(text: Any) -> str:
-    if isinstance(text, Mapping):
-        text = list(text.values())
-    return text if isinstance(text, str) else ". ".join(map(str, text or ()))

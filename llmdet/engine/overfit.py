@@ -13,10 +13,14 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
+from llmdet.datasets.sample import GroundingSample, grounding_of
 from llmdet.errors import DataError
 from llmdet.evaluation.coco_ap import coco_ap
 from llmdet.evaluation.detections import DetectionTable, empty_detections
 from llmdet.evaluation.ground_truth import parse_coco
+from llmdet.models.detectors.targets import training_prompt
+from llmdet.prompts.types import Spans
+from llmdet.prompts.writing import entity_names
 
 _CLIP_NORM = 0.1  # of the gradient, as in Grounding DINO's training
 _WARM_UP = 10  # steps
@@ -104,9 +108,9 @@ def average_precision(model: Any, batches: Sequence[dict[str, Any]]) -> float:
     columns: list[tuple[np.ndarray, ...]] = []
     with _evaluating(model):
         for batch in batches:
-            questions = [_named_only(sample) for sample in batch["data_samples"]]
+            questions = [_named_only(sample, model) for sample in batch["data_samples"]]
             for sample in model.predict(batch["inputs"], questions, rescale=False):
-                names = _names(sample.metainfo)
+                names = [name.lower() for name in entity_names(grounding_of(sample).prompt)]
                 ids = [categories.setdefault(name, len(categories)) for name in names]
                 annotations += _annotations(sample.gt_instances, ids, len(columns), annotations)
                 columns.append(_detections(sample.pred_instances, ids, len(columns)))
@@ -122,27 +126,20 @@ def average_precision(model: Any, batches: Sequence[dict[str, Any]]) -> float:
     return coco_ap(truth, found if len(found) else empty_detections())["AP50"]
 
 
-def _named_only(sample: Any) -> Any:
-    """The sample asked for its own phrases; labels become positions among them.
+def _named_only(sample: Any, model: Any) -> Any:
+    """The sample with a prompt for the phrases of its boxes; labels become positions among them.
 
-    Training text also holds names without a box, whose labels have no spans.
+    Training text also holds names without a box.
     """
-    spans = {int(label): parts for label, parts in sample.tokens_positive.items()}
-    order = sorted(spans)
+    written = training_prompt(sample, model.language_model.prompts)
+    given = sample.gt_instances.labels.tolist()
+    order = sorted(set(given))
+    spans = Spans(written.text, tuple(written.spans[label] for label in order))
     question = copy.deepcopy(sample)
-    question.set_metainfo({"tokens_positive": [spans[label] for label in order]})
-    labels = [order.index(label) for label in sample.gt_instances.labels.tolist()]
+    question.set_metainfo({"grounding": GroundingSample(spans)})
+    labels = [order.index(label) for label in given]
     question.gt_instances.labels = torch.tensor(labels, dtype=torch.int64)
     return question
-
-
-def _names(meta: dict[str, Any]) -> list[str]:
-    """The words of each label."""
-    text = meta["text"]
-    return [
-        " ".join(text[start:end] for start, end in spans).lower()
-        for spans in meta["tokens_positive"]
-    ]
 
 
 def _annotations(

@@ -1,1 +1,30 @@
-"""Pure text, without torch: prompts and conversations, written and tokenised in one place."""
+"""From class names, sentences, spans and expressions to texts and tokens; pure text, no torch."""
+
+from llmdet.prompts.parse import parse_prompt
+from llmdet.prompts.tokenizers import load_tokenizer
+from llmdet.prompts.tokens import PromptTokenizer
+from llmdet.prompts.types import (
+    Classes,
+    Expression,
+    Prompt,
+    PromptText,
+    Sentence,
+    Spans,
+    TokenizedPrompt,
+)
+from llmdet.prompts.writing import PromptOptions, write_prompt
+
+__all__ = [
+    "Classes",
+    "Expression",
+    "Prompt",
+    "PromptOptions",
+    "PromptText",
+    "PromptTokenizer",
+    "Sentence",
+    "Spans",
+    "TokenizedPrompt",
+    "load_tokenizer",
+    "parse_prompt",
+    "write_prompt",
+]

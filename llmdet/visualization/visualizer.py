@@ -12,6 +12,8 @@ from mmengine.dist import master_only
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 
+from llmdet.datasets.sample import grounding_of
+from llmdet.prompts.writing import entity_names
 from llmdet.registry import VISUALIZERS
 from llmdet.visualization.drawing import draw_boxes
 from llmdet.visualization.palette import RGB
@@ -147,14 +149,5 @@ def _draw(
 
 
 def label_names(sample: DetDataSample, classes: Sequence[str] | None) -> list[str]:
-    """Return what the labels of a sample stand for: its own prompt first, the data set's next."""
-    text = sample.get("text")
-    spans = sample.get("tokens_positive")
-    if isinstance(text, (list, tuple)):
-        return list(text)
-    if isinstance(text, str) and spans == -1:
-        return [text]
-    if isinstance(text, str) and spans:
-        entities = [spans[key] for key in sorted(spans)] if isinstance(spans, dict) else spans
-        return [" ".join(text[start:end] for start, end in entity) for entity in entities]
-    return list(classes or [])
+    """Return what the labels of a sample stand for: its prompt first, the data set's next."""
+    return list(entity_names(grounding_of(sample).prompt) or classes or [])

@@ -9,9 +9,10 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from llmdet.apis import ImagePrompt, LLMDetInferencer
+from llmdet.apis import LLMDetInferencer
 from llmdet.checkpoint import read_checkpoint, write_checkpoint
 from llmdet.errors import CheckpointError, ConfigError, DataError
+from llmdet.prompts import Expression, Spans
 from llmdet.testing.models import tiny_grounding_dino
 from llmdet.visualization.drawing import draw_boxes
 
@@ -179,8 +180,8 @@ def test_a_damaged_image_is_named(detect, photos, tmp_path, suffix):
 def test_a_batch_gives_what_single_images_give(detect, photos):
     texts = [
         ["dog", "red circle", "yellow star"],
-        ImagePrompt("the dog under the red tree", tokens_positive=-1),
-        ImagePrompt("a dog on the grass", tokens_positive=[[[2, 5]], [[13, 18]]]),
+        Expression("the dog under the red tree"),
+        Spans("a dog on the grass", (((2, 5),), ((13, 18),))),
     ]
     together = detect(photos, texts, batch_size=3, pred_score_thr=0.0)["predictions"]
     paths = sorted(photos.iterdir())

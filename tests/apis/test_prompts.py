@@ -1,34 +1,35 @@
 import pytest
 
-from llmdet.apis.prompts import ImagePrompt, image_prompts, parse_spans
+from llmdet.apis.prompts import image_prompts, parse_spans
 from llmdet.errors import ConfigError
+from llmdet.prompts import Classes, Expression, Sentence, Spans
 
 
 def test_one_text_is_for_all_images():
-    assert image_prompts("a dog.", 2) == [ImagePrompt("a dog.")] * 2
+    assert image_prompts("a dog.", 2) == [Sentence("a dog.")] * 2
 
 
 def test_each_image_may_have_its_own_text_of_its_own_kind():
-    texts = ["a dog.", ["cat", "dog"], ImagePrompt("left dog", tokens_positive=-1)]
+    texts = ["a dog.", ["cat", "dog"], Expression("left dog")]
     assert image_prompts(texts, 3) == [
-        ImagePrompt("a dog."),
-        ImagePrompt(("cat", "dog"), custom_entities=True),
-        ImagePrompt("left dog", tokens_positive=-1),
+        Sentence("a dog."),
+        Classes(("cat", "dog")),
+        Expression("left dog"),
     ]
 
 
 def test_the_flags_belong_to_every_plain_text():
-    assert image_prompts(["a", "b"], 2, custom_entities=True)[1] == ImagePrompt("b", True)
-    spans = image_prompts("a dog", 1, tokens_positive=[[0, 5]])[0].tokens_positive
-    assert spans == [[[0, 5]]]
+    assert image_prompts(["a", "b"], 2, custom_entities=True)[1] == Classes(("b",))
+    (prompt,) = image_prompts("a dog", 1, tokens_positive=[[0, 5]])
+    assert prompt == Spans("a dog", (((0, 5),),))
+    assert image_prompts("left dog", 1, tokens_positive=-1) == [Expression("left dog")]
 
 
 @pytest.mark.parametrize("text", ["$: coco", "$:COCO", " $: mscoco "])
 def test_a_data_set_stands_for_its_classes(text):
     (prompt,) = image_prompts(text, 1)
-    assert prompt.custom_entities
-    assert prompt.text[:2] == ("person", "bicycle")
-    assert len(prompt.text) == 80
+    assert prompt.names[:2] == ("person", "bicycle")
+    assert len(prompt.names) == 80
 
 
 def test_another_number_of_texts_than_images_is_refused():

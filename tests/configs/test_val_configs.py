@@ -11,7 +11,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
+from llmdet.datasets.sample import grounding_of
 from llmdet.datasets.toy.models import tiny_bert
+from llmdet.prompts.class_names import clean_class_name
+from llmdet.prompts.writing import entity_names
 from llmdet.registry import DATASETS
 from llmdet.testing.benchmarks import WRITERS, write_miniature
 from llmdet.testing.models import tiny_grounding_dino
@@ -71,7 +74,8 @@ def run(request, tmp_path, monkeypatch):
 def answer(sample, answers):
     """The sample with what is true as its prediction."""
     right = answers[sample.get("benchmark_set"), sample.img_id]
-    labels = [sample.text.index(n) if isinstance(n, str) else n for _, n in right]
+    names = entity_names(grounding_of(sample).prompt)
+    labels = [names.index(clean_class_name(n)) if isinstance(n, str) else n for _, n in right]
     sample.pred_instances = InstanceData(
         bboxes=torch.tensor([box for box, _ in right]),
         scores=torch.full((len(right),), 0.9),

@@ -8,7 +8,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from llmdet.datasets.sample import grounding_of
 from llmdet.datasets.toy import SEEN_NAMES, ToySettings, generate
+from llmdet.prompts import Classes
 from llmdet.registry import DATASETS
 from llmdet.utils.config import load_config
 
@@ -65,16 +67,20 @@ def test_the_toy_config_gives_batches_of_captions_and_class_names(toy, bert_fold
         for sample in batch["data_samples"]
     ]
     assert len(samples) == 48
-    captions = [sample for sample in samples if sample.dataset_mode == "VG"]
+    captions = [sample for sample in samples if grounding_of(sample).dataset_mode == "VG"]
     assert len(captions) == 24
     assert all(sample.image_caption["answer"].startswith("The image") for sample in captions)
     for sample in samples:
-        labels = set(sample.gt_instances.labels.tolist())
-        assert labels == set(sample.tokens_positive)
+        assert_labels_have_tokens(sample)
         assert sample.region_captions["answers"]
-        if sample.dataset_mode == "OD":
-            names = [sample.text[s:e] for [[s, e]] in sample.tokens_positive.values()]
-            assert set(names) <= set(SEEN_NAMES)
+        grounding = grounding_of(sample)
+        if grounding.dataset_mode == "OD":
+            assert set(grounding.prompt.names) <= set(SEEN_NAMES)
+
+
+def assert_labels_have_tokens(sample):
+    (made,) = grounding_of(sample).tokenized
+    assert made.token_map[sample.gt_instances.labels.numpy()].any(axis=1).all()
 
 
 @pytest.mark.usefixtures("scope")
@@ -83,7 +89,7 @@ def test_the_toy_config_evaluates_on_files_that_belong_together(toy, split):
     config = load_config(CONFIGS / "_base_/datasets/toy.py", {"data_root": str(toy)})
     dataset = DATASETS.build(config[f"{split}_dataloader"].dataset)
     sample = dataset[0]["data_samples"]
-    assert sample.text == dataset.metainfo["classes"]
+    assert grounding_of(sample).prompt == Classes(tuple(dataset.metainfo["classes"]))
     for evaluator in config[f"{split}_evaluator"]:
         truth = json.loads(Path(evaluator.ann_file).read_text())
         assert {c["name"] for c in truth["categories"]} == set(dataset.metainfo["classes"])
@@ -114,7 +120,7 @@ def test_fine_tuning_configs_read_a_folder_given_on_the_command_line(
     training = DATASETS.build(config.train_dataloader.dataset)
     assert len(training) == 24
     sample = training[0]["data_samples"]
-    assert set(sample.gt_instances.labels.tolist()) == set(sample.tokens_positive)
+    assert_labels_have_tokens(sample)
     validation = DATASETS.build(config.val_dataloader.dataset)
     assert set(validation.metainfo["classes"]) == set(SEEN_NAMES)
     assert len(validation[0]["inputs"]) == 3
@@ -148,7 +154,7 @@ def test_fine_tuning_configs_read_real_photographs(
     assert classes in (None, set(training.metainfo["classes"]))
     for index in range(0, len(training), 20):
         sample = training[index]["data_samples"]
-        assert set(sample.gt_instances.labels.tolist()) == set(sample.tokens_positive)
+        assert_labels_have_tokens(sample)
         height, width = sample.img_shape
         boxes = sample.gt_instances.bboxes
         assert bool((boxes >= 0).all())

@@ -38,7 +38,7 @@ def test_a_packed_sample_becomes_a_picture_with_named_boxes(wrap) -> None:
     assert seen.image.shape == (4, 7, 3)
     assert seen.image[0, 0].tolist() == [0, 0, 200]
     np.testing.assert_array_equal(seen.boxes, [[1, 2, 5, 6], [0, 0, 3, 3]])
-    assert seen.phrases == ("a cow", "dog")
+    assert seen.phrases == ("a / cow", "dog")
     assert seen.caption is None
     assert seen.region_captions == {}
 

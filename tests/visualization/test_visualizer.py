@@ -73,7 +73,7 @@ def test_without_a_file_the_picture_goes_to_the_backends(tmp_path):
         ({"text": ("cat", "dog")}, ["cat", "dog"]),
         ({"text": "a cat on a mat", "tokens_positive": [[[0, 5]], [[9, 14]]]}, ["a cat", "a mat"]),
         ({"text": "cat. dog.", "tokens_positive": {1: [[5, 8]], 0: [[0, 3]]}}, ["cat", "dog"]),
-        ({"text": "red hat and shoe", "tokens_positive": [[[0, 3], [12, 16]]]}, ["red shoe"]),
+        ({"text": "red hat and shoe", "tokens_positive": [[[0, 3], [12, 16]]]}, ["red / shoe"]),
         ({"text": "the left dog", "tokens_positive": -1}, ["the left dog"]),
         ({}, ["person", "car"]),
     ],

@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _token_counter(name: str) -> Callable[[str], int]:
-    from llmdet.datasets.transforms.tokens import load_tokenizer
+    from llmdet.prompts import load_tokenizer
 
-    tokenizer = load_tokenizer(name)
+    tokenizer = load_tokenizer(name, role="--tokenizer")
     return lambda text: len(tokenizer(text, truncation=False)["input_ids"])
 
 

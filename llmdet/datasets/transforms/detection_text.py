@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from llmdet.datasets.transforms.tokens import TokenCounter
-from llmdet.errors import DataError
-
-
-def clean_name(name: str) -> str:
-    """Write a class name as a prompt does: "Fire_hydrant (red)" -> "fire hydrant".
-
-    A name that consists of nothing else keeps what its parentheses hold.
-    """
-    words = re.sub(r"\(.*\)", "", name) or name
-    return " ".join(words.replace("_", " ").lower().split())
+from llmdet.prompts.class_names import (
+    clean_class_name,
+    clean_class_name_upstream,
+    clean_class_names,
+)
+from llmdet.prompts.parse import in_label_order
+from llmdet.prompts.tokens import PromptTokenizer
+from llmdet.prompts.types import Classes
+from llmdet.prompts.writing import class_texts
 
 
 def clean_name_upstream(name: str) -> str:
     """Write a class name exactly as the original does, which leaves blanks ("bow ")."""
-    return re.sub(r"\(.*\)", "", name).replace("_", " ").replace("  ", " ").lower()
+    return clean_class_name_upstream(name).lower()
 
 
 class Vocabulary:
@@ -34,80 +30,56 @@ class Vocabulary:
         names: label map {"0": name, ...} or the names in label order. "a/b" stands for two names
             of one class, one of which is drawn for each image.
         upstream: write names as the original does.
+
+    Raises:
+        DataError: a label or the words of a name are missing.
     """
 
     def __init__(self, names: Mapping[str, str] | Sequence[str], upstream: bool = False) -> None:
-        self.source = names
-        self._clean = clean_name_upstream if upstream else clean_name
-        self._names = _in_label_order(names) if isinstance(names, Mapping) else list(names)
+        self.source, self._upstream = names, upstream
+        given = in_label_order(names) if isinstance(names, Mapping) else list(names)
+        self._clean = clean_name_upstream if upstream else clean_class_name
+        self._names = list(map(self._clean, given)) if upstream else list(clean_class_names(given))
         self._alternatives: dict[int, list[str]] = {}
-        for label, name in enumerate(self._names):
-            parts = [part for part in name.split("/") if part.strip() or upstream]
+        for label, name in enumerate(given):
+            parts = [part for part in name.split("/") if upstream or clean_class_name(part)]
             if "/" in name and parts:
                 self._alternatives[label] = parts
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def draw(self) -> DrawnNames:
-        """Choose one name for each class that has several."""
-        chosen = {
-            label: random.choice(parts).strip() for label, parts in self._alternatives.items()
-        }
-        return DrawnNames(self, chosen)
-
-    def name(self, label: int, chosen: Mapping[int, str]) -> str:
-        return self._clean(chosen.get(label, self._names[label]))
-
-
-def _in_label_order(label_map: Mapping[str, str]) -> list[str]:
-    try:
-        return [label_map[str(label)] for label in range(len(label_map))]
-    except KeyError as error:
-        raise DataError(
-            f"the label map of {len(label_map)} classes has no label {error}; its labels must be "
-            f'"0" to "{len(label_map) - 1}".'
-        ) from None
+    def draw(self) -> Classes:
+        """All classes in label order, one name drawn for each that has several."""
+        names = self._names.copy()
+        for label, parts in self._alternatives.items():
+            names[label] = self._clean(random.choice(parts).strip())
+        # The original writes a separator also behind a name without a word.
+        verbatim = tuple(("", name, "") for name in names) if self._upstream else ()
+        return Classes(tuple(names), verbatim)
 
 
-class DrawnNames:
-    """The class names that one image uses, by label."""
-
-    def __init__(self, vocabulary: Vocabulary, chosen: Mapping[int, str]) -> None:
-        self._vocabulary = vocabulary
-        self._chosen = chosen
-
-    def __len__(self) -> int:
-        return len(self._vocabulary)
-
-    def __getitem__(self, label: int) -> str:
-        return self._vocabulary.name(label, self._chosen)
-
-
-@dataclass(frozen=True)
-class DetectionText:
-    """Class names joined to a prompt."""
-
-    text: str
-    spans: dict[int, list[list[int]]]  # position -> characters, of the classes in the image
-    positions: dict[int, int]  # label of the data set -> position in the prompt, of the same
-
-
-def choose_positives(
-    labels: Collection[int], names: DrawnNames, count: TokenCounter, budget: int
-) -> tuple[list[int], int]:
-    """Draw the order of the classes in an image and keep those that fit.
-
-    Returns:
-        Labels that fit into `budget` tokens together, and the tokens used. With a class that does
-        not fit its tokens count as used: no negative shall displace a positive.
-    """
+def shuffled(labels: Collection[int]) -> list[int]:
+    """Labels in random order, whatever order they came in."""
     order = sorted(labels)
     random.shuffle(order)
+    return order
+
+
+def fit_labels(
+    labels: Sequence[int], classes: Classes, tokenizer: PromptTokenizer, room: int
+) -> tuple[list[int], int]:
+    """Keep the leading labels whose names fit into a prompt together.
+
+    Returns:
+        Labels that fit into ``room`` tokens, and the tokens used. With a class that does not fit
+        its tokens count as used: no negative shall displace a positive.
+    """
     kept, used = [], 0
-    for label in order:
-        used += count(names[label])
-        if used > budget:
+    counts = tokenizer.count(class_texts(classes.select(labels)))
+    for label, count in zip(labels, counts, strict=True):
+        used += count
+        if used > room:
             break
         kept.append(label)
     return kept, used
@@ -144,35 +116,3 @@ def draw_negatives(
     if upstream:
         return [int(label) for label in {str(label) for label in negatives}]
     return negatives
-
-
-def fit_negatives(
-    negatives: Sequence[int], names: DrawnNames, count: TokenCounter, budget: int
-) -> list[int]:
-    """Keep the leading negatives whose tokens fit into `budget`."""
-    kept = []
-    for label in negatives:
-        budget -= count(names[label])
-        if budget < 0:
-            break
-        kept.append(label)
-    return kept
-
-
-def join_names(
-    positives: Sequence[int], negatives: Sequence[int], names: DrawnNames
-) -> DetectionText:
-    """Shuffle all classes and write them into one prompt "cat. dog. "."""
-    order = [*negatives, *positives]
-    random.shuffle(order)
-    shown = set(positives)
-    text = ""
-    spans: dict[int, list[list[int]]] = {}
-    positions: dict[int, int] = {}
-    for position, label in enumerate(order):
-        name = names[label]
-        if label in shown:
-            spans[position] = [[len(text), len(text) + len(name)]]
-            positions[label] = position
-        text += f"{name}. "
-    return DetectionText(text, spans, positions)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmdet.datasets.transforms import PackDetInputs
 
+from llmdet.datasets.sample import read_grounding
 from llmdet.errors import ConfigError
 from llmdet.registry import TRANSFORMS
 
-#: What anything after the pipeline may ask a sample for.
+#: mmdet's fields of a sample, and the captions.
 META_KEYS = (
     "img_id",
     "img_path",
@@ -18,28 +20,19 @@ META_KEYS = (
     "scale_factor",
     "flip",
     "flip_direction",
-    "text",
-    "tokens_positive",
-    "custom_entities",
-    "caption_prompt",
-    "tags",
-    "dataset_mode",
     "image_caption",
     "region_captions",
-    "phrases",
-    "phrase_ids",
-    "category_ids",
-    "sent_ids",
 )
 
 
 @TRANSFORMS.register_module()
 class PackGroundingInputs(PackDetInputs):
-    """mmdet's ``PackDetInputs`` that keeps by itself what prompts, captions and metrics need.
+    """mmdet's ``PackDetInputs`` that adds the typed sample.
 
     Required keys: img, and for annotations gt_bboxes, gt_bboxes_labels.
     Added keys: inputs (uint8 tensor [C, H, W]) and data_samples (a ``DetDataSample`` whose
-    metainfo holds those of :data:`META_KEYS` and ``more_keys`` that the sample has).
+    metainfo holds those of :data:`META_KEYS` and ``more_keys`` that the sample has, and
+    ``grounding``, a :class:`~llmdet.datasets.sample.GroundingSample`).
 
     Args:
         more_keys: of the sample, for parts of one's own.
@@ -52,3 +45,9 @@ class PackGroundingInputs(PackDetInputs):
         if isinstance(more_keys, str):
             raise ConfigError(f"PackGroundingInputs: more_keys is a list, such as [{more_keys!r}]")
         super().__init__(meta_keys=(*META_KEYS, *more_keys))
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Pack one sample; see the class for keys."""
+        packed = super().transform(results)
+        packed["data_samples"].set_metainfo({"grounding": read_grounding(results)})
+        return packed

@@ -18,14 +18,16 @@ from llmdet.datasets.formats.rows import read_label_map
 from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.transforms.detection_text import (
     Vocabulary,
-    choose_positives,
     draw_negatives,
-    fit_negatives,
-    join_names,
+    fit_labels,
+    shuffled,
 )
 from llmdet.datasets.transforms.grounding_text import grounding_text
-from llmdet.datasets.transforms.tokens import TokenCounter, load_tokenizer
-from llmdet.errors import DataError
+from llmdet.errors import DataError, naming
+from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
+from llmdet.prompts.tokens import PromptTokenizer, check_labels
+from llmdet.prompts.types import Classes
+from llmdet.prompts.writing import write_classes, write_prompt
 from llmdet.registry import TRANSFORMS
 
 logger = logging.getLogger(__name__)
@@ -51,8 +53,9 @@ class RandomSamplingNegPos(BaseTransform):
     Required keys: gt_bboxes, gt_bboxes_labels; phrases and text (grounding form) or text (label
     map or list of class names; `label_map_file` where the data set gives none).
     Modified keys: gt_bboxes (a float32 tensor [N, 4] xyxy), the other gt_* arrays, text (str).
-    Added keys: tokens_positive (label -> [start, end) spans of text) and region_captions
-    (dict(box_index, answers); None without regions).
+    Added keys: prompt and tokenized (:mod:`llmdet.prompts.types`), tokens_positive (mmdet's form of
+    them: label -> [start, end) spans of text) and region_captions (dict(box_index, answers); None
+    without regions).
 
     Args:
         tokenizer_name: folder or hub id of the text encoder.
@@ -75,34 +78,47 @@ class RandomSamplingNegPos(BaseTransform):
         self,
         tokenizer_name: str,
         num_sample_negative: int = 85,
-        max_tokens: int = 256,
+        max_tokens: int = MAX_TOKENS,
         full_sampling_prob: float = 0.5,
         label_map_file: str | None = None,
         num_region_caption: int = 0,
         upstream: bool = False,
     ) -> None:
-        self.tokenizer = load_tokenizer(tokenizer_name)
+        self.tokenizer = PromptTokenizer(
+            load_tokenizer(tokenizer_name, role="tokenizer_name"), max_tokens
+        )
         self.num_sample_negative = num_sample_negative
-        self.max_tokens = max_tokens
         self.full_sampling_prob = full_sampling_prob
         self.num_region_caption = num_region_caption
         self.upstream = upstream
         self.dropped = SharedLedger(
             CLASS_TOO_LONG, NEGATIVE_TOO_LONG, PHRASE_CUT, PHRASE_BLANK, REGION_BLANK
         )
-        self._count_tokens = TokenCounter(self.tokenizer)
         self._vocabulary: Vocabulary | None = None
         if label_map_file:
             self._vocabulary = Vocabulary(read_label_map(Path(label_map_file)), upstream)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Process one sample; see the class for keys."""
-        if "phrases" in results:
-            phrases = self._write_grounding_text(results)
-        else:
-            phrases = self._write_detection_text(results)
+        """Process one sample; see the class for keys.
+
+        Raises:
+            DataError: a box has a label without words; names the image.
+        """
+        with naming(results.get("img_path")):
+            if "phrases" in results:
+                phrases = self._write_grounding_text(results)
+            else:
+                phrases = self._write_detection_text(results)
+            if not self.upstream:  # its texts may exceed the limit
+                self._tokenize(results)
         results["region_captions"] = self._draw_regions(results, phrases)
         return results
+
+    def _tokenize(self, results: dict[str, Any]) -> None:
+        (written,) = write_prompt(results["prompt"], self.tokenizer.count, self.tokenizer.room)
+        tokenized = self.tokenizer.tokenize(written)
+        check_labels(results["gt_bboxes_labels"].tolist(), tokenized)
+        results["tokenized"] = (tokenized,)
 
     def _write_grounding_text(self, results: dict[str, Any]) -> Mapping[int, Any]:
         """Returns the phrases of the labels."""
@@ -110,70 +126,73 @@ class RandomSamplingNegPos(BaseTransform):
         phrases = results["phrases"]
         labels = results["gt_bboxes_labels"]
         given = {label: phrases[label]["tokens_positive"] for label in np.unique(labels).tolist()}
-        prompt = grounding_text(results["text"], given, self.tokenizer, self.max_tokens)
-        for cause, lost in (
-            (PHRASE_CUT, prompt.beyond_limit),
-            (PHRASE_BLANK, prompt.without_token),
-        ):
+        caption = results["text"].lower().strip() if self.upstream else results["text"]
+        made = grounding_text(caption, given, self.tokenizer)
+        for cause, lost in ((PHRASE_CUT, made.beyond_limit), (PHRASE_BLANK, made.without_token)):
             if lost:
                 self.dropped.note(cause, number=int(np.isin(labels, list(lost)).sum()))
-        _keep_boxes(results, np.isin(labels, list(prompt.spans)))
-        results["text"] = prompt.text
-        results["tokens_positive"] = prompt.spans
-        return {label: phrases[label]["phrase"] for label in prompt.spans}
+        _keep_boxes(results, np.isin(labels, list(made.spans)))
+        results.update(prompt=made.prompt, text=made.text, tokens_positive=made.spans)
+        return {label: phrases[label]["phrase"] for label in made.spans}
 
     def _write_detection_text(self, results: dict[str, Any]) -> Mapping[int, Any]:
         """Returns the class names of the new labels."""
-        names = self._vocabulary_of(results).draw()
+        known = self._vocabulary_of(results).draw()
         present = np.unique(results["gt_bboxes_labels"]).tolist()
         # Classes shown by ignored boxes alone are neither positive nor negative.
         _keep_boxes(results, _not_ignored(results))
         labels = results["gt_bboxes_labels"]
-        budget = self.max_tokens
-        if not self.upstream:
-            budget -= self._count_tokens.special_tokens
-        shown, used = choose_positives(
-            np.unique(labels).tolist(), names, self._count_tokens, budget
-        )
-        keep = np.isin(labels, shown)
+        positives, negatives = self._draw_classes(np.unique(labels).tolist(), present, known)
+        keep = np.isin(labels, positives)
         self.dropped.note(CLASS_TOO_LONG, number=int((~keep).sum()))
+        order = [*negatives, *positives]
+        random.shuffle(order)
+        position = {label: place for place, label in enumerate(order)}
+        _keep_boxes(results, keep)
+        kept = results["gt_bboxes_labels"].tolist()
+        results["gt_bboxes_labels"] = np.array([position[label] for label in kept], np.int64)
+        classes = known.select(order)
+        written = write_classes(classes)
+        places = sorted(position[label] for label in positives)
+        spans = {place: [list(span) for span in written.spans[place]] for place in places}
+        results.update(prompt=classes, text=written.text, tokens_positive=spans)
+        return {position[label]: known.names[label] for label in positives}
+
+    def _draw_classes(
+        self, shown: Sequence[int], present: Sequence[int], known: Classes
+    ) -> tuple[list[int], list[int]]:
+        """Classes of the image and other ones that fit into a prompt together."""
+        # The original counts no special token and leaves one token of the limit unused.
+        room = self.tokenizer.max_tokens if self.upstream else self.tokenizer.room
+        positives, used = fit_labels(shuffled(shown), known, self.tokenizer, room)
         negatives = draw_negatives(
-            shown if self.upstream else present,
-            len(names),
+            positives if self.upstream else present,
+            len(known.names),
             self.num_sample_negative,
             self.full_sampling_prob,
             self.upstream,
         )
-        shown.sort()
-        random.shuffle(shown)
+        positives = shuffled(positives)
         random.shuffle(negatives)
-        # The original leaves one token of the limit unused.
-        free = budget - used - int(self.upstream)
-        fitting = fit_negatives(negatives, names, self._count_tokens, free)
+        free = room - used - int(self.upstream)
+        fitting, _ = fit_labels(negatives, known, self.tokenizer, free)
         self.dropped.note(NEGATIVE_TOO_LONG, number=len(negatives) - len(fitting))
-        prompt = join_names(shown, fitting, names)
-        _keep_boxes(results, keep)
-        kept = results["gt_bboxes_labels"].tolist()
-        results["gt_bboxes_labels"] = np.array([prompt.positions[i] for i in kept], np.int64)
-        results["text"] = prompt.text
-        results["tokens_positive"] = prompt.spans
-        return {position: names[label] for label, position in prompt.positions.items()}
+        return positives, fitting
 
     def _vocabulary_of(self, results: Mapping[str, Any]) -> Vocabulary:
         given = results.get("text")
         if given is None:
             if self._vocabulary is None:
                 raise DataError(
-                    f"{results.get('img_path')}: no class names; give the data set or "
-                    "RandomSamplingNegPos a label_map_file."
+                    "no class names; give the data set or RandomSamplingNegPos a label_map_file."
                 )
             return self._vocabulary
         if isinstance(given, str):
             raise DataError(
-                f"{results.get('img_path')}: the text {given!r} has no phrases to be grounded and "
-                "is no list of class names."
+                f"the text {given!r} has no phrases to be grounded and is no list of class names."
             )
-        if self._vocabulary is None or self._vocabulary.source is not given:
+        source = None if self._vocabulary is None else self._vocabulary.source
+        if self._vocabulary is None or (source is not given and source != given):
             self._vocabulary = Vocabulary(given, self.upstream)
         return self._vocabulary
 

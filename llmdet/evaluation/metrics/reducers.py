@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from llmdet.datasets.sample import grounding_of
 from llmdet.errors import ConfigError, DataError
 from llmdet.evaluation.flickr30k import GroundedPhrase, first_hit
 from llmdet.evaluation.predictions import ImagePredictions, prediction_row
@@ -100,8 +101,8 @@ class BestOfClass:
 class FirstHits:
     """Per phrase the rank of the first box that hits it: image ids, ranks, places.
 
-    Ground truth comes with the samples: ``phrases``, ``phrase_ids`` (phrase of each box) and
-    ``gt_instances.bboxes`` in the original image.
+    Ground truth comes with the samples: phrases and phrase of each box in their
+    :class:`GroundingSample`, and ``gt_instances.bboxes`` in the original image.
 
     Args:
         boxes: ``any`` box of a phrase may be hit, or their enclosing box (``merged``).
@@ -116,15 +117,16 @@ class FirstHits:
         self._ranks: list[int] = []
 
     def add(self, row: ImagePredictions, sample: Mapping[str, Any]) -> None:
+        grounding = grounding_of(sample)
         # a row of the truth has boxes and the phrase of each as label
         truth = prediction_row(
             row.image_id,
             sample["gt_instances"]["bboxes"],
-            np.ones(len(sample["phrase_ids"])),
-            sample["phrase_ids"],
+            np.ones(len(grounding.phrase_ids)),
+            grounding.phrase_ids,
         )
         order = np.argsort(-row.scores, kind="stable")
-        for index in range(len(sample["phrases"])):
+        for index in range(len(grounding.phrases)):
             wanted = truth.boxes[truth.labels == index]
             if len(wanted) == 0:
                 continue

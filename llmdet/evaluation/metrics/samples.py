@@ -7,6 +7,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from llmdet.datasets.sample import grounding_of
 from llmdet.evaluation.predictions import ImagePredictions, LimitPer, prediction_row
 
 WORDS = ("text", "phrases", "indices", "masks")  # of a row; of a sample pred_text, ...
@@ -26,7 +27,7 @@ def row_of_sample(sample: Mapping[str, Any]) -> ImagePredictions:
         instances["bboxes"],
         instances["scores"],
         instances["labels"],
-        category_ids=label_ids(sample),
+        category_ids=grounding_of(sample).category_ids,
         **{name: sample.get(f"pred_{name}") for name in WORDS},
     )
 
@@ -47,12 +48,3 @@ def sample_of_row(
         if getattr(row, name) is not None:
             replayed.set_field(getattr(row, name), f"pred_{name}")
     return replayed
-
-
-def label_ids(sample: Mapping[str, Any]) -> Any:
-    """Category id of each label of an image with a label space of its own, else None.
-
-    Such images carry ``category_ids``, or ``sent_ids`` in mmdet's DOD data set.
-    """
-    named = (sample.get(name) for name in ("category_ids", "sent_ids"))
-    return next((ids for ids in named if ids is not None), None)

@@ -75,7 +75,7 @@ def look(model: LLMDet, images: Tensor, samples: Sequence[DetDataSample]) -> Det
     """Run the detector on the first prompt of each sample and keep its features."""
     prompts = [prompts_of(s, model.language_model, model.test_cfg)[0] for s in samples]
     maps = model.extract_maps(images, samples)
-    seen = model.forward_prompts(maps, [prompt.text for prompt in prompts])
+    seen = model.forward_prompts(maps, prompts)
     return inference_view(seen.encoded, seen.decoded, seen.predictions)
 
 

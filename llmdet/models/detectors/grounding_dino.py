@@ -44,6 +44,7 @@ from llmdet.models.transformer.encoder import GroundingDINOEncoder
 from llmdet.models.transformer.positions import SinePositionalEncoding
 from llmdet.models.transformer.proposals import pixel_proposals
 from llmdet.models.transformer.pyramid import build_pyramid, valid_level_sizes
+from llmdet.prompts.types import TokenizedPrompt
 from llmdet.registry import MODELS
 from llmdet.utils.construct import construct
 from llmdet.utils.memory import free_memory
@@ -177,9 +178,9 @@ class GroundingDINO(BaseDetector):
         ):
             return tuple(self.neck(self.backbone(batch_inputs)))
 
-    def encode_text(self, texts: Sequence[str]) -> TextFeatures:
+    def encode_text(self, prompts: Sequence[TokenizedPrompt | str]) -> TextFeatures:
         """Encode prompts and map them to the width of the transformer."""
-        text = self.language_model(texts)
+        text = self.language_model(prompts)
         return dataclasses.replace(text, embedded=self.text_feat_map(text.embedded))
 
     def pyramid(
@@ -250,8 +251,8 @@ class GroundingDINO(BaseDetector):
         Args:
             batch_inputs: [B, 3, H, W] normalised images, padded right and below.
             batch_data_samples: with ``gt_instances`` (``bboxes`` xyxy in pixels of the input,
-                ``labels``), ``text``, ``tokens_positive`` (label -> spans) where the text is a
-                sentence, and ``img_shape``.
+                ``labels``), ``img_shape``, and a :class:`GroundingSample` or mmdet's fields that
+                make one (``text``, ``tokens_positive``).
 
         Raises:
             DataError: a text or a label that cannot be used; names the image.
@@ -259,7 +260,7 @@ class GroundingDINO(BaseDetector):
         prompts, targets, labels = prepare_targets(
             batch_data_samples, self.language_model, batch_inputs.device
         )
-        text = self.encode_text([prompt.text for prompt in prompts])
+        text = self.encode_text(prompts)
         feats = self.extract_feat(batch_inputs)
         sizes = valid_level_sizes(
             [target.size for target in targets],
@@ -298,9 +299,9 @@ class GroundingDINO(BaseDetector):
 
         Args:
             batch_inputs: [B, 3, H, W] normalised images, padded right and below.
-            batch_data_samples: with ``text`` (sentence, or list of class names), and optionally
-                ``custom_entities``, ``tokens_positive`` and ``caption_prompt``; prompts may
-                differ from image to image.
+            batch_data_samples: with a :class:`GroundingSample`, or mmdet's fields that make one:
+                ``text`` (sentence, or list of class names), ``custom_entities``,
+                ``tokens_positive`` and ``caption_prompt``; prompts may differ between images.
             rescale: give boxes in pixels of the original image instead of the input.
         """
         run = self.detect(batch_inputs, batch_data_samples, rescale=rescale)
@@ -334,18 +335,16 @@ class GroundingDINO(BaseDetector):
             maps, self.encoder.floats_per_pixel, free_memory(batch_inputs.device)
         )
         for jobs in split_jobs(prompts, at_once, keep_features):
-            texts = [job.prompt.text for job in jobs]
-            features = self.forward_prompts(maps.of([job.image for job in jobs]), texts)
-            parts = read_detections(
-                self.bbox_head, features.predictions, jobs, samples, self.language_model, settings
-            )
+            chunks = [job.prompt for job in jobs]
+            features = self.forward_prompts(maps.of([job.image for job in jobs]), chunks)
+            parts = read_detections(self.bbox_head, features.predictions, jobs, samples, settings)
             for job, part in zip(jobs, parts, strict=True):
                 found[job.image].append(part)
             if keep_features and kept is None:
                 kept = features
         joined = [
-            join_chunks(parts, chunks, sample, settings, rescale)
-            for parts, chunks, sample in zip(found, prompts, samples, strict=True)
+            join_chunks(parts, texts, sample, settings, rescale)
+            for parts, texts, sample in zip(found, prompts, samples, strict=True)
         ]
         return DetectionRun(tuple(joined), settings.limit_per, kept)
 
@@ -354,10 +353,12 @@ class GroundingDINO(BaseDetector):
         sizes = [(sample.img_shape[0], sample.img_shape[1]) for sample in samples]
         return padded_maps(self.extract_feat, batch_inputs, sizes, self.quirks.pad_before_backbone)
 
-    def forward_prompts(self, maps: PaddedMaps, texts: Sequence[str]) -> PromptedFeatures:
+    def forward_prompts(
+        self, maps: PaddedMaps, prompts: Sequence[TokenizedPrompt | str]
+    ) -> PromptedFeatures:
         """Run everything behind the neck on B images with one text each."""
         pyramid = self.pyramid(maps.feats, maps.valid_sizes)
-        encoded = self.encode(pyramid, self.encode_text(texts))
+        encoded = self.encode(pyramid, self.encode_text(prompts))
         decoded = self.decode(encoded, self.propose(encoded))
         return PromptedFeatures(encoded, decoded, self.bbox_head(decoded, encoded.text))
 

@@ -14,21 +14,22 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from llmdet.datasets.sample import grounding_of
+from llmdet.errors import DataError, naming
 from llmdet.models.detectors.settings import TestSettings
 from llmdet.models.heads.grounding_head import GroundingDINOHead
 from llmdet.models.structures import HeadOutput, PromptedFeatures
 from llmdet.models.text.bert import BertModel
-from llmdet.models.text.prompt import Prompt, build_prompts, token_map
 from llmdet.models.text.referring import position_boost
+from llmdet.models.text.token_map import stack_token_maps
 from llmdet.models.transformer.pyramid import valid_level_sizes
+from llmdet.prompts.types import Expression, TokenizedPrompt
 
 Size = tuple[int, int]
 #: More chunks in one forward pass than these do not run faster.
 MOST_CHUNKS = 8
 #: What a forward pass may take of the memory that is free when it begins.
 SHARE_OF_MEMORY = 0.5
-#: Value of ``tokens_positive`` that makes the whole text one referring expression.
-REFERRING = -1
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,20 @@ class Job:
     """One image of the batch with one of its prompts."""
 
     image: int
-    prompt: Prompt
+    prompt: TokenizedPrompt
 
 
 def prompts_of(
     sample: DetDataSample, language_model: BertModel, settings: TestSettings
-) -> list[Prompt]:
-    """The prompts that a sample's text is cut into; see :meth:`GroundingDINO.predict`."""
-    return build_prompts(
-        sample.text,
-        custom_entities=sample.get("custom_entities", False),
-        tokens_positive=sample.get("tokens_positive"),
-        enhanced=sample.get("caption_prompt"),
-        tokenizer=language_model.tokenizer,
-        max_tokens=language_model.max_tokens,
-        max_classes=settings.chunked_size,
-        noun_phrases=settings.noun_phrases,
-        subject_only=settings.referring.subject_only,
-    )
+) -> tuple[TokenizedPrompt, ...]:
+    """The texts that a sample's prompt is cut into; see :meth:`GroundingDINO.predict`."""
+    grounding = grounding_of(sample)
+    if grounding.tokenized:
+        return grounding.tokenized
+    with naming(sample.get("img_path")):
+        if grounding.prompt is None:
+            raise DataError("the sample does not say what to look for: it has no text")
+        return language_model.prompts(grounding.prompt, settings.prompt_options)
 
 
 def chunks_that_fit(maps: PaddedMaps, floats_per_pixel: int, free: int | None) -> int:
@@ -103,7 +100,7 @@ def chunks_that_fit(maps: PaddedMaps, floats_per_pixel: int, free: int | None) -
 
 
 def split_jobs(
-    prompts: Sequence[Sequence[Prompt]], per_forward: int, first_together: bool
+    prompts: Sequence[Sequence[TokenizedPrompt]], per_forward: int, first_together: bool
 ) -> Iterator[list[Job]]:
     """Batches of at most ``per_forward`` jobs; those of an image stay in order.
 
@@ -167,20 +164,17 @@ def read_detections(
     predictions: HeadOutput,
     jobs: Sequence[Job],
     samples: Sequence[DetDataSample],
-    language_model: BertModel,
     settings: TestSettings,
 ) -> list[InstanceData]:
     """The detections of each job, in pixels of the input, labels of the whole class list."""
     logits, boxes = predictions.logits[-1], predictions.boxes[-1]
-    tokenizer, length = language_model.tokenizer, language_model.max_tokens
-    maps = token_map([job.prompt for job in jobs], tokenizer, length)
-    maps = maps.to(logits.device, non_blocking=True)
+    maps = stack_token_maps([job.prompt for job in jobs]).to(logits.device, non_blocking=True)
     results = []
     for row, job in enumerate(jobs):
         sample = samples[job.image]
         size = (sample.img_shape[0], sample.img_shape[1])
-        whole = sample.get("tokens_positive") == REFERRING and not settings.referring.subject_only
-        if whole:
+        expression = isinstance(grounding_of(sample).prompt, Expression)
+        if expression and not settings.referring.subject_only:
             instances = head.detect(logits[row], boxes[row], None, size)
         else:  # the text encoder may have padded further than the longest prompt
             known = logits[row, :, : maps.shape[-1]]
@@ -193,7 +187,7 @@ def read_detections(
 
 def join_chunks(
     found: Sequence[InstanceData],
-    chunks: Sequence[Prompt],
+    chunks: Sequence[TokenizedPrompt],
     sample: DetDataSample,
     settings: TestSettings,
     rescale: bool,
@@ -213,8 +207,9 @@ def join_chunks(
         if settings.limit_per == "image":
             best = best[: settings.max_per_img]
         instances = instances[best]
-    if sample.get("tokens_positive") == REFERRING and settings.referring.position_boost:
-        instances = _prefer_named_side(instances, sample)
+    prompt = grounding_of(sample).prompt
+    if isinstance(prompt, Expression) and settings.referring.position_boost:
+        instances = _prefer_named_side(instances, prompt.text, sample.img_shape[:2])
     if rescale:
         width, height = sample.scale_factor
         scale = torch.tensor([width, height, width, height], dtype=instances.bboxes.dtype)
@@ -224,8 +219,6 @@ def join_chunks(
     return instances
 
 
-def _prefer_named_side(instances: InstanceData, sample: DetDataSample) -> InstanceData:
-    instances.scores = position_boost(
-        sample.text, instances.bboxes, instances.scores, sample.img_shape[:2]
-    )
+def _prefer_named_side(instances: InstanceData, expression: str, size: Size) -> InstanceData:
+    instances.scores = position_boost(expression, instances.bboxes, instances.scores, size)
     return instances[instances.scores.argsort(descending=True, stable=True)]

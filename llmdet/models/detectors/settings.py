@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmdet.errors import ConfigError
-from llmdet.models.text.noun_phrases import METHODS
+from llmdet.prompts.noun_phrases import METHODS
+from llmdet.prompts.writing import PromptOptions
 from llmdet.utils.construct import construct
 
 LIMITS = ("image", "chunk")
@@ -46,7 +47,7 @@ class TestSettings:
         chunks_per_forward: how many pairs of image and prompt run at once; None: 8, or fewer
             where an image's pyramid is so large that they would take more than half of the free
             memory.
-        noun_phrases: method for sentences, see :mod:`llmdet.models.text.noun_phrases`.
+        noun_phrases: method for sentences, see :mod:`llmdet.prompts.noun_phrases`.
         referring: settings of :class:`ReferringSettings`.
     """
 
@@ -58,6 +59,11 @@ class TestSettings:
     chunks_per_forward: int | None = None
     noun_phrases: str = "auto"
     referring: ReferringSettings = ReferringSettings()
+
+    @property
+    def prompt_options(self) -> PromptOptions:
+        """How prompts are written under these settings."""
+        return PromptOptions(self.chunked_size, self.noun_phrases, self.referring.subject_only)
 
     @classmethod
     def from_config(cls, test_cfg: Mapping[str, Any] | None) -> TestSettings:

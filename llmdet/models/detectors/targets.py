@@ -5,39 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
-from llmdet.errors import DataError
+from llmdet.datasets.sample import grounding_of
+from llmdet.errors import DataError, naming
 from llmdet.models.heads.matching import Targets
 from llmdet.models.text.bert import BertModel
-from llmdet.models.text.prompt import Prompt, build_prompts, token_map
+from llmdet.models.text.token_map import stack_token_maps
 from llmdet.models.transformer.boxes import xyxy_to_cxcywh
+from llmdet.prompts.parse import parse_prompt
+from llmdet.prompts.tokens import PromptTokenizer, check_labels
+from llmdet.prompts.types import Sentence, TokenizedPrompt
 
 
 def prepare_targets(
     samples: Sequence[DetDataSample], language_model: BertModel, device: torch.device
-) -> tuple[list[Prompt], list[Targets], list[Tensor]]:
-    """Build the prompt and the ground truth of every image.
+) -> tuple[list[TokenizedPrompt], list[Targets], list[Tensor]]:
+    """The prompt and the ground truth of every image.
 
     Args:
         samples: see :meth:`GroundingDINO.forward_train`.
-        language_model: gives the tokenizer and the longest prompt.
+        language_model: tokenises prompts that no worker has tokenised.
         device: where the targets shall be.
 
     Returns:
         One prompt, one :class:`Targets` and one [N] int64 tensor of label ids per image.
 
     Raises:
-        DataError: a text that does not fit into one prompt, or spans without tokens.
+        DataError: a text that does not fit into one prompt, or a label without a token.
     """
-    prompts = [_training_prompt(sample, language_model) for sample in samples]
-    maps = token_map(prompts, language_model.tokenizer, language_model.max_tokens)
-    if language_model.pad_to_max:
-        maps = F.pad(maps, (0, language_model.max_tokens - maps.shape[-1]))
-    maps = maps.float().to(device, non_blocking=True)  # [B, K, L]
+    prompts = [training_prompt(sample, language_model.prompts) for sample in samples]
+    length = language_model.max_tokens if language_model.pad_to_max else 0
+    maps = stack_token_maps(prompts, length).float().to(device, non_blocking=True)  # [B, K, L]
     targets, labels = [], []
     for sample, rows in zip(samples, maps, strict=True):
         instances = sample.gt_instances
@@ -46,16 +47,11 @@ def prepare_targets(
         corners = get_box_tensor(instances.bboxes).to(device).float()
         corners = corners / scale.to(device, non_blocking=True)
         ids = instances.labels.to(device)
-        positive_map = rows[ids]
-        # Checked where the labels are, so that the host does not wait for the device.
-        torch._assert_async(
-            positive_map.any(-1).all(), "a label has no tokens: tokens_positive lacks it"
-        )
         targets.append(
             Targets(
                 boxes=xyxy_to_cxcywh(corners),
                 corners=corners,
-                positive_map=positive_map,
+                positive_map=rows[ids],
                 size=(height, width),
             )
         )
@@ -63,21 +59,31 @@ def prepare_targets(
     return prompts, targets, labels
 
 
-def _training_prompt(sample: DetDataSample, language_model: BertModel) -> Prompt:
-    spans = sample.get("tokens_positive")
-    if spans is not None and not spans:  # a sentence none of whose words is shown in the image
-        return Prompt(sample.text, (), ())
-    prompts = build_prompts(
-        sample.text,
-        custom_entities=spans is None,
-        tokens_positive=spans,
-        tokenizer=language_model.tokenizer,
-        max_tokens=language_model.max_tokens,
-    )
-    if len(prompts) > 1:
-        raise DataError(
-            f"{sample.get('img_path', 'a sample')}: its {sum(len(p.entities) for p in prompts)} "
-            f"classes exceed the {language_model.max_tokens} tokens of one prompt; sample fewer "
-            "negatives with RandomSamplingNegPos(num_sample_negative=...)"
-        )
-    return prompts[0]
+def training_prompt(sample: DetDataSample, tokenizer: PromptTokenizer) -> TokenizedPrompt:
+    """The one text of a training sample.
+
+    ``RandomSamplingNegPos`` has tokenised it in a worker and checked its labels there; for what
+    other pipelines give, both are done here.
+
+    Raises:
+        DataError: there is no text, it needs several prompts, or a label has no token; names
+            the image.
+    """
+    grounding = grounding_of(sample)
+    if grounding.tokenized:
+        return grounding.tokenized[0]
+    with naming(sample.get("img_path", "a sample")):
+        prompt = grounding.prompt
+        if prompt is None:
+            raise DataError("a training sample needs a text; add RandomSamplingNegPos")
+        if isinstance(prompt, Sentence):  # without spans, labels can only be classes in order
+            prompt = parse_prompt(prompt.text, custom_entities=True)
+        chunks = tokenizer(prompt)
+        if len(chunks) > 1:
+            raise DataError(
+                f"its {sum(len(chunk.entities) for chunk in chunks)} classes exceed the "
+                f"{tokenizer.max_tokens} tokens of one prompt; sample fewer negatives with "
+                "RandomSamplingNegPos(num_sample_negative=...)"
+            )
+        check_labels(sample.gt_instances.labels.tolist(), chunks[0])
+        return chunks[0]

@@ -14,6 +14,7 @@ from llmdet.errors import ConfigError
 from llmdet.models.structures import EncoderOutput
 from llmdet.models.transformer.feedforward import MLP
 from llmdet.models.transformer.positions import encode_coordinates
+from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import MODELS
 
 from .causal_lm import add_lora, build_causal_lm
@@ -66,16 +67,16 @@ class LanguageModel(nn.Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        from transformers import AutoTokenizer
-
         default = "bfloat16" if torch.cuda.is_available() else "float32"
         self.dtype: torch.dtype = getattr(torch, dtype or default)
         self.causal_lm = build_causal_lm(model, pretrained=pretrained, dtype=self.dtype)
         # What llmdet.checkpoint.frozen leaves out of checkpoints: names before LoRA wraps its maps.
         self.source = model if pretrained and isinstance(model, str) else None
         self.source_names = tuple(self.causal_lm.state_dict())
-        self.tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer or model, config=self.causal_lm.config
+        if tokenizer is None and not isinstance(model, str):
+            raise ConfigError("lmm.tokenizer: name one, since lmm.model is no folder or hub id")
+        self.tokenizer: Any = load_tokenizer(
+            tokenizer or str(model), role="lmm.tokenizer", config=self.causal_lm.config
         )
         self.holder = ContextHolder()
         if not frozen:

@@ -1,6 +1,5 @@
-"""From class names, sentences and spans to text features (prompt, token map, BERT)."""
+"""The text encoder: from prompts to one feature a token."""
 
 from llmdet.models.text.bert import BertModel
-from llmdet.models.text.prompt import Prompt, build_prompts, token_map
 
-__all__ = ["BertModel", "Prompt", "build_prompts", "token_map"]
+__all__ = ["BertModel"]

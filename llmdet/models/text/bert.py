@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from llmdet.errors import ConfigError
 from llmdet.models.structures import TextFeatures
 from llmdet.models.text.cache import PromptCache, parameters_version
-from llmdet.models.text.pretrained import load_bert, load_tokenizer
+from llmdet.models.text.pretrained import load_bert
 from llmdet.models.text.sub_sentence import full_attention, sub_sentence_attention
-from llmdet.models.text.token_map import check_length
+from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
+from llmdet.prompts.tokens import PromptTokenizer, check_length
+from llmdet.prompts.types import TokenizedPrompt
 from llmdet.registry import MODELS
 
+#: The token ids of one prompt.
+Row = Sequence[int] | np.ndarray
 #: Cache key of the embedding that padded positions have.
 PADDING = None
 SPECIAL_TOKENS = ("[CLS]", "[SEP]", ".", "?")
@@ -23,7 +29,7 @@ SPECIAL_TOKENS = ("[CLS]", "[SEP]", ".", "?")
 
 @MODELS.register_module()
 class BertModel(nn.Module):
-    """Tokenizer and encoder: prompts in, one embedding per token out.
+    """Encoder with its tokenizer: prompts in, one embedding per token out.
 
     Without gradients and in eval mode every prompt is encoded once and remembered until the
     weights change; a batch re-uses single prompts of earlier batches.
@@ -49,7 +55,7 @@ class BertModel(nn.Module):
     def __init__(
         self,
         name: str = "bert-base-uncased",
-        max_tokens: int = 256,
+        max_tokens: int = MAX_TOKENS,
         pad_to_max: bool = True,
         use_sub_sentence_represent: bool = False,
         special_tokens_list: Sequence[str] | None = None,
@@ -63,10 +69,10 @@ class BertModel(nn.Module):
                 "language_model: use_sub_sentence_represent=True needs special_tokens_list, the "
                 f"tokens that end a sub-sentence, e.g. {list(SPECIAL_TOKENS)}."
             )
-        self.max_tokens = max_tokens
         self.pad_to_max = pad_to_max
         self.use_sub_sentence_represent = use_sub_sentence_represent
-        self.tokenizer = load_tokenizer(name)
+        #: Writes and tokenises prompts for this encoder; knows the limit.
+        self.prompts = PromptTokenizer(load_tokenizer(name), max_tokens)
         body = BertEncoder(name, add_pooling_layer, num_layers_of_embedded, use_checkpoint)
         self.language_backbone = nn.ModuleDict({"body": body})
         self.language_dim = body.language_dim
@@ -83,11 +89,21 @@ class BertModel(nn.Module):
         self.special_ids: Tensor
         self._cache = PromptCache()
 
-    def forward(self, texts: Sequence[str]) -> TextFeatures:
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.prompts.tokenizer
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest prompt, [CLS] and [SEP] included."""
+        return self.prompts.max_tokens
+
+    def forward(self, prompts: Sequence[TokenizedPrompt | str]) -> TextFeatures:
         """Encode prompts.
 
         Args:
-            texts: B prompts, exactly as :mod:`llmdet.models.text.prompt` built them.
+            prompts: B prompts as :class:`PromptTokenizer` makes them, in a worker or in
+                :attr:`prompts`; bare texts are tokenised here.
 
         Returns:
             Their features; ``embedded`` is [B, L, ``language_dim``], L the longest prompt's tokens
@@ -96,12 +112,13 @@ class BertModel(nn.Module):
         Raises:
             DataError: a prompt has more than ``max_tokens`` tokens.
         """
-        rows = self._tokenize(texts)
+        rows = [self._ids(prompt) for prompt in prompts]
         input_ids, token_mask = self._collate(rows)
         attention_mask, position_ids = self._attention(input_ids, token_mask)
         if self.training or torch.is_grad_enabled():
             embedded = self._embed(input_ids, token_mask, attention_mask, position_ids)
         else:
+            texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
             embedded = self._recall(texts, rows, token_mask)
         return TextFeatures(embedded, token_mask, position_ids, attention_mask)
 
@@ -113,19 +130,21 @@ class BertModel(nn.Module):
         self._cache.clear()
         return super()._apply(fn, recurse)
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
-        for text, row in zip(texts, rows, strict=True):
-            check_length(text, len(row), self.max_tokens)
-        return rows
+    def _ids(self, prompt: TokenizedPrompt | str) -> Row:
+        if isinstance(prompt, str):
+            ids = self.tokenizer(prompt, verbose=False)["input_ids"]
+            check_length(prompt, len(ids), self.max_tokens)
+            return ids
+        check_length(prompt.text, len(prompt.ids), self.max_tokens)
+        return prompt.ids
 
-    def _collate(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def _collate(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Token ids and token mask, both [B, L], on the encoder's device."""
         length = self.max_tokens if self.pad_to_max else max(map(len, rows))
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
         for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
+            ids[i, : len(row)] = torch.as_tensor(row)
             mask[i, : len(row)] = True
         device = self.special_ids.device
         return ids.to(device, non_blocking=True), mask.to(device, non_blocking=True)
@@ -144,12 +163,10 @@ class BertModel(nn.Module):
             return embedded
         return embedded * token_mask[..., None]
 
-    def _recall(
-        self, texts: Sequence[str], rows: Sequence[Sequence[int]], token_mask: Tensor
-    ) -> Tensor:
+    def _recall(self, texts: Sequence[str], rows: Sequence[Row], token_mask: Tensor) -> Tensor:
         """As :meth:`_embed`, running BERT only for prompts that it has not seen."""
         self._cache.claim(self._state())
-        wanted: dict[Hashable, Sequence[int]] = dict(zip(texts, rows, strict=True))
+        wanted: dict[Hashable, Row] = dict(zip(texts, rows, strict=True))
         if self.use_sub_sentence_represent:
             # A padded position sees only itself at position 0: it is the one-token prompt [PAD].
             wanted[PADDING] = [self.tokenizer.pad_token_id]
@@ -169,7 +186,7 @@ class BertModel(nn.Module):
             padded[i, : len(entry)] = entry
         return padded
 
-    def _encode(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    def _encode(self, rows: Sequence[Row]) -> list[Tensor]:
         """Embeddings of each row without its padding, [L_i, language_dim] each."""
         input_ids, token_mask = self._collate(rows)
         embedded = self._embed(input_ids, token_mask, *self._attention(input_ids, token_mask))

@@ -1,4 +1,4 @@
-"""BERT and its tokenizer from a folder or the Hugging Face hub, or one sentence why not."""
+"""BERT from a folder or the Hugging Face hub, or one sentence why not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as progress
 
 from llmdet.errors import ConfigError
+from llmdet.prompts.tokenizers import not_found
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +31,6 @@ UNREADABLE = (
 )
 
 
-def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
-    """The fast tokenizer of a local folder or hub id.
-
-    Raises:
-        ConfigError: it cannot be found, or has no fast version (character offsets need one).
-    """
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise _not_found(name, error) from error
-    if not tokenizer.is_fast:
-        raise ConfigError(
-            f"language_model: the tokenizer of {name!r} gives no character offsets; save a fast "
-            "one (tokenizer.json) in that folder."
-        )
-    return tokenizer
-
-
 def load_bert(name: str, add_pooling_layer: bool = False) -> transformers.BertModel:
     """BERT in float32 with SDPA attention, from a local folder or a hub id.
 
@@ -60,7 +43,7 @@ def load_bert(name: str, add_pooling_layer: bool = False) -> transformers.BertMo
     try:
         config = transformers.AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise _not_found(name, error) from error
+        raise not_found(name, error) from error
     if config.model_type != "bert":
         raise ConfigError(
             f"language_model: {name!r} is a {config.model_type!r} model, BertModel needs 'bert'."
@@ -84,7 +67,7 @@ def load_bert(name: str, add_pooling_layer: bool = False) -> transformers.BertMo
                 name, dtype=torch.float32, output_loading_info=True, **options
             )
     except UNREADABLE as error:
-        raise _not_found(name, error) from error
+        raise not_found(name, error) from error
     model, report = loaded
     absent = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if absent:
@@ -105,24 +88,3 @@ def _without_progress_bar() -> Iterator[None]:
     finally:
         if shown:
             progress.enable_progress_bar()
-
-
-def _not_found(name: str, error: Exception) -> ConfigError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if Path(name).is_dir():
-        return ConfigError(
-            f"language_model.name: the folder {name!r} is no complete transformers BERT (config, "
-            f"tokenizer, weights): {reason}"
-        )
-    if Path(name).match("data/toy/*"):
-        return ConfigError(
-            f"language_model.name: there is no folder {name!r}. Make it: `python -m "
-            "llmdet.datasets.toy data/toy`."
-        )
-    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    wanted = "bert-base-uncased" if is_path else name
-    return ConfigError(
-        f"language_model.name: {name!r} is neither a folder here nor reachable on the Hugging "
-        f"Face hub ({reason}). Download it once where there is a network, `hf download {wanted} "
-        "--local-dir FOLDER`, and set language_model.name=FOLDER."
-    )

@@ -13,9 +13,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from llmdet.models.detectors.grounding_dino import GroundingDINO
-from llmdet.models.text.prompt import Prompt, build_prompts, token_map
 from llmdet.models.transformer.proposals import pixel_proposals
+from llmdet.prompts import TokenizedPrompt, parse_prompt
 from llmdet.testing.parity.model import Trace, build_detector, preprocess, read_json, read_tensors
+from llmdet.testing.parity.pipeline import token_lists
 from llmdet.testing.parity.rows import Row, compare_exact, compare_recorded
 
 Getter = Callable[[Trace, int], Tensor]
@@ -97,7 +98,7 @@ def _check_case(
     with Trace(model) as trace:
         model.predict(batch, samples)
     prompts = [_prompts(model, sample) for sample in samples]
-    yield from _check_prompts(model, prompts, read_json(folder / f"expected_{case}.json"), case)
+    yield from _check_prompts(prompts, read_json(folder / f"expected_{case}.json"), case)
     tokenized = _tokenized(model, prompts, chunked)
 
     def find(name: str, call: int) -> Tensor | None:
@@ -145,20 +146,23 @@ def _sample(image: Mapping[str, Any], settings: Mapping[str, Any], position: int
     return sample
 
 
-def _prompts(model: GroundingDINO, sample: DetDataSample) -> list[Prompt]:
-    return build_prompts(
+def _prompts(model: GroundingDINO, sample: DetDataSample) -> tuple[TokenizedPrompt, ...]:
+    prompt = parse_prompt(
         sample.text,
         custom_entities=sample.custom_entities,
         tokens_positive=sample.get("tokens_positive"),
-        tokenizer=model.language_model.tokenizer,
-        max_tokens=model.language_model.max_tokens,
-        max_classes=model.test_cfg.chunked_size,
         upstream_spacing=True,
     )
+    return model.language_model.prompts(prompt, model.test_cfg.prompt_options)
+
+
+def _entities(prompt: TokenizedPrompt) -> list[str]:
+    """Names as the original writes them: with the blanks at the ends of their spans."""
+    return [" / ".join(prompt.text[s:e] for s, e in spans) for spans in prompt.spans]
 
 
 def _tokenized(
-    model: GroundingDINO, prompts: Sequence[Sequence[Prompt]], chunked: bool
+    model: GroundingDINO, prompts: Sequence[Sequence[TokenizedPrompt]], chunked: bool
 ) -> list[dict[str, Tensor]]:
     """The tokenizer's answers in the order of the original's calls: one by one, then BERT's."""
     texts = [prompt.text for chunks in prompts for prompt in chunks]
@@ -171,23 +175,15 @@ def _tokenized(
 
 
 def _check_prompts(
-    model: GroundingDINO,
-    prompts: Sequence[Sequence[Prompt]],
+    prompts: Sequence[Sequence[TokenizedPrompt]],
     recorded: Mapping[str, Any],
     case: str,
 ) -> Iterator[Row]:
-    language_model = model.language_model
     for index, (chunks, expected) in enumerate(zip(prompts, recorded["prompts"], strict=True)):
-        maps = [
-            token_map([p], language_model.tokenizer, language_model.max_tokens)[0] for p in chunks
-        ]
         ours: dict[str, list[Any]] = {
             "caption_string": [p.text for p in chunks],
-            "entities": [list(p.entities) for p in chunks],
-            "positive_map_label_to_token": [
-                {str(k + 1): row.nonzero().flatten().tolist() for k, row in enumerate(rows)}
-                for rows in maps
-            ],
+            "entities": [_entities(p) for p in chunks],
+            "positive_map_label_to_token": [token_lists(p.token_map) for p in chunks],
         }
         for field, values in ours.items():
             recorded_value: Any = expected[field]

@@ -21,8 +21,8 @@ import llmdet
 from llmdet.datasets.captions import clean_phrase_upstream, remove_speculative_clauses_upstream
 from llmdet.datasets.odvg import ODVGDataset
 from llmdet.datasets.transforms.detection_text import clean_name_upstream
-from llmdet.models.text.prompt import Prompt, build_prompts
-from llmdet.models.text.token_map import span_tokens
+from llmdet.prompts import PromptOptions, PromptTokenizer, load_tokenizer, parse_prompt
+from llmdet.prompts.tokens import span_tokens
 from llmdet.registry import DATASETS
 from llmdet.testing.parity.model import read_json, read_tensors
 from llmdet.testing.parity.rows import Row, compare_exact, compare_tensor
@@ -198,14 +198,11 @@ def _packed(
 
 
 def _positive_maps(folder: Path) -> Iterator[Row]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder / "bert")
+    tokenizer = load_tokenizer(str(folder / "bert"))
     for number, case in enumerate(read_json(folder / "create_positive_map.json")):
         ids = tokenizer(case["text"], verbose=False)["input_ids"]
         yield compare_exact(f"positive_map.{number}/input_ids", case["input_ids"], ids)
-        ours = span_tokens(case["text"], case["tokens_positive"], tokenizer)
-        tokens = {str(k + 1): np.flatnonzero(row).tolist() for k, row in enumerate(ours)}
+        tokens = token_lists(span_tokens(case["text"], case["tokens_positive"], tokenizer))
         # The original's map ends at 256 tokens, ours at the text's end.
         expected = case["label_to_token_plus1"]
         ours_cut = {k: [token for token in row if token < 256] for k, row in tokens.items()}
@@ -213,28 +210,24 @@ def _positive_maps(folder: Path) -> Iterator[Row]:
 
 
 def _prompts(folder: Path) -> Iterator[Row]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder / "bert")
+    tokenizer = PromptTokenizer(load_tokenizer(str(folder / "bert")))
     for number, case in enumerate(read_json(folder / "prompts.json")):
         chunked = case["chunked_size"] > 0
         if (chunked and isinstance(case["input"], str)) or not case["entities"]:
             continue
-        prompts = build_prompts(
+        prompt = parse_prompt(
             case["input"],
             custom_entities=case["custom_entities"],
-            tokenizer=tokenizer,
-            max_tokens=256,
-            max_classes=case["chunked_size"],
-            enhanced=case.get("enhanced_text_prompt"),
+            caption_prompt=case.get("enhanced_text_prompt"),
             upstream_spacing=True,
         )
+        prompts = tokenizer(prompt, PromptOptions(max_classes=case["chunked_size"]))
         name = f"prompts.{number}"
         texts = [prompt.text for prompt in prompts]
         yield compare_exact(f"{name}/text", _listed(case["caption_string"]), texts)
         entities = case["entities"] if chunked else [case["entities"]]
         yield compare_exact(f"{name}/entities", entities, [list(p.entities) for p in prompts])
-        maps = [_token_lists(prompt, tokenizer) for prompt in prompts]
+        maps = [token_lists(prompt.token_map) for prompt in prompts]
         yield compare_exact(f"{name}/tokens", _listed(case["positive_map_label_to_token"]), maps)
 
 
@@ -242,6 +235,6 @@ def _listed(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _token_lists(prompt: Prompt, tokenizer: Any) -> dict[str, list[int]]:
-    rows = span_tokens(prompt.text, prompt.spans, tokenizer)
-    return {str(k + 1): np.flatnonzero(row).tolist() for k, row in enumerate(rows)}
+def token_lists(token_map: np.ndarray) -> dict[str, list[int]]:
+    """The tokens of each label + 1, as the original writes a token map [K, L]."""
+    return {str(k + 1): np.flatnonzero(row).tolist() for k, row in enumerate(token_map)}

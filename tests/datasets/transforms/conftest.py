@@ -1,12 +1,13 @@
-"""The tiny tokenizer, loaded."""
+"""The tiny tokenizer with its limit."""
+
+from collections.abc import Callable
 
 import pytest
-from transformers import PreTrainedTokenizerBase
 
-from llmdet.datasets.transforms.tokens import load_tokenizer
+from llmdet.prompts import PromptTokenizer, load_tokenizer
 
 
 @pytest.fixture(scope="session")
-def tokenizer(bert_folder: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of the transforms under test."""
-    return load_tokenizer(bert_folder)
+def limited(bert_folder: str) -> Callable[[int], PromptTokenizer]:
+    """The tokenizer of the transforms under test, for prompts of so many tokens."""
+    return lambda max_tokens: PromptTokenizer(load_tokenizer(bert_folder), max_tokens)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from llmdet.evaluation.metrics.base import label_ids
 
-from llmdet.datasets.transforms.packing import META_KEYS
+from llmdet.datasets.sample import GroundingSample, grounding_of
 from llmdet.errors import ConfigError
+from llmdet.prompts import Sentence
 from llmdet.registry import TRANSFORMS
 
 
@@ -26,21 +26,14 @@ def packed(**settings):
 def test_what_models_and_metrics_read_is_kept_and_nothing_else():
     out = packed()
     assert out["inputs"].shape == (3, 4, 6)
-    assert out["data_samples"].metainfo == {
-        "img_shape": (4, 6),
-        "text": "red circle",
-        "image_caption": None,
-        "category_ids": [3],
-    }
+    sample = out["data_samples"]
+    assert set(sample.metainfo) == {"img_shape", "image_caption", "grounding"}
+    assert isinstance(sample.grounding, GroundingSample)
+    assert sample.grounding.prompt == Sentence("red circle")
+    assert grounding_of(sample) is grounding_of(sample.to_dict()) is sample.grounding
 
 
 def test_further_keys_can_be_asked_for():
     assert packed(more_keys=["mine"])["data_samples"].mine == 1
     with pytest.raises(ConfigError, match=r"more_keys is a list, such as \['mine'\]"):
         packed(more_keys="mine")
-
-
-@pytest.mark.parametrize("name", ["category_ids", "sent_ids"])
-def test_metrics_find_the_categories_of_an_image(name):
-    assert name in META_KEYS
-    assert label_ids({name: [3, 5]}).tolist() == [3, 5]

@@ -68,9 +68,26 @@ def test_each_box_keeps_its_class_whatever_the_order_of_names(make, text):
     assert len(orders) > 10
 
 
+def test_ids_and_token_map_of_the_text_travel_with_the_sample(make):
+    for results in (make()(detection([0, 3])), make()(grounding([5, 0]))):
+        (made,) = results["tokenized"]
+        assert made.text == results["text"]
+        assert made.token_map[results["gt_bboxes_labels"]].any(axis=1).all()
+        assert make().tokenizer(results["prompt"]) == (made,)
+    assert "tokenized" not in make(upstream=True)(detection([0]))  # it may exceed the limit
+
+
+@pytest.mark.parametrize("name", ["", "\u200b"])
+def test_a_class_without_a_token_is_an_error_that_names_the_image(make, name):
+    transform = make(num_sample_negative=0)
+    assert transform(detection([0], text=("cat", name)))["text"] == "cat. "
+    with pytest.raises(DataError, match=r"^a\.jpg: .*no token"):
+        transform(detection([0, 1], text=("cat", name)))
+
+
 def test_caption_words_and_labels_stay_together(make):
     results = make()(grounding([5, 0, 5]))
-    assert results["text"] == "a red dog and two cats. "
+    assert results["text"] == "A Red Dog and two cats. "
     assert results["gt_bboxes_labels"].tolist() == [5, 0, 5]
     assert results["tokens_positive"] == {0: [[2, 9]], 5: [[14, 22]]}
 
@@ -105,7 +122,7 @@ def test_boxes_of_classes_beyond_the_limit_go_with_all_their_arrays_and_are_coun
     kept = len(results["gt_bboxes"])
     assert 0 < kept < 4
     assert len(results["gt_bboxes_labels"]) == len(results["gt_ignore_flags"]) == kept
-    assert len(transform.tokenizer(results["text"])["input_ids"]) <= 5
+    assert len(results["tokenized"][0].ids) <= 5
     counts = transform.dropped.counts
     assert counts["box of a class that exceeds the token limit"] == 4 - kept
 

@@ -1,5 +1,6 @@
 """How a detection run is cut into forward passes."""
 
+import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -7,7 +8,7 @@ from mmdet.structures import DetDataSample
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.models.detectors import grounding_dino
 from llmdet.models.detectors.inference import MOST_CHUNKS, PaddedMaps, chunks_that_fit, split_jobs
-from llmdet.models.text.prompt import Prompt
+from llmdet.prompts import TokenizedPrompt
 from llmdet.testing.models import tiny_grounding_dino
 from llmdet.utils.memory import free_memory
 
@@ -45,7 +46,12 @@ def jobs_of(batches):
     return [[(job.image, job.prompt.text) for job in batch] for batch in batches]
 
 
-PROMPTS = [[Prompt(text, (), ()) for text in texts] for texts in (("a", "b", "c"), ("d",), ("e",))]
+def prompt(text):
+    empty = np.zeros(0, np.int64)
+    return TokenizedPrompt(text, (), (), ids=empty, token_map=empty.reshape(0, 0))
+
+
+PROMPTS = [[prompt(text) for text in texts] for texts in (("a", "b", "c"), ("d",), ("e",))]
 
 
 def test_jobs_keep_the_order_of_images_and_chunks():

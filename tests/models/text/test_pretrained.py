@@ -11,7 +11,7 @@ import transformers
 
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError
-from llmdet.models.text.pretrained import load_bert, load_tokenizer
+from llmdet.models.text.pretrained import load_bert
 
 
 @pytest.fixture
@@ -23,11 +23,6 @@ def folder(tmp_path: Path) -> Path:
 def edit_config(folder: Path, **changes: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def test_the_tokenizer_gives_character_offsets(bert_folder: str) -> None:
-    encoded = load_tokenizer(bert_folder)("a dog", return_offsets_mapping=True)
-    assert encoded["offset_mapping"] == [(0, 0), (0, 1), (2, 5), (0, 0)]
 
 
 def test_weights_of_half_precision_become_float32(folder: Path) -> None:
@@ -70,8 +65,6 @@ def test_an_unreachable_hub_id_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     message = r"'no-such/bert'.*hf download no-such/bert .*language_model.name=FOLDER"
     with pytest.raises(ConfigError, match=message):
         load_bert("no-such/bert")
-    with pytest.raises(ConfigError, match=message):
-        load_tokenizer("no-such/bert")
 
 
 def test_a_missing_folder_is_told_what_to_download(tmp_path: Path) -> None:
@@ -90,8 +83,6 @@ def test_the_toy_text_encoder_comes_with_the_command_that_makes_it(
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=str(tmp_path)):
         load_bert(str(tmp_path))
-    with pytest.raises(ConfigError, match=str(tmp_path)):
-        load_tokenizer(str(tmp_path))
 
 
 def test_another_architecture_is_named(folder: Path) -> None:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmdet.errors import DataError
-from llmdet.models.text.class_names import clean_class_name, prompt_names, split_class_names
+from llmdet.prompts.class_names import (
+    _warn,
+    clean_class_name,
+    clean_class_name_upstream,
+    clean_class_names,
+    split_class_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,9 @@ def test_joined_names_come_apart_as_they_were(names: list[str]) -> None:
         ("un(closed", "un(closed"),
         ("café_au_lait", "café au lait"),
         ("dog.", "dog"),
-        ("(all)", ""),
+        ("(all)", "all"),
+        ("(a_(b).)", "a b"),
+        ("( . )", ""),
     ],
 )
 def test_names_are_cleaned(name: str, clean: str) -> None:
@@ -64,9 +72,9 @@ def test_cleaning_equals_the_originals_but_for_blanks_and_dots_at_the_ends(
     golden_text: Callable[[str], Any],
 ) -> None:
     for name, original in golden_text("clean_label_name.json"):
-        assert clean_class_name(name) == " ".join(original.split()).strip(" .")
-        if original.strip() and name.strip():
-            assert prompt_names([name], upstream_spacing=True) == [original]
+        assert clean_class_name_upstream(name) == original
+        if original.strip():  # of "(all)" the original leaves nothing
+            assert clean_class_name(name) == " ".join(original.split()).strip(" .")
 
 
 @given(st.text(max_size=20))
@@ -74,26 +82,30 @@ def test_cleaning_twice_changes_nothing(name: str) -> None:
     assert clean_class_name(clean_class_name(name)) == clean_class_name(name)
 
 
-def test_a_name_with_a_dot_stays_whole_in_a_list() -> None:
-    assert prompt_names(["St. Bernard", "poodle"]) == ["St. Bernard", "poodle"]
-
-
 def test_equal_names_are_kept() -> None:
-    assert prompt_names(["bow_(weapon)", "bow_(ribbon)", "bow"]) == ["bow", "bow", "bow"]
+    assert clean_class_names(["bow_(weapon)", "bow_(ribbon)", "bow"]) == ("bow", "bow", "bow")
 
 
-@pytest.mark.parametrize("names", [[], "", " . . ", ()])
-def test_no_name_is_refused(names: list[str] | str) -> None:
+def test_no_name_is_refused() -> None:
     with pytest.raises(DataError, match="at least one"):
-        prompt_names(names)
+        clean_class_names([])
 
 
-@pytest.mark.parametrize("name", ["", "  ", "(all)", "_", "..."])
-def test_a_name_without_words_is_refused_by_its_position(name: str) -> None:
-    with pytest.raises(DataError, match="Class 1, "):
-        prompt_names(["cat", name])
+@pytest.mark.parametrize("name", ["", "  ", "( )", "_", "..."])
+def test_a_name_without_words_keeps_its_label_and_is_announced(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _warn.cache_clear()
+    for _ in range(2):
+        assert clean_class_names(["cat", name, "dog"]) == ("cat", "", "dog")
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        f"Class 1, {name!r}, has no word"
+    ]
+    with pytest.raises(DataError, match="at least one"):
+        clean_class_names([name])
 
 
 def test_a_name_that_is_no_text_is_refused() -> None:
+    names: list[Any] = ["cat", 7]
     with pytest.raises(DataError, match="Class 1 is 7"):
-        prompt_names(["cat", 7])
+        clean_class_names(names)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from llmdet.models.text import closed_words as words
+from llmdet.prompts import closed_words as words
 
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*|[^\w\s]|_+")
 _LINKS = frozenset({"of", "to", "from"})

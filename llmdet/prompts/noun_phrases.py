@@ -2,7 +2,7 @@
 
 Two methods: NLTK's part-of-speech tagger with the grammar that Grounding DINO's training and the
 original LLMDet use, where the tagger's data is installed; otherwise the rules of
-:mod:`llmdet.models.text.phrase_rules`. Nothing is ever downloaded.
+:mod:`llmdet.prompts.phrase_rules`. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from functools import cache
 
 from llmdet.errors import ConfigError
-from llmdet.models.text.phrase_rules import rule_noun_phrases
+from llmdet.prompts.phrase_rules import rule_noun_phrases
 
 logger = logging.getLogger(__name__)
 

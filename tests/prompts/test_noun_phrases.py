@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llmdet.errors import ConfigError
-from llmdet.models.text import noun_phrases
-from llmdet.models.text.noun_phrases import find_noun_phrases
+from llmdet.prompts import noun_phrases
+from llmdet.prompts.noun_phrases import find_noun_phrases
 
 nltk = pytest.importorskip("nltk")
 

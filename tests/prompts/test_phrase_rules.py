@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmdet.models.text.phrase_rules import rule_noun_phrases
+from llmdet.prompts.phrase_rules import rule_noun_phrases
 
 
 def phrases(sentence: str) -> list[str]:

@@ -1,0 +1,63 @@
+"""The one loader of tokenizers: a folder or the Hugging Face hub, or one sentence why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmdet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: Most tokens of a prompt, special tokens included, where a config says nothing.
+MAX_TOKENS = 256
+
+
+def load_tokenizer(
+    name: str, role: str = "language_model.name", **options: Any
+) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a local folder or hub id.
+
+    Args:
+        name: folder or hub id.
+        role: the setting that names it, for messages.
+        options: of transformers' ``AutoTokenizer.from_pretrained``.
+
+    Raises:
+        ConfigError: it cannot be found, or has no fast version (character offsets need one).
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise not_found(name, error, role) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"{role}: the tokenizer of {name!r} gives no character offsets; save a fast one "
+            "(tokenizer.json) in that folder."
+        )
+    return tokenizer
+
+
+def not_found(name: str, error: Exception, role: str = "language_model.name") -> ConfigError:
+    """The sentence for a folder or hub id that transformers cannot read."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(name).is_dir():
+        return ConfigError(
+            f"{role}: the folder {name!r} is no complete transformers model (config, tokenizer, "
+            f"weights): {reason}"
+        )
+    if Path(name).match("data/toy/*"):
+        return ConfigError(
+            f"{role}: there is no folder {name!r}. Make it: `python -m llmdet.datasets.toy "
+            "data/toy`."
+        )
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    wanted = "bert-base-uncased" if is_path else name
+    return ConfigError(
+        f"{role}: {name!r} is neither a folder here nor reachable on the Hugging Face hub "
+        f"({reason}). Download it once where there is a network, `hf download {wanted} "
+        f"--local-dir FOLDER`, and set {role}=FOLDER."
+    )

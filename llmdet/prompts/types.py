@@ -1,0 +1,74 @@
+"""What to look for in an image, and the texts and tokens that say so to the text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+#: [start, end) characters of a text.
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names, each its own label in the order given; equal names are kept.
+
+    A class without a word, as some data sets have, keeps its label, is not written, and is found
+    nowhere.
+    """
+
+    names: tuple[str, ...]  # K, cleaned
+    #: K (prefix, name, suffix), None for a class that is not written; (): as named.
+    written: tuple[tuple[str, str, str] | None, ...] = ()
+
+    def select(self, labels: Iterable[int]) -> Classes:
+        """The classes of some labels, in the order of these."""
+        chosen = tuple(labels)
+        written = tuple(self.written[label] for label in chosen) if self.written else ()
+        return Classes(tuple(self.names[label] for label in chosen), written)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence; whatever its noun phrases name is looked for."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Spans:
+    """A text and which of its characters name each label."""
+
+    text: str
+    spans: tuple[tuple[Span, ...], ...]  # K lists; () for a label that is not in the image
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A referring expression; what it describes as a whole is looked for."""
+
+    text: str
+
+
+Prompt = Classes | Sentence | Spans | Expression
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """One text for the text encoder and where in it the things to be detected are named."""
+
+    text: str  # exactly what the tokenizer gets
+    entities: tuple[str, ...]  # K names or phrases, in the order of labels
+    spans: tuple[tuple[Span, ...], ...]  # K lists of [start, end) character spans in text
+    label_offset: int = 0  # label of entity 0 in the whole class list, for chunks
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt(PromptText):
+    """A text with its tokens; texts decide equality, since tokens follow from them."""
+
+    ids: np.ndarray = field(kw_only=True, compare=False)  # [L] int64, special tokens included
+    #: [K, L] bool, the tokens of each entity; never a special one.
+    token_map: np.ndarray = field(kw_only=True, compare=False)
