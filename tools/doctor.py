@@ -2,7 +2,7 @@
 
     python tools/doctor.py configs/finetune/coco_json.py --cfg-options data_root=FOLDER
 
-Ends with "ready", or with a list of what to mend. Pictures of decoded training samples go to
+Ends with "ready", or with a list of what to fix. Pictures of decoded training samples go to
 OUT/contact_sheet.png.
 """
 
@@ -54,7 +54,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program on a command line; returns 1 where something must be mended."""
+    """Run the program on a command line; returns 1 where something must be fixed."""
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     from mmengine.runner import set_random_seed
@@ -152,7 +152,7 @@ def conclude(findings: Findings) -> int:
     if not findings.problems:
         print("ready")
         return 0
-    print(f"to mend ({len(findings.problems)}):")
+    print(f"to fix ({len(findings.problems)}):")
     for problem in findings.problems:
         print(f"  - {problem}")
     return 1

@@ -33,26 +33,24 @@ _LISTED_CLASSES = 30
 _COUNTED_TEXTS = 2000
 _SHOWN_PROBLEMS = 10
 
-Say = Callable[[str], None]
-
 
 @dataclass
 class Findings:
-    """What the check-up found so far; everything is said as soon as it is known.
+    """What the check-up found so far; everything is printed as soon as it is known.
 
     Attributes:
-        say: prints a line.
+        write_line: prints a line.
         progress: wraps what takes long; it is given the number of steps where it is known.
     """
 
-    say: Say
+    write_line: Callable[[str], None]
     progress: Callable[[Iterable[Any], int | None], Iterable[Any]] = lambda steps, total: steps
     problems: list[str] = field(default_factory=list)
 
-    def mend(self, problem: str) -> None:
-        """Record something that must be mended before training."""
-        self.problems.append(problem)
-        self.say(f"  PROBLEM {problem}")
+    def problem(self, text: str) -> None:
+        """Record something that must be fixed before training."""
+        self.problems.append(text)
+        self.write_line(f"  PROBLEM {text}")
 
 
 def check_split(config: Config, split: str, findings: Findings, pictures: int) -> Any:
@@ -71,10 +69,10 @@ def check_split(config: Config, split: str, findings: Findings, pictures: int) -
         with explained_build_errors():
             dataset = build_dataset(config, split)
     except (LLMDetError, FileNotFoundError) as error:
-        findings.mend(f"{split}_dataloader: {error}")
+        findings.problem(f"{split}_dataloader: {error}")
         return None
     for leaf in leaf_datasets(dataset):
-        findings.say(f"{split}: {type(leaf).__name__} {getattr(leaf, 'ann_file', '')}")
+        findings.write_line(f"{split}: {type(leaf).__name__} {getattr(leaf, 'ann_file', '')}")
         _check_file(leaf, findings, pictures)
     return dataset
 
@@ -84,9 +82,9 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
     prefixes = getattr(leaf, "data_prefix", None) or {}
     images = Path(prefixes.get("img", prefixes.get("img_path", "")))
     if not images.is_dir():
-        findings.mend(f"the folder of pictures {images} does not exist")
+        findings.problem(f"the folder of pictures {images} does not exist")
     if form is None:
-        findings.say("  its annotations are of a kind that is not checked")
+        findings.write_line("  its annotations are of a kind that is not checked")
         return
     names = tuple(leaf.label_map.values()) if getattr(leaf, "label_map", None) else None
     report = Report()
@@ -97,9 +95,9 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
         source.samples = iter(findings.progress(source.samples, source.total))
         validate(source, report, images if images.is_dir() else None, pictures)
     except LLMDetError as error:
-        findings.mend(str(error))
+        findings.problem(str(error))
         return
-    findings.say("  " + report.text().replace("\n", "\n  "))
+    findings.write_line("  " + report.text().replace("\n", "\n  "))
     allowed = getattr(leaf, "max_bad_rows", 0)
     for cause, places in report.errors.items():
         if cause == BROKEN and report.counts[cause] <= allowed:
@@ -124,7 +122,7 @@ def check_prompts(config: Config, datasets: Iterable[Any], findings: Findings) -
             load_tokenizer(language.name), language.get("max_tokens", MAX_TOKENS)
         )
     except LLMDetError as error:
-        findings.mend(f"model.language_model: {error}")
+        findings.problem(f"model.language_model: {error}")
         return
     shown: set[frozenset[str]] = set()
     for leaf in (leaf for dataset in datasets for leaf in leaf_datasets(dataset)):
@@ -141,9 +139,11 @@ def _show_classes(names: Sequence[str], tokenizer: PromptTokenizer, findings: Fi
     try:
         prompts = tokenizer(parse_prompt(names))
     except DataError as error:
-        findings.mend(f"classes: {error}")
+        findings.problem(f"classes: {error}")
         return
-    findings.say(f"{len(names)} classes fill {len(prompts)} prompt(s) of at most {limit} tokens:")
+    findings.write_line(
+        f"{len(names)} classes fill {len(prompts)} prompt(s) of at most {limit} tokens:"
+    )
     for prompt in prompts:
         words = words_of.convert_ids_to_tokens(prompt.ids.tolist())
         for entity, name in enumerate(prompt.entities):
@@ -151,11 +151,11 @@ def _show_classes(names: Sequence[str], tokenizer: PromptTokenizer, findings: Fi
             chosen = [words[i] for i in prompt.token_map[entity].nonzero()[0]]
             unknown = words_of.unk_token in chosen
             if label < _LISTED_CLASSES or unknown:
-                findings.say(f"  {label:>5}  {name!r} -> {' '.join(chosen)}")
+                findings.write_line(f"  {label:>5}  {name!r} -> {' '.join(chosen)}")
             if unknown:
-                findings.mend(f"class {label} {name!r} has a character that the tokenizer lacks")
+                findings.problem(f"class {label} {name!r} has a character that the tokenizer lacks")
     if len(names) > _LISTED_CLASSES:
-        findings.say(f"  ... {len(names) - _LISTED_CLASSES} more")
+        findings.write_line(f"  ... {len(names) - _LISTED_CLASSES} more")
 
 
 def _count_long_texts(leaf: Any, tokenizer: PromptTokenizer, findings: Findings) -> None:
@@ -170,7 +170,7 @@ def _count_long_texts(leaf: Any, tokenizer: PromptTokenizer, findings: Findings)
         if isinstance(text, str):
             length = tokenizer.count([text])[0] + limit - tokenizer.room
             longest, beyond = max(longest, length), beyond + (length > limit)
-    findings.say(
+    findings.write_line(
         f"{Path(getattr(leaf, 'ann_file', '')).name}: the longest of {len(indices)} sentences has "
         f"{longest} tokens of {limit}; {beyond} are longer, and boxes named beyond the limit are "
         "dropped and counted"
@@ -186,7 +186,7 @@ def compare_classes(train: Any, other: Any, split: str, findings: Findings) -> N
     unseen = [name for name in tested if name.lower() not in trained]
     if unseen:
         more = ", ..." if len(unseen) > _SHOWN_PROBLEMS else ""
-        findings.say(
+        findings.write_line(
             f"{split} has {len(unseen)} of {len(tested)} classes that training does not name: "
             f"{', '.join(unseen[:_SHOWN_PROBLEMS])}{more}"
         )
@@ -207,19 +207,19 @@ def load_packed(
                 dataset.prepare_data(index) if hasattr(dataset, "prepare_data") else dataset[index]
             )
             if one is None:
-                findings.say(f"  sample {index} is filtered by the data set or its pipeline")
+                findings.write_line(f"  sample {index} is filtered by the data set or its pipeline")
                 continue
             sample = seen_sample(one, index)
         except (LLMDetError, FileNotFoundError) as error:
-            findings.mend(f"sample {index}: {error}")
+            findings.problem(f"sample {index}: {error}")
             continue
         _check_sample(sample, findings)
         packed.append(one)
         seen.append(sample)
     if not any(len(sample.boxes) for sample in seen):
-        findings.mend("none of the samples has a box after the pipeline")
+        findings.problem("none of the samples has a box after the pipeline")
     for cause, count in dropped_totals(dataset).items():
-        findings.say(f"  left out by the pipeline: {count:,} x {cause}")
+        findings.write_line(f"  left out by the pipeline: {count:,} x {cause}")
     return packed, seen
 
 
@@ -229,7 +229,7 @@ def _check_sample(sample: SeenSample, findings: Findings) -> None:
         x1, y1, x2, y2 = box
         inside = x1 >= -1 and y1 >= -1 and x2 <= width + 1 and y2 <= height + 1
         if not inside or x2 <= x1 or y2 <= y1:
-            findings.mend(
+            findings.problem(
                 f"{sample.path}: the box {box.round(1).tolist()} of {phrase!r} does not fit the "
                 f"image of {width}x{height} that the pipeline gives"
             )
@@ -258,7 +258,7 @@ def check_learning(
     """
     chosen = [one for one in packed if len(one["data_samples"].gt_instances)]
     if not chosen:
-        findings.say("  there is no sample with boxes to learn from")
+        findings.write_line("  there is no sample with boxes to learn from")
         return None
     try:
         with explained_build_errors():
@@ -276,16 +276,16 @@ def check_learning(
             progress=lambda these: findings.progress(these, steps),
         )
     except LLMDetError as error:
-        findings.mend(f"overfitting: {error}")
+        findings.problem(f"overfitting: {error}")
         return None
-    findings.say(
+    findings.write_line(
         f"overfitting {len(chosen)} images for {steps} steps: loss {result.losses[0]:.2f} -> "
         f"{result.losses[-1]:.2f}, AP50 {result.ap_before:.3f} -> {result.ap_after:.3f}"
     )
     if not result.loss_fell:
-        findings.mend("the loss does not fall on a handful of images: check boxes and prompts")
+        findings.problem("the loss does not fall on a handful of images: check boxes and prompts")
     elif not result.ap_rose:
-        findings.mend(
+        findings.problem(
             "the loss falls but AP does not rise on the same images: the prompt's words and the "
             "labels may not belong together, or there were too few steps"
         )

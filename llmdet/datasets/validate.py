@@ -32,7 +32,7 @@ class Report:
     facts: Counter[str] = field(default_factory=Counter)  # images, boxes, captions ...
 
     def error(self, cause: str, where: str) -> None:
-        """Record something that must be mended."""
+        """Record something that must be fixed."""
         self._add(self.errors, cause, where)
 
     def note(self, cause: str, where: str) -> None:

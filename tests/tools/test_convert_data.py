@@ -58,7 +58,7 @@ def test_check_reports_and_its_exit_code_tells_whether_all_is_well(coco: Path) -
     result = run(coco, "--check")
     assert result.returncode == 1
     assert "error: annotation id used twice: 1" in result.stdout
-    assert "must be mended" in result.stdout
+    assert "must be fixed" in result.stdout
 
 
 def test_missing_arguments_are_explained() -> None:

@@ -118,8 +118,8 @@ def test_every_fault_of_a_row_is_listed_with_file_and_line(
     broken_row(root, 3, **changes)
     code, text = check_up(doctor, config, capsys, "--steps", "0")
     assert code == 1
-    to_mend = text[text.index("to mend (") :]
-    assert problem.format(file=root / "annotations" / "train_detection.jsonl") in to_mend
+    to_fix = text[text.index("to fix (") :]
+    assert problem.format(file=root / "annotations" / "train_detection.jsonl") in to_fix
 
 
 def test_missing_files_and_folders_are_listed_together(doctor, config, root, capsys) -> None:
@@ -127,9 +127,9 @@ def test_missing_files_and_folders_are_listed_together(doctor, config, root, cap
     (root / "images").rename(root / "pictures")
     code, text = check_up(doctor, config, capsys, "--steps", "0")
     assert code == 1
-    to_mend = text[text.index("to mend (") :]
-    assert "train_detection.jsonl: cannot be opened" in to_mend
-    assert f"the folder of pictures {root / 'images'} does not exist" in to_mend
+    to_fix = text[text.index("to fix (") :]
+    assert "train_detection.jsonl: cannot be opened" in to_fix
+    assert f"the folder of pictures {root / 'images'} does not exist" in to_fix
 
 
 def test_a_class_beyond_the_token_limit_is_named(doctor, config, root, capsys) -> None:
@@ -139,7 +139,7 @@ def test_a_class_beyond_the_token_limit_is_named(doctor, config, root, capsys) -
     path.write_text(json.dumps(names))
     code, text = check_up(doctor, config, capsys, "--steps", "0")
     assert code == 1
-    assert "classes: Class 'very very" in text[text.index("to mend (") :]
+    assert "classes: Class 'very very" in text[text.index("to fix (") :]
 
 
 def test_help_answers_at_once() -> None:

@@ -101,7 +101,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Print what is wrong or odd; returns the exit code, 1 where something must be mended."""
+    """Print what is wrong or odd; returns the exit code, 1 where something must be fixed."""
     from tqdm import tqdm
 
     from llmdet.datasets.formats import ReadOptions, open_source
@@ -113,7 +113,7 @@ def check(args: argparse.Namespace) -> int:
     source.samples = iter(tqdm(source.samples, total=source.total, unit="image"))
     validate(source, report, args.images)
     print(report.text())
-    print(f"{args.input}: " + ("ready" if report.ok else "must be mended"))
+    print(f"{args.input}: " + ("ready" if report.ok else "must be fixed"))
     return 0 if report.ok else 1
 
 
