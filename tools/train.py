@@ -98,11 +98,11 @@ def _resume(config: Config, checkpoint: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
-    from llmdet.engine import build_runner, explained_build_errors, finished_processes
+    from llmdet.engine import build_runner, checked_builds, finished_processes
 
     with finished_processes():
         runner = build_runner(prepare(args))
-        with explained_build_errors():
+        with checked_builds():
             runner.train()
 
 

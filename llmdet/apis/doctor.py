@@ -21,7 +21,7 @@ from llmdet.datasets.inspection import (
 )
 from llmdet.datasets.ledger import BROKEN, dropped_totals
 from llmdet.datasets.validate import Report, ReportLedger, validate
-from llmdet.engine.build import explained_build_errors
+from llmdet.engine.build import checked_builds
 from llmdet.engine.overfit import OverfitResult, overfit
 from llmdet.errors import DataError, LLMDetError
 from llmdet.prompts.parse import parse_prompt
@@ -66,7 +66,7 @@ def check_split(config: Config, split: str, findings: Findings, pictures: int) -
         The data set, None where it cannot be built.
     """
     try:
-        with explained_build_errors():
+        with checked_builds():
             dataset = build_dataset(config, split)
     except (LLMDetError, FileNotFoundError) as error:
         findings.problem(f"{split}_dataloader: {error}")
@@ -261,7 +261,7 @@ def check_learning(
         findings.write_line("  there is no sample with boxes to learn from")
         return None
     try:
-        with explained_build_errors():
+        with checked_builds():
             model = MODELS.build(config.model)
         if weights is not None:
             from llmdet.checkpoint.load import load_weights

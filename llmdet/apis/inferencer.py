@@ -32,6 +32,7 @@ from llmdet.apis.prompts import Texts, image_prompts
 from llmdet.apis.results import Delivery, ImageDetections
 from llmdet.checkpoint import load_weights, locate_checkpoint
 from llmdet.datasets.sample import GroundingSample
+from llmdet.engine.build import checked_builds
 from llmdet.errors import ConfigError, DataError
 from llmdet.prompts.parse import parse_prompt
 from llmdet.prompts.types import Prompt
@@ -287,7 +288,8 @@ def _build_model(
     settings.test_cfg.limit_per = "image"  # people look at images; only fixed AP wants chunks
     if chunked_size is not None:
         settings.test_cfg.chunked_size = chunked_size
-    return MODELS.build(settings)
+    with checked_builds():
+        return MODELS.build(settings)
 
 
 def _split_test_pipeline(config: Config) -> tuple[Compose, Compose]:

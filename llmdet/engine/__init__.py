@@ -5,7 +5,7 @@ test-time augmentation, and makes mmengine read local checkpoints without execut
 """
 
 from .amp import BFloat16OptimWrapper, use_mixed_precision
-from .build import explained_build_errors
+from .build import checked_builds
 from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .optimizer import GroupedOptimWrapperConstructor
@@ -21,7 +21,7 @@ __all__ = [
     "ResumableTestLoop",
     "Runner",
     "build_runner",
-    "explained_build_errors",
+    "checked_builds",
     "finished_processes",
     "latest_checkpoint",
     "read_training_state",

@@ -3,70 +3,114 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
-from mmengine.registry import Registry, build_functions
+from mmengine.optim import _ParamScheduler
+from mmengine.registry import Registry
+from mmengine.registry.build_functions import build_runner_from_cfg, build_scheduler_from_cfg
+from torch import nn
 
 from llmdet.errors import ConfigError
 from llmdet.utils.suggest import did_you_mean
 
+#: What mmengine takes out of a scheduler's settings before it builds one.
+_OF_SCHEDULERS = ("convert_to_iter_based", "epoch_length")
+
 
 @contextmanager
-def explained_build_errors() -> Iterator[None]:
-    """Turn what a registry raises for a faulty config into one sentence.
-
-    Only errors that the registry itself raises are turned; those from inside a part's code are
-    defects and pass unchanged.
+def checked_builds() -> Iterator[None]:
+    """Compare the settings of each part that a registry builds with the part's signature.
 
     Raises:
         ConfigError: a type is unknown, or a part was given a setting that it does not have or
             lacks one that it needs; names the nearest match.
     """
+    build = Registry.build
+
+    def checked(self: Registry, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        default = args[0] if args else kwargs.get("default_args")
+        for settings in cfg if isinstance(cfg, list) else [cfg]:
+            check_part(settings, self, default or {})
+        return build(self, cfg, *args, **kwargs)
+
+    Registry.build = checked  # type: ignore[method-assign]
     try:
         yield
-    except (KeyError, TypeError) as error:
-        frame = _raising_frame(error)
-        by_registry = frame.f_code is build_functions.build_from_cfg.__code__
-        sentence = _sentence(error, frame.f_locals) if by_registry else ""
-        if not sentence:
-            raise
-        raise ConfigError(sentence) from error
+    finally:
+        Registry.build = build  # type: ignore[method-assign]
 
 
-def _raising_frame(error: BaseException) -> FrameType:
-    trace = error.__traceback__
-    assert trace is not None
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame
+def check_part(settings: Any, registry: Registry, default: Mapping[str, Any] | None = None) -> None:
+    """Raise a ConfigError if ``settings`` do not describe a part of ``registry``.
+
+    Args:
+        settings: as written in a config, with ``type``.
+        registry: what the part is built by.
+        default: settings that the builder adds where the config has none.
+    """
+    if not isinstance(settings, Mapping) or registry.build_func is build_runner_from_cfg:
+        return
+    given = {**(default or {}), **settings}
+    scope = given.pop("_scope_", None)
+    kind = given.pop("type", None)
+    if kind is None:
+        raise ConfigError(f"Config of a {registry.name} lacks its type: it has {', '.join(given)}")
+    with registry.switch_scope_and_registry(scope) as chosen:
+        part = chosen.get(kind) if isinstance(kind, str) else kind
+        if part is None:
+            hint = did_you_mean(
+                kind, _known_types(chosen), otherwise="is the module that defines it imported?"
+            )
+            raise ConfigError(
+                f"The config names type='{kind}', which is no {chosen.name} that we know; {hint}"
+            )
+    if registry.build_func is build_scheduler_from_cfg:
+        given = {key: value for key, value in given.items() if key not in _OF_SCHEDULERS}
+    wrong = _wrong_settings(part, given)
+    if wrong:
+        raise ConfigError(f"Config of {getattr(part, '__name__', part)}: {wrong}.")
 
 
-def _sentence(error: Exception, local: dict[str, Any]) -> str:
-    """What is wrong with the settings; empty where they are not the reason."""
-    part, kind, registry = local.get("obj_cls"), local.get("obj_type"), local["registry"]
-    if part is not None:
-        wrong = _wrong_settings(part, local["args"])
-        return f"Config of {part.__name__}: {wrong}." if wrong else ""
-    if isinstance(kind, str):
-        hint = did_you_mean(
-            kind, _known_types(registry), otherwise="is the module that defines it imported?"
-        )
-        return f"The config names type='{kind}', which is no {registry.name} that we know; {hint}"
-    return f"Config: {error.args[0]}"
-
-
-def _wrong_settings(part: Any, settings: dict[str, Any]) -> str:
-    parameters = inspect.signature(part).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = [key for key in settings if key not in parameters and not open_ended]
-    if unknown:
+def _wrong_settings(part: Any, settings: Mapping[str, Any]) -> str:
+    """What is wrong with the settings, empty where nothing is."""
+    try:
+        parameters, is_open = _parameters(part)
+    except ValueError:  # a built-in whose signature nobody knows
+        return ""
+    unknown = [key for key in settings if key not in parameters]
+    if unknown and not is_open:
         return f"it has no setting '{unknown[0]}'; {did_you_mean(unknown[0], parameters)}"
-    named = (p for p in parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
-    missing = [p.name for p in named if p.default is p.empty and p.name not in settings]
+    missing = [
+        name for name, p in parameters.items() if p.default is p.empty and name not in settings
+    ]
     return f"it needs {', '.join(missing)}" if missing else ""
+
+
+def _parameters(part: Any) -> tuple[dict[str, inspect.Parameter], bool]:
+    """What a part may be given by name, and whether it takes any other name too.
+
+    Modules of ours and mmengine's schedulers pass what they do not know to their parent.
+    """
+    parameters = dict(inspect.signature(part).parameters)
+    is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = {name: p for name, p in parameters.items() if p.kind in named}
+    if is_open and _passes_on(part):
+        for base in part.__mro__[1:]:
+            if is_open and "__init__" in vars(base):
+                inherited, is_open = _parameters(base)
+                optional = {name: p.replace(default=None) for name, p in inherited.items()}
+                parameters = {**optional, **parameters}
+    return parameters, is_open
+
+
+def _passes_on(part: Any) -> bool:
+    if not inspect.isclass(part):
+        return False
+    ours = part.__module__.startswith("llmdet.") and issubclass(part, nn.Module)
+    return ours or issubclass(part, _ParamScheduler)
 
 
 def _known_types(registry: Registry | None) -> list[str]:

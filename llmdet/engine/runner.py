@@ -23,9 +23,10 @@ from llmdet.checkpoint.load import load_state_dict
 from llmdet.errors import CheckpointError
 from llmdet.registry import RUNNERS
 
-from .build import explained_build_errors
+from .build import checked_builds
 from .checkpoint import read_training_state
 from .logs import NoiseFilter, file_messages_to, report_environment
+from .settings import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -161,9 +162,10 @@ def build_runner(config: Config) -> MMEngineRunner:
             mmengine's ``FlexibleRunner`` for DeepSpeed and FSDP.
 
     Raises:
-        ConfigError: a part is unknown or has wrong settings.
+        ConfigError: a part is unknown or has wrong settings, or a setting would be ignored.
     """
-    with explained_build_errors():
+    check_settings(config)
+    with checked_builds():
         if "runner_type" in config:
             return RUNNERS.build(config)
         return Runner.from_cfg(config)

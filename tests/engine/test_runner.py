@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 import llmdet.engine as engine
 from llmdet.checkpoint import read_checkpoint
-from llmdet.engine import build_runner
+from llmdet.engine import build_runner, checked_builds
 from llmdet.errors import CheckpointError, ConfigError
 
 
@@ -288,6 +288,33 @@ def test_an_unknown_setting_is_answered_with_its_nearest_match(tmp_path):
     hook = dict(type="EarlyStoppingHook", monitor="loss", patiense=5)
     with pytest.raises(ConfigError, match=r"EarlyStoppingHook.*'patiense'.*'patience'"):
         build_runner(config(tmp_path, custom_hooks=[hook]))
+
+
+def test_settings_of_every_kind_of_part_are_checked(tmp_path):
+    wrong = {
+        "param_scheduler": dict(type="LinearLR", start_facter=0.1),
+        "optim_wrapper": dict(type="OptimWrapper", optimizer=dict(type="AdamW", lrr=0.1)),
+        "train_cfg": dict(type="IterBasedTrainLoop", max_iter=3),
+        "log_processor": dict(type="LogProcessor", window=5),
+    }
+    meant = {"param_scheduler": "start_factor", "optim_wrapper": "lr"}
+    meant |= {"train_cfg": "max_iters", "log_processor": "window_size"}
+    for name, settings in wrong.items():
+        with pytest.raises(ConfigError, match=f"did you mean '{meant[name]}'"), checked_builds():
+            build_runner(config(tmp_path, **{name: settings})).train()
+
+
+def test_a_part_without_type_and_one_without_a_needed_setting_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"Config of a hook lacks its type: it has monitor"):
+        build_runner(config(tmp_path, custom_hooks=[dict(monitor="loss")]))
+    with pytest.raises(ConfigError, match=r"Config of EarlyStoppingHook: it needs monitor"):
+        build_runner(config(tmp_path, custom_hooks=[dict(type="EarlyStoppingHook")]))
+
+
+def test_what_a_model_passes_to_its_parent_is_checked(tmp_path):
+    model = dict(type="LLMDet", num_querys=5)
+    with pytest.raises(ConfigError, match=r"LLMDet: .*'num_querys'; did you mean 'num_queries'"):
+        build_runner(config(tmp_path, default_scope="llmdet", model=model))
 
 
 def test_a_defect_inside_a_part_keeps_its_own_error(tmp_path):

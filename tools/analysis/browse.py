@@ -37,12 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from tqdm import tqdm
 
     from llmdet.datasets.inspection import build_dataset, load_samples, spread_indices
-    from llmdet.engine import explained_build_errors
+    from llmdet.engine import checked_builds
     from llmdet.utils.config import load_config
     from llmdet.visualization.drawing import draw_boxes
     from llmdet.visualization.pictures import save_picture
 
-    with explained_build_errors():
+    with checked_builds():
         dataset = build_dataset(load_config(args.config, args.cfg_options), args.split)
     set_random_seed(args.seed)
     indices = spread_indices(len(dataset), args.num)

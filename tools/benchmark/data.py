@@ -193,10 +193,10 @@ def benchmark_pipeline(config: str, num: int, cfg_options: dict[str, Any]) -> No
     from mmengine.runner import set_random_seed
 
     from llmdet.datasets.inspection import build_dataset, leaf_datasets, spread_indices
-    from llmdet.engine import explained_build_errors
+    from llmdet.engine import checked_builds
     from llmdet.utils.config import load_config
 
-    with explained_build_errors():
+    with checked_builds():
         dataset = build_dataset(load_config(config, cfg_options))
     set_random_seed(0)
     torch.set_num_threads(1)  # as in the workers of a data loader

@@ -1,0 +1,126 @@
+"""Settings that mmengine would ignore in silence: misspelt keys, and protocols that contradict."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from llmdet.errors import ConfigError
+from llmdet.evaluation.metrics import LVISFixedAPMetric
+from llmdet.models.detectors.grounding_dino import GroundingDINO
+from llmdet.registry import METRICS, MODELS
+from llmdet.utils.suggest import did_you_mean, misspelling_of
+
+#: Top-level settings beside the arguments of mmengine's runner.
+_BESIDE = (
+    "activation_checkpointing",
+    "compile",
+    "custom_imports",
+    "efficient_conv_bn_eval",
+    "find_unused_parameters",
+    "load_missing",
+    "model_wrapper_cfg",
+    "runner_type",
+    "strategy",
+    "tta_model",
+    "tta_pipeline",
+)
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_HOOKS = (
+    "runtime_info",
+    "timer",
+    "sampler_seed",
+    "logger",
+    "param_scheduler",
+    "checkpoint",
+    "visualization",
+    "dropped",
+)
+
+
+def check_settings(config: Config) -> None:
+    """Refuse what the runner would ignore.
+
+    Other top-level names are variables of the config, so that only a misspelling of a known one
+    is refused there, and likewise among the hooks.
+
+    Raises:
+        ConfigError: a key is unknown or misspelt; names the nearest match.
+    """
+    known = [*_arguments(Runner.__init__), *_BESIDE]
+    _refuse_misspelt(config, known, "the config")
+    _refuse_misspelt(config.get("default_hooks") or {}, _HOOKS, "default_hooks")
+    loader = [*_arguments(DataLoader.__init__), "num_batch_per_epoch"]
+    for name in _LOADERS:
+        _refuse_unknown(config.get(name), loader, name)
+    environment = config.get("env_cfg") or {}
+    _refuse_unknown(
+        environment, ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"), "env_cfg"
+    )
+    _refuse_unknown(
+        environment.get("mp_cfg"), ("mp_start_method", "opencv_num_threads"), "env_cfg.mp_cfg"
+    )
+    _refuse_unknown(config.get("auto_scale_lr"), ("enable", "base_batch_size"), "auto_scale_lr")
+    _refuse_unknown(config.get("randomness"), _arguments(Runner.set_randomness), "randomness")
+    check_fixed_ap(config)
+
+
+def check_fixed_ap(config: Config) -> None:
+    """Refuse fixed AP of detections that are limited per image.
+
+    The best boxes of a class over the whole data set may be among those that such a limit cuts.
+
+    Raises:
+        ConfigError: an evaluator measures fixed AP, and ``model.test_cfg.limit_per`` is "image".
+    """
+    model = config.get("model") or {}
+    detector = model.get("module", model) if isinstance(model, Mapping) else {}
+    kind = MODELS.get(detector["type"]) if isinstance(detector.get("type"), str) else None
+    if not (inspect.isclass(kind) and issubclass(kind, GroundingDINO)):
+        return
+    if (detector.get("test_cfg") or {}).get("limit_per", "image") == "chunk":
+        return
+    for name in ("val_evaluator", "test_evaluator"):
+        for evaluator in _typed(config.get(name)):
+            metric = METRICS.get(evaluator) if isinstance(evaluator, str) else evaluator
+            if inspect.isclass(metric) and issubclass(metric, LVISFixedAPMetric):
+                raise ConfigError(
+                    f"{name}: {metric.__name__} counts the best boxes of each class over the "
+                    "whole data set, and model.test_cfg limits those of an image over all "
+                    "classes together; set model.test_cfg.limit_per='chunk'"
+                )
+
+
+def _typed(part: Any) -> Iterator[Any]:
+    """All types that are named in a part of a config."""
+    if isinstance(part, Mapping):
+        if "type" in part:
+            yield part["type"]
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        for inner in part:
+            yield from _typed(inner)
+
+
+def _arguments(function: Any) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def _refuse_misspelt(settings: Iterable[str], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for key in settings:
+        meant = None if key in known else misspelling_of(key, known)
+        if meant:
+            raise ConfigError(f"{where} has {key!r}, which nothing reads; did you mean {meant!r}?")
+
+
+def _refuse_unknown(settings: Any, known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for key in settings if isinstance(settings, Mapping) else ():
+        if key not in known:
+            raise ConfigError(f"{where} has no setting {key!r}; {did_you_mean(key, known)}")

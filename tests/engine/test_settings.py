@@ -1,0 +1,71 @@
+"""Settings that mmengine would ignore in silence."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+
+from llmdet.engine.settings import check_settings
+from llmdet.errors import ConfigError
+from llmdet.utils.config import load_config
+
+FIXED_AP = dict(type="LVISFixedAPMetric", ann_file="lvis.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (dict(load_form="x.pth"), "'load_form', which nothing reads; did you mean 'load_from'"),
+        (dict(optim_wraper={}), "did you mean 'optim_wrapper'"),
+        (dict(load_mising=["lmm"]), "did you mean 'load_missing'"),
+        (dict(default_hooks=dict(chekpoint={})), "default_hooks.*did you mean 'checkpoint'"),
+        (dict(train_dataloader=dict(num_worker=2)), "train_dataloader.*did you mean 'num_workers'"),
+        (dict(env_cfg=dict(cudnn_bench=True)), "env_cfg.*did you mean 'cudnn_benchmark'"),
+        (dict(env_cfg=dict(mp_cfg=dict(start_method="fork"))), "did you mean 'mp_start_method'"),
+        (dict(auto_scale_lr=dict(base_batchsize=8)), "did you mean 'base_batch_size'"),
+        (dict(randomness=dict(sed=1)), "randomness.*did you mean 'seed'"),
+    ],
+)
+def test_a_misspelt_key_is_an_error_that_names_the_nearest(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        check_settings(Config(settings))
+
+
+def test_variables_of_a_config_are_left_alone():
+    check_settings(Config(dict(dims=3, bert="b", max_iters=4, train_pipeline=[], fall=600)))
+
+
+def test_all_configs_of_the_project_pass(root):
+    paths = [path for path in root.glob("configs/**/*.py") if "_base_" not in path.parts]
+    assert len(paths) > 30
+    for path in paths:
+        check_settings(load_config(path))
+
+
+def test_the_configs_of_mmdet_that_users_extend_pass(tmp_path):
+    path = tmp_path / "own.py"
+    base = "mmdet::mm_grounding_dino/coco/grounding_dino_swin-t_finetune_16xb4_1x_coco.py"
+    path.write_text(f"_base_ = '{base}'\ndefault_scope = 'llmdet'\n")
+    check_settings(load_config(path))
+
+
+@pytest.mark.parametrize("evaluator", ["val_evaluator", "test_evaluator"])
+def test_fixed_ap_of_detections_limited_per_image_is_refused(evaluator):
+    model = dict(type="LLMDet", test_cfg=dict(max_per_img=300))
+    config = Config({"model": model, evaluator: [dict(type="CocoMetric"), FIXED_AP]})
+    with pytest.raises(ConfigError, match=f"{evaluator}: LVISFixedAP.*limit_per='chunk'"):
+        check_settings(config)
+    config.model.test_cfg.limit_per = "chunk"
+    check_settings(config)
+
+
+def test_it_is_refused_inside_test_time_augmentation_and_sets_too():
+    module = dict(type="GroundingDINO", test_cfg=dict(limit_per="image"))
+    sets = dict(type="BenchmarkEvaluator", metrics=dict(minival=[FIXED_AP]))
+    config = dict(model=dict(type="GroundingTTAModel", module=module), test_evaluator=sets)
+    with pytest.raises(ConfigError, match="limit_per='chunk'"):
+        check_settings(Config(config))
+
+
+def test_other_models_have_limits_of_their_own():
+    check_settings(Config(dict(model=dict(type="FasterRCNN"), test_evaluator=FIXED_AP)))
