@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from llmdet.errors import ConfigError
@@ -26,11 +26,7 @@ def construct(
         ConfigError: a key is unknown or a required one is missing; names the nearest match.
     """
     parameters = inspect.signature(cls).parameters
-    for key in settings:
-        if key not in parameters:
-            raise ConfigError(
-                f"{where} has the unknown key {key!r}; {did_you_mean(key, parameters)}"
-            )
+    check_keys(settings, parameters, where)
     missing = [
         name
         for name, parameter in parameters.items()
@@ -39,3 +35,16 @@ def construct(
     if missing:
         raise ConfigError(f"{where} lacks {', '.join(missing)}, which {cls.__name__} needs")
     return cls(**settings, **extra)
+
+
+def check_keys(settings: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse settings that do not exist.
+
+    Raises:
+        ConfigError: a key of ``settings``, which stand at ``where`` in the config, is not among
+            the ``known``; names the nearest match.
+    """
+    names = list(known)
+    for key in settings:
+        if key not in names:
+            raise ConfigError(f"{where} has the unknown key {key!r}; {did_you_mean(key, names)}")

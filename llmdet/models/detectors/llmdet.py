@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from llmdet.models.lmm.image_captioner import ImageCaptioner
 from llmdet.models.lmm.region_captioner import RegionCaptioner
 from llmdet.models.lmm.view import training_view
 from llmdet.registry import MODELS
-from llmdet.utils.construct import construct
+from llmdet.utils.construct import check_keys, construct
 
 Config = Mapping[str, Any]
 
@@ -47,6 +48,11 @@ class LLMDet(GroundingDINO):
         freeze_detector: bool = False,
         **detector: Any,
     ) -> None:
+        known = [
+            *inspect.signature(LLMDet).parameters,
+            *inspect.signature(GroundingDINO).parameters,
+        ]
+        check_keys(detector, known, "model")
         super().__init__(**detector)
         self.freeze_detector = freeze_detector
         if freeze_detector:

@@ -141,6 +141,11 @@ def test_an_unknown_captioner_setting_names_its_nearest_match(make_llmdet):
         make_llmdet(image_captioner={"max_lenght": 100})
 
 
+def test_an_unknown_setting_of_the_detector_names_its_nearest_match(make_llmdet):
+    with pytest.raises(ConfigError, match=r"model has the unknown key 'use_dnn'.*'use_dn'"):
+        make_llmdet(lmm=None, use_dnn=True)
+
+
 def test_region_attention_that_nobody_would_use_is_refused(make_llmdet):
     with pytest.raises(ConfigError, match="would never be used"):
         make_llmdet(region_captioner=None)
