@@ -24,6 +24,7 @@ from llmdet.evaluation.predictions import ImagePredictions, LimitPer, iter_predi
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.models.detectors.settings import TestSettings
 from llmdet.models.quirks import Quirks
+from llmdet.prompts.noun_phrases import choose_method
 from llmdet.registry import LOOPS, MODELS
 from llmdet.utils.config import leaf_datasets
 from llmdet.utils.construct import construct
@@ -59,7 +60,7 @@ def write_predictions(config: Config, out_file: str) -> None:
         folder = Path(out_file).with_suffix("")
         evaluators["dump"] = {
             name: _dump(str(folder / f"{name}.jsonl"), header, part)
-            for name, part in dataset.sets.items()
+            for name, part in dataset.get("sets", {}).items()
         }
     else:
         listed = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
@@ -82,6 +83,7 @@ def describe_test(config: Config) -> dict[str, Any]:
         test_cfg = dataclasses.asdict(TestSettings.from_config(test_cfg))
         quirks = dataclasses.asdict(construct(Quirks, quirks, "model.quirks"))
         limit_per, limit = test_cfg.pop("limit_per"), test_cfg.pop("max_per_img")
+        test_cfg["noun_phrases"] = choose_method(test_cfg["noun_phrases"])
         del test_cfg["chunks_per_forward"]  # how much runs at once changes no number
     if augmented and augmentation["type"] != "GroundingTTAModel":
         limit_per, limit = "image", augmentation.get("tta_cfg", {}).get("max_per_img")

@@ -2,7 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import numpy as np
 from llmdet.errors import DataError
 from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.files import read_json, require
+from llmdet.prompts.class_names import clean_class_name
+from llmdet.utils.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
+LISTED = 5  # classes that a message names
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: bins of LVIS categories
 
 
@@ -129,28 +133,50 @@ def check_images(detections: DetectionTable, truth: GroundTruth) -> None:
     _check_known(detections.image_ids, truth.image_ids, "image_id", "predictions")
 
 
-def labels_to_categories(classes: Sequence[str], truth: GroundTruth) -> np.ndarray:
+def labels_to_categories(names: Sequence[str], truth: GroundTruth) -> np.ndarray:
     """Category id of every class label of a data set: [K] int64.
 
-    Labels are matched to categories by name. If names differ (some data sets write
-    ``aerosol can`` for the file's ``aerosol_can``) but numbers agree, by position in the file.
+    A label is the category of the same name, or of the same name after both are cleaned as for a
+    prompt (``aerosol can`` is the file's ``aerosol_can``). Among several such categories
+    (``bow_(weapon)`` and ``bow_(hair_bow)`` are both ``bow``) it is the one at the label's place.
 
+    Args:
+        names: of the labels.
+        truth: annotations.
     Raises:
-        DataError: neither is possible.
+        DataError: a label has no category of its name, or no single one; lists all of these.
     """
-    by_name: dict[str, list[int]] = {}
-    for name, category in zip(truth.category_names, truth.category_ids.tolist(), strict=True):
-        by_name.setdefault(name, []).append(category)
-    if all(len(by_name.get(name, [])) == 1 for name in classes):
-        return np.asarray([by_name[name][0] for name in classes], np.int64)
-    if len(classes) == len(truth.category_ids):
-        return truth.category_ids
-    missing = [name for name in classes if len(by_name.get(name, [])) != 1]
+    exact, cleaned = (_places(truth.category_names, key) for key in (str, clean_class_name))
+    places, wrong = [], []
+    for label, name in enumerate(names):
+        found = exact.get(name) or cleaned.get(clean_class_name(name), [])
+        if len(found) > 1 and label in found:
+            found = [label]
+        if len(found) == 1:
+            places += found
+        else:
+            wrong.append(name)
+    twice = [truth.category_names[place] for place, n in Counter(places).items() if n > 1]
+    if not wrong and not twice:
+        return truth.category_ids[np.asarray(places, np.int64)]
+    named = ", ".join(_difference(name, truth.category_names) for name in wrong[:LISTED])
+    named = named or f"several classes are the category {twice[0]!r}"
     raise DataError(
-        f"the data set has {len(classes)} classes, the annotations {len(truth.category_ids)}, and "
-        f"class {missing[0]!r} has no single category of that name; "
-        "make metainfo.classes equal to the category names of ann_file"
+        f"the data set has {len(names)} classes, the annotations {len(truth.category_ids)} "
+        f"categories; {len(wrong) or len(twice)} do not fit: {named}. Make metainfo.classes equal "
+        "to the category names of ann_file"
     )
+
+
+def _places(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(key(name), []).append(place)
+    return places
+
+
+def _difference(name: str, known: Sequence[str]) -> str:
+    return f"{name!r} ({did_you_mean(name, known, otherwise='no category is like it')})"
 
 
 def _ids(records: Sequence[Mapping[str, Any]], kind: str, where: str) -> np.ndarray:

@@ -36,6 +36,21 @@ def find_noun_phrases(sentence: str, method: str = "auto") -> list[tuple[int, in
     Raises:
         ConfigError: no such method, or "nltk" without its package or data.
     """
+    chosen = choose_method(method)
+    if chosen == "nltk":
+        _announce("NLTK's tagger")
+        return _nltk_noun_phrases(sentence)
+    hint = "" if method == "rules" else f" NLTK's tagger has no data here; to get it: {DOWNLOAD}"
+    _announce("the built-in rules", hint)
+    return rule_noun_phrases(sentence)
+
+
+def choose_method(method: str) -> str:
+    """What a method means on this machine: "nltk" or "rules".
+
+    Raises:
+        ConfigError: no such method, or "nltk" without its package or data.
+    """
     if method not in METHODS:
         raise ConfigError(
             f"noun_phrases={method!r}: choose one of {', '.join(METHODS)}, or give a function."
@@ -47,12 +62,7 @@ def find_noun_phrases(sentence: str, method: str = "auto") -> list[tuple[int, in
             f"nltk && {DOWNLOAD}` (on a closed network: elsewhere, then copy the nltk_data folder "
             "to your home), or choose noun_phrases='rules'."
         )
-    if method == "nltk" or (method == "auto" and installed):
-        _announce("NLTK's tagger")
-        return _nltk_noun_phrases(sentence)
-    hint = "" if method == "rules" else f" NLTK's tagger has no data here; to get it: {DOWNLOAD}"
-    _announce("the built-in rules", hint)
-    return rule_noun_phrases(sentence)
+    return "nltk" if installed and method != "rules" else "rules"
 
 
 def _tagger_installed() -> bool:

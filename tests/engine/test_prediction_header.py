@@ -67,7 +67,6 @@ CHANGES = {
     "protocol.test_cfg.referring.subject_only": {
         "model.test_cfg": {"referring": {"subject_only": True}}
     },
-    "protocol.test_cfg.noun_phrases": {"model.test_cfg": {"noun_phrases": "rules"}},
     "protocol.quirks.pad_before_backbone": {"model.quirks": {"pad_before_backbone": True}},
     "protocol.model.num_queries": {"model.num_queries": 300},
     "protocol.model.data_preprocessor.mean": {"model.data_preprocessor.mean": [0.0, 0.0, 0.0]},
@@ -91,6 +90,17 @@ def test_a_resume_with_another_setting_is_refused_and_names_it(name):
         _ = dump(changed).writer
     assert name in str(error.value)
     assert "this run has" in str(error.value)
+
+
+def test_a_resume_with_other_noun_phrases_is_refused_also_where_a_machine_decides(monkeypatch):
+    monkeypatch.setattr("llmdet.prompts.noun_phrases._tagger_installed", lambda: False)
+    dump(config()).writer.close()
+    rules = config()
+    rules.model.test_cfg = {"noun_phrases": "rules"}
+    dump(rules).writer.close()
+    monkeypatch.setattr("llmdet.prompts.noun_phrases._tagger_installed", lambda: True)
+    with pytest.raises(ConfigError, match=r"noun_phrases = 'rules', this run has 'nltk'"):
+        _ = dump(config()).writer
 
 
 def test_a_resume_with_augmentation_is_refused_and_named():
