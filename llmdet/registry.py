@@ -17,7 +17,7 @@ DATASETS = Registry(
     scope="llmdet",
     locations=[
         "llmdet.datasets.odvg",
-        "llmdet.datasets.coco",
+        "llmdet.datasets.coco_dataset",
         "llmdet.datasets.lvis",
         "llmdet.datasets.benchmarks",
     ],

@@ -12,10 +12,10 @@ from typing import Any
 from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import BaseDataset, ConcatDataset
 
-from llmdet.datasets.coco import CocoDataset
+from llmdet.datasets.coco_dataset import CocoDataset
 from llmdet.errors import DataError
-from llmdet.evaluation.files import read_json, require
 from llmdet.registry import DATASETS
+from llmdet.utils.files import read_json, require
 
 Json = dict[str, Any]
 

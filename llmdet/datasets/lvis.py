@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from llmdet.datasets.coco import CocoDataset
+from llmdet.datasets.coco_dataset import CocoDataset
 from llmdet.registry import DATASETS
 
 

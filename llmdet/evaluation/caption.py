@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmdet.errors import ConfigError, DataError
-from llmdet.evaluation.files import read_json, require
+from llmdet.utils.files import read_json, require
 
 Captions = dict[int, list[str]]
 

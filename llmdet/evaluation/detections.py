@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmdet.errors import DataError
-from llmdet.evaluation.files import read_json, read_npz, require
+from llmdet.utils.files import read_json, read_npz, require
 
 BoxMode = Literal["xyxy", "xywh"]
 

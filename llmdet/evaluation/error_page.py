@@ -24,10 +24,10 @@ from llmdet.evaluation.diagnosis import (
     possible_gains,
     text_similarity,
 )
-from llmdet.evaluation.files import read_json
 from llmdet.evaluation.ground_truth import GroundTruth, parse_coco, parse_lvis
 from llmdet.evaluation.loading import load_detections
 from llmdet.evaluation.lvis_ap import federated_mask
+from llmdet.utils.files import read_json
 
 PICTURE_SIDE = 480  # px
 LVIS_FIELD = "neg_category_ids"  # what only images of LVIS have

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmdet.errors import DataError
-from llmdet.evaluation.files import read_json, read_npz, require
+from llmdet.utils.files import read_json, read_npz, require
 
 NO_TARGET = -1  # category id of the only annotation of an expression that nothing answers to
 

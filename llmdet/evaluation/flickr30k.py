@@ -12,7 +12,7 @@ import numpy as np
 
 from llmdet.errors import DataError
 from llmdet.evaluation.boxes import pairwise_iou
-from llmdet.evaluation.files import read_bytes, read_json, read_jsonl, require
+from llmdet.utils.files import read_bytes, read_json, read_jsonl, require
 
 TOPK = (1, 5, 10)
 IOU_THRESHOLD = 0.5

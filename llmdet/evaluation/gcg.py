@@ -12,9 +12,9 @@ from llmdet.errors import DataError
 from llmdet.evaluation.average_precision import evaluate_detections
 from llmdet.evaluation.coco_ap import DEFAULT_MAX_DETS, coco_summary
 from llmdet.evaluation.detections import DetectionTable
-from llmdet.evaluation.files import read_json, require
 from llmdet.evaluation.ground_truth import GroundTruth, parse_coco
 from llmdet.evaluation.res import encode
+from llmdet.utils.files import read_json, require
 
 IOU_THRESHOLD = 0.5
 SIMILARITY_THRESHOLD = 0.5

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from llmdet.datasets.coco_file import CocoFile, check_ids
 from llmdet.errors import DataError
 from llmdet.evaluation.detections import DetectionTable
-from llmdet.evaluation.files import read_json, require
 from llmdet.prompts.class_names import clean_class_name
+from llmdet.utils.files import read_json, require
 from llmdet.utils.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -71,33 +72,20 @@ def parse_coco(data: Mapping[str, Any], where: str = "annotations") -> GroundTru
         DataError: a list or a field is missing, an id occurs twice, or an annotation names an
             image or a category that the file does not have.
     """
-    if not isinstance(data, Mapping):
-        raise DataError(f"{where} must be a COCO JSON object, not {type(data).__name__}")
-    record = dict(data)
-    images = require(record, "images", where)
-    categories = require(record, "categories", where)
-    annotations = require(record, "annotations", where)
-    boxes = _column(annotations, "bbox", f"{where}: annotations")
-    for index, box in enumerate(boxes):
-        if len(box) != 4:
-            raise DataError(f"{where}: annotations[{index}] has a bbox of {len(box)} numbers")
-    xywh = np.asarray(boxes, np.float64).reshape(-1, 4)
-    truth = GroundTruth(
-        image_ids=_ids(images, "images", where),
-        category_ids=_ids(categories, "categories", where),
-        category_names=tuple(str(category.get("name", "")) for category in categories),
-        ids=_ids(annotations, "annotations", where),
-        images=np.asarray(_column(annotations, "image_id", f"{where}: annotations"), np.int64),
-        categories=np.asarray(
-            _column(annotations, "category_id", f"{where}: annotations"), np.int64
-        ),
-        boxes=xywh,
-        areas=_areas(annotations, xywh, where),
-        crowd=np.asarray([bool(item.get("iscrowd", 0)) for item in annotations], bool),
-        ignore=np.asarray([bool(item.get("ignore", 0)) for item in annotations], bool),
+    file = CocoFile.parse(data, where)
+    check_ids(file.annotations, "annotation", where)
+    return GroundTruth(
+        image_ids=file.numbers("images", "id"),
+        category_ids=file.numbers("categories", "id"),
+        category_names=tuple(str(category.get("name", "")) for category in file.categories),
+        ids=file.numbers("annotations", "id"),
+        images=file.numbers("annotations", "image_id"),
+        categories=file.numbers("annotations", "category_id"),
+        boxes=file.boxes,
+        areas=_areas(file.annotations, file.boxes, where),
+        crowd=np.asarray([bool(item.get("iscrowd", 0)) for item in file.annotations], bool),
+        ignore=np.asarray([bool(item.get("ignore", 0)) for item in file.annotations], bool),
     )
-    _check_known(truth.images, truth.image_ids, "image_id", where)
-    return truth
 
 
 def parse_lvis(data: Mapping[str, Any], where: str = "annotations") -> LVISGroundTruth:
@@ -177,25 +165,6 @@ def _places(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[i
 
 def _difference(name: str, known: Sequence[str]) -> str:
     return f"{name!r} ({did_you_mean(name, known, otherwise='no category is like it')})"
-
-
-def _ids(records: Sequence[Mapping[str, Any]], kind: str, where: str) -> np.ndarray:
-    ids = np.asarray(_column(records, "id", f"{where}: {kind}"), np.int64)
-    values, counts = np.unique(ids, return_counts=True)
-    if len(values) != len(ids):
-        raise DataError(
-            f"{where}: id {values[counts > 1][0]} occurs {counts.max()} times in {kind!r}; "
-            "ids must be unique"
-        )
-    return ids
-
-
-def _column(records: Sequence[Mapping[str, Any]], field: str, where: str) -> list[Any]:
-    try:
-        return [record[field] for record in records]
-    except KeyError:
-        index = next(i for i, record in enumerate(records) if field not in record)
-        raise DataError(f"{where}[{index}] has no field {field!r}") from None
 
 
 def _areas(annotations: Sequence[Mapping[str, Any]], xywh: np.ndarray, where: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmdet.evaluation.boxes import pairwise_iou
-from llmdet.evaluation.files import read_jsonl, require
+from llmdet.utils.files import read_jsonl, require
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 REJECTION = "rejection"  # domain of the expressions that nobody answers to

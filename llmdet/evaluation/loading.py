@@ -18,7 +18,6 @@ from llmdet.evaluation.detections import (
     read_npz_detections,
 )
 from llmdet.evaluation.expressions import ScoredBoxes, group_boxes, read_expression_boxes
-from llmdet.evaluation.files import read_json, read_jsonl, require
 from llmdet.evaluation.flickr30k import (
     GroundedPhrase,
     SentenceKey,
@@ -34,6 +33,7 @@ from llmdet.evaluation.predictions import (
     read_predictions,
 )
 from llmdet.evaluation.res import encode
+from llmdet.utils.files import read_json, read_jsonl, require
 
 Source = Path | Sequence[ImagePredictions]
 Value = TypeVar("Value")

@@ -11,9 +11,9 @@ import numpy as np
 from llmdet.errors import DataError
 from llmdet.evaluation.average_precision import PrecisionRecall, evaluate_detections
 from llmdet.evaluation.detections import DetectionTable
-from llmdet.evaluation.files import read_json, require
 from llmdet.evaluation.ground_truth import GroundTruth
 from llmdet.evaluation.predictions import ImagePredictions
+from llmdet.utils.files import read_json, require
 
 logger = logging.getLogger(__name__)
 

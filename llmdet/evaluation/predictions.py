@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from llmdet.errors import DataError
-from llmdet.evaluation.files import require
+from llmdet.utils.files import require
 from llmdet.utils.suggest import did_you_mean
 
 FORMAT = "llmdet-predictions"

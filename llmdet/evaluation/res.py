@@ -7,7 +7,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from llmdet.errors import DataError
-from llmdet.evaluation.files import require
+from llmdet.utils.files import require
 
 STABILISER = 1e-5  # of the official program, in the denominators of gIoU
 

@@ -25,7 +25,6 @@ from llmdet.evaluation import (
     res,
 )
 from llmdet.evaluation.expressions import read_expressions
-from llmdet.evaluation.files import read_json, read_jsonl, read_npz, require
 from llmdet.evaluation.ground_truth import GroundTruth, read_coco, read_lvis
 from llmdet.evaluation.loading import (
     Source,
@@ -40,6 +39,7 @@ from llmdet.evaluation.loading import (
     load_res,
 )
 from llmdet.evaluation.predictions import is_prediction_file, read_predictions
+from llmdet.utils.files import read_json, read_jsonl, read_npz, require
 
 Values = dict[str, Any]
 AnnotationId0 = Literal["unmatched", "counted"]

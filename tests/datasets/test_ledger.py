@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from llmdet.datasets.coco import CocoDataset
+from llmdet.datasets.coco_dataset import CocoDataset
 from llmdet.datasets.ledger import BROKEN, Ledger, SharedLedger, dropped_totals
 from llmdet.datasets.odvg import ODVGDataset
 from llmdet.engine.drop_summary import DropSummaryHook

@@ -148,9 +148,12 @@ def test_predictions_on_an_unknown_image_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"annotations": [CONTENT["annotations"][0]] * 2}, "id 1 occurs 2 times"),
-        ({"annotations": [{"id": 1, "image_id": 1, "category_id": 1}]}, r"\[0\] has no field"),
-        ({"annotations": [CONTENT["annotations"][0] | {"image_id": 5}]}, "image_id 5"),
+        ({"annotations": [CONTENT["annotations"][0]] * 2}, "annotation id 1 appears twice"),
+        (
+            {"annotations": [{"id": 1, "image_id": 1, "category_id": 1}]},
+            "annotation id 1: bbox None is not four numbers",
+        ),
+        ({"annotations": [CONTENT["annotations"][0] | {"image_id": 5}]}, "no image has the id 5"),
         ({"images": None}, "images"),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_users_mistake_ends_with_a_sentence_not_a_traceback(coco: Path, tmp_pa
     coco.write_text(json.dumps(COCO | {"categories": [{"id": 4, "name": "cat"}]}))
     result = run(coco, tmp_path / "rows.jsonl", "--from", "coco", "--to", "odvg")
     assert result.returncode == 2
-    assert "annotation id 5: category_id 3 is not among the categories" in result.stderr
+    assert "annotation id 5: no category has the id 3" in result.stderr
     assert "Traceback" not in result.stderr
 
 

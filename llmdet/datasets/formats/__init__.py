@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llmdet.datasets.formats.coco import read_coco, read_objects365
+from llmdet.datasets.formats.coco_samples import read_coco, read_objects365
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
 from llmdet.datasets.formats.rows import label_map_path, read_rows, source_path

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmdet.datasets.formats.coco import (
-    CocoIndex,
+from llmdet.datasets.coco_file import CocoStream
+from llmdet.datasets.formats.coco_samples import (
     each_image,
     image_sample,
+    open_stream,
     split_box,
 )
 from llmdet.datasets.formats.samples import Instance, ReadOptions, Sample, Source
@@ -33,29 +34,25 @@ def read_flickr30k(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
 
 
 def _read_mdetr(path: Path, options: ReadOptions, ledger: Ledger, *, whole_caption: bool) -> Source:
-    index = CocoIndex.build(path)
-    for image_id in index.orphans():
-        ledger.reject(
-            DataError(f"{path}: annotations name the image id {image_id!r}, which is none")
-        )
-    samples = _samples(index, options, ledger, whole_caption)
-    return Source(samples, len(index.image_ids), None, index.header)
+    stream = open_stream(path, ledger)
+    samples = _samples(stream, options, ledger, whole_caption)
+    return Source(samples, len(stream), None, stream.header)
 
 
 def _samples(
-    index: CocoIndex, options: ReadOptions, ledger: Ledger, whole_caption: bool
+    stream: CocoStream, options: ReadOptions, ledger: Ledger, whole_caption: bool
 ) -> Iterator[Sample]:
     def convert(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Sample:
-        sample = image_sample(image, index.path, options)
+        sample = image_sample(image, stream.path, options)
         sample.caption = sample.extra.pop("caption", None)
         if not isinstance(sample.caption, str):
             raise DataError(f"{sample.where} has no caption")
         for annotation in annotations:
-            where = f"{index.path}: annotation id {annotation.get('id')!r}"
+            where = f"{stream.path}: annotation id {annotation.get('id')!r}"
             sample.instances.append(_instance(annotation, sample.caption, where, whole_caption))
         return sample
 
-    return each_image(index, convert, ledger)
+    return each_image(stream, convert, ledger)
 
 
 def _instance(

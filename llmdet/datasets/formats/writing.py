@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from llmdet.datasets.formats.coco import xywh
+from llmdet.datasets.formats.coco_samples import xywh
 from llmdet.datasets.formats.rows import label_map_path, numbered_categories, source_path
 from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.ledger import Ledger

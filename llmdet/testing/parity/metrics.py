@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from llmdet.errors import DataError
-from llmdet.evaluation.files import read_json
 from llmdet.evaluation.suite import flatten, run_metric
+from llmdet.utils.files import read_json
 
 TOLERANCE = 1e-6
 THREE_DECIMALS = 0.5e-3 + 1e-9  # of numbers that the official tool rounds

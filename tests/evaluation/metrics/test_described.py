@@ -6,9 +6,9 @@ import torch
 
 from llmdet.errors import DataError
 from llmdet.evaluation.detections import read_npz_detections
-from llmdet.evaluation.files import read_json
 from llmdet.registry import METRICS
 from llmdet.testing.golden import assert_equal_metrics, case_folder, expected
+from llmdet.utils.files import read_json
 
 
 def described_samples(images, detections):

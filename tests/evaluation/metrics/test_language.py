@@ -3,7 +3,6 @@
 import pytest
 
 from llmdet.errors import DataError
-from llmdet.evaluation.files import read_json, read_jsonl
 from llmdet.evaluation.gcg import read_gcg_predictions
 from llmdet.evaluation.metrics.samples import row_of_sample
 from llmdet.evaluation.prediction_writer import PredictionWriter
@@ -11,6 +10,7 @@ from llmdet.evaluation.predictions import PredictionHeader
 from llmdet.evaluation.suite import flatten, run_metric
 from llmdet.registry import METRICS
 from llmdet.testing.golden import case_folder
+from llmdet.utils.files import read_json, read_jsonl
 
 
 def pope(folder):

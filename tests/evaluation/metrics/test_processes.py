@@ -11,9 +11,9 @@ import torch.multiprocessing as mp
 
 from llmdet.errors import ConfigError
 from llmdet.evaluation.detections import read_npz_detections
-from llmdet.evaluation.files import read_json
 from llmdet.registry import METRICS
 from llmdet.testing.golden import assert_equal_metrics, case_folder, expected
+from llmdet.utils.files import read_json
 
 COCO = ("coco/syn_main", {"type": "CocoMetric"})
 LVIS = ("lvis/syn_edge", {"type": "LVISMetric"})

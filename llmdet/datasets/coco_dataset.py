@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import force_full_init
 
+from llmdet.datasets.coco_file import CocoFile
 from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.rows import BOX_OUTSIDE, BOX_TINY
 from llmdet.errors import ConfigError, DataError
@@ -58,31 +58,26 @@ class CocoDataset(BaseDetDataset):
 
     def load_data_list(self) -> list[Json]:
         """Read the file; class names are known afterwards."""
-        content = _read_json(self.ann_file)
-        self._check_objects(content["categories"], "category", ("id", "name"))
-        self._check_objects(content["images"], "image", ("id", "width", "height"))
-        categories = self._ordered_categories(content["categories"])
-        self._choose_classes(categories)
+        file = CocoFile.read(self.ann_file)
+        self._check_fields(file)
+        self._choose_classes(self._ordered_categories(file.categories))
         labels = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
-        known_ids = {category["id"] for category in categories}
         instances: dict[Any, list[Json]] = defaultdict(list)
-        sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-        if len(sizes) != len(content["images"]):
-            raise DataError(f"{self.ann_file}: two images have the same id; each needs its own.")
-        for annotation in content["annotations"]:
-            self._check_annotation(annotation, sizes, known_ids)
+        sizes = {image["id"]: (image["width"], image["height"]) for image in file.images}
+        for annotation in file.annotations:
             instance = self._instance(annotation, labels, sizes[annotation["image_id"]])
             if instance is not None:
                 instances[annotation["image_id"]].append(instance)
-        return [self._data_info(image, instances[image["id"]]) for image in content["images"]]
+        return [self._data_info(image, instances[image["id"]]) for image in file.images]
 
-    def _check_objects(self, objects: Sequence[Json], what: str, fields: Sequence[str]) -> None:
-        for number, item in enumerate(objects):
-            for field in fields:
-                if not isinstance(item, dict) or item.get(field) is None:
-                    raise DataError(
-                        f"{self.ann_file}: {what} {number}: field {field!r} is missing."
-                    )
+    def _check_fields(self, file: CocoFile) -> None:
+        for member, fields in (("categories", ("name",)), ("images", ("width", "height"))):
+            for number, item in enumerate(getattr(file, member)):
+                for field in fields:
+                    if item.get(field) is None:
+                        raise DataError(
+                            f"{self.ann_file}: {member}[{number}]: field {field!r} is missing."
+                        )
 
     def _ordered_categories(self, categories: Sequence[Json]) -> Sequence[Json]:
         return categories
@@ -105,16 +100,6 @@ class CocoDataset(BaseDetDataset):
                     f"{did_you_mean(name, ids)}"
                 )
         self.cat_ids = [ids[name] for name in classes]
-
-    def _check_annotation(self, annotation: Json, images: Mapping[Any, Any], ids: set[Any]) -> None:
-        where = f"{self.ann_file}: annotation {annotation.get('id')!r}"
-        box = annotation.get("bbox")
-        if not isinstance(box, list) or len(box) != 4:
-            raise DataError(f"{where}: field 'bbox' must be [x, y, width, height], not {box!r}.")
-        if annotation.get("image_id") not in images:
-            raise DataError(f"{where}: no image has the id {annotation.get('image_id')!r}.")
-        if annotation.get("category_id") not in ids:
-            raise DataError(f"{where}: no category has the id {annotation.get('category_id')!r}.")
 
     def _instance(
         self, annotation: Json, labels: Mapping[int, int], size: tuple[int, int]
@@ -197,16 +182,3 @@ class CocoDataset(BaseDetDataset):
             info["custom_entities"] = True
             info["caption_prompt"] = self.caption_prompt
         return info
-
-
-def _read_json(path: str) -> Json:
-    try:
-        content = orjson.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: the annotation file does not exist.") from None
-    except orjson.JSONDecodeError as error:
-        raise DataError(f"{path}: line {error.lineno}: not valid JSON ({error.msg}).") from None
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DataError(f"{path}: field {key!r} is missing; a COCO json holds a list there.")
-    return content

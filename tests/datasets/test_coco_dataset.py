@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmdet.datasets.coco import CocoDataset
+from llmdet.datasets.coco_dataset import CocoDataset
 from llmdet.errors import ConfigError, DataError
 
 CATEGORIES = [{"id": 70, "name": "dog"}, {"id": 3, "name": "cat"}, {"id": 5, "name": "red ball"}]
@@ -71,13 +71,16 @@ def test_unusable_boxes_are_counted_and_crowds_are_ignored(open_coco):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (coco(box(4)), "annotation 1: no category has the id 4"),
-        (coco(box(3, image=1)), "annotation 1: no image has the id 1"),
-        (coco(box(3, (1, 2, 3))), "annotation 1: field 'bbox'"),
-        (coco(images=[{"id": 1, "width": 3}]), "image 0: field 'height' is missing"),
+        (coco(box(4)), "annotation id 1: no category has the id 4"),
+        (coco(box(3, image=1)), "annotation id 1: no image has the id 1"),
+        (coco(box(3, (1, 2, 3))), "annotation id 1: bbox .* is not four numbers"),
+        (coco(images=[{"id": 1, "width": 3}]), r"images\[0\]: field 'height' is missing"),
         (coco(images=[{"id": 1, "width": 3, "height": 4}]), "image 1: field 'file_name'"),
-        (coco(images=[{"id": 1, "width": 3, "height": 4, "file_name": "a"}] * 2), "the same id"),
-        (coco(categories=[{"id": 1}]), "category 0: field 'name' is missing"),
+        (
+            coco(images=[{"id": 1, "width": 3, "height": 4, "file_name": "a"}] * 2),
+            "the image id 1 appears twice",
+        ),
+        (coco(categories=[{"id": 1}]), r"categories\[0\]: field 'name' is missing"),
         (coco(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]), "'a' appears twice"),
         ({"images": []}, "field 'annotations' is missing"),
         ([], "field 'images' is missing"),
@@ -89,10 +92,10 @@ def test_a_faulty_file_is_explained(open_coco, content, message):
 
 
 def test_a_missing_or_broken_file_is_explained(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match=r"none\.json.*No such file"):
         CocoDataset(ann_file=str(tmp_path / "none.json"))
     (tmp_path / "broken.json").write_text('{\n"images": [\n')
-    with pytest.raises(DataError, match=r"broken\.json: line \d+: not valid JSON"):
+    with pytest.raises(DataError, match=r"broken\.json.* not valid JSON: .*line 3"):
         CocoDataset(ann_file=str(tmp_path / "broken.json"))
 
 

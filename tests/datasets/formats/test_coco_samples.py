@@ -82,9 +82,9 @@ def test_objects365_names_lose_the_folders_that_the_archives_lack(tmp_path: Path
     ("changes", "message"),
     [
         ({"categories": []}, r"in\.json: the file has no categories"),
-        ({"categories": [{"id": 30, "name": " "}]}, "a category lacks its id or name"),
+        ({"categories": [{"id": 30, "name": " "}]}, "a category lacks its name"),
         ({"categories": [{"id": 3, "name": "a"}] * 2}, "the category id 3 appears twice"),
-        ({"categories": [{"id": 3, "name": "a"}]}, r"annotation id 1: category_id 30 is not among"),
+        ({"categories": [{"id": 3, "name": "a"}]}, r"annotation id 1: no category has the id 30"),
         ({"images": []}, "there are no images"),
         ({"images": {}}, "'images' is not a list"),
         ({"images": [{"id": 7}]}, "image id 7 has neither file_name nor coco_url"),
