@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import ijson
 import numpy as np
@@ -141,7 +141,7 @@ def not_a_box(value: Any) -> str:
     return f"bbox {value!r} is not four numbers [x, y, width, height]"
 
 
-def is_box(value: Any) -> bool:
+def is_box(value: Any) -> TypeGuard[list[float]]:
     """Whether a value is a list of four finite numbers."""
     return (
         isinstance(value, list)
