@@ -2,4 +2,4 @@
 
 _base_ = "./grounding_dino_swin_t.py"
 
-model = dict(image_captioner=dict(grids=((-2, 27),), max_length=1200))
+model = dict(image_captioner=dict(encoder=dict(grids=((-2, 27),)), max_length=1200))

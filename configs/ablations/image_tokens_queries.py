@@ -2,4 +2,4 @@
 
 _base_ = "../grounding_dino_swin_t.py"
 
-model = dict(image_captioner=dict(tokens="queries"))
+model = dict(image_captioner=dict(encoder=dict(_delete_=True, type="AllQueries")))

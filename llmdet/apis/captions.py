@@ -14,6 +14,7 @@ from mmengine.config import ConfigDict
 from llmdet.apis.inputs import InputImage
 from llmdet.apis.results import ImageDetections
 from llmdet.errors import ConfigError, DataError
+from llmdet.models.structures import PromptedFeatures
 
 #: Name of boxes that the user gave, in the place of a class.
 GIVEN_BOX = "region"
@@ -62,6 +63,7 @@ def describe(
     inputs: torch.Tensor,
     samples: Sequence[DetDataSample],
     found: Sequence[ImageDetections],
+    features: PromptedFeatures | None,
     generation: Mapping[str, Any],
 ) -> list[ImageDetections]:
     """Describe images and boxes, as far as the model has captioners for them.
@@ -71,6 +73,7 @@ def describe(
         inputs: [B, 3, H, W] as the model's preprocessor gives them.
         samples: of the B images.
         found: boxes to describe, in pixels of the original image.
+        features: what the detection saw.
         generation: options of transformers' ``generate``.
 
     Returns:
@@ -80,7 +83,7 @@ def describe(
     if model.region_captioner is not None:
         kinds.add("regions")
     boxes = [torch.from_numpy(detections.bboxes) for detections in found]
-    model.describe(inputs, samples, kinds, boxes, **generation)
+    model.describe(inputs, samples, kinds, boxes, features=features, **generation)
     return [
         replace(
             detections,

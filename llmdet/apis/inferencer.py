@@ -219,13 +219,17 @@ class LLMDetInferencer:
     def _predict(self, data: dict[str, Any], request: Request) -> list[ImageDetections]:
         """Detect in one collated batch, and describe where the inferencer is to caption."""
         data = self.model.data_preprocessor(data, False)
-        samples = self.model(**data, mode="predict")
+        samples = data["data_samples"]
+        run = self.model.detect(data["inputs"], samples, keep_features=self.captions)
+        run.write_to(samples)
         found = [ImageDetections.from_sample(sample, request.score_thr) for sample in samples]
         if not self.captions:
             return found
         if request.boxes is not None:
             found = [given_detections(request.boxes) for _ in samples]
-        return describe(self.model, data["inputs"], samples, found, request.generation)
+        return describe(
+            self.model, data["inputs"], samples, found, run.features, request.generation
+        )
 
     def _collect(self, inputs: ImageSource | Sequence[ImageSource]) -> list[InputImage]:
         """Number arrays through all calls, so that later ones do not overwrite earlier ones."""

@@ -126,7 +126,7 @@ def complete(
     Raises:
         CheckpointError: the source cannot be read, or holds other weights.
     """
-    from llmdet.models.lmm.causal_lm import build_causal_lm
+    from llmdet.models.language.causal_lm import build_causal_lm
 
     full = dict(state_dict)
     for prefix, record in (meta.get("frozen") or {}).items():

@@ -103,8 +103,7 @@ def seen_sample(packed: Mapping[str, Any], index: int, *, bgr: bool = True) -> S
         raise DataError(
             f"{path}: label(s) {unnamed} have no words in the prompt {prompt_summary(prompt)!r}"
         )
-    caption = meta.get("image_caption")
-    regions = meta.get("region_captions") or {}
+    said = grounding_of(sample).conversations
     return SeenSample(
         index=index,
         path=path,
@@ -113,8 +112,6 @@ def seen_sample(packed: Mapping[str, Any], index: int, *, bgr: bool = True) -> S
         labels=labels,
         phrases=tuple(names.get(label, f"label {label}") for label in labels),
         text=prompt_summary(prompt),
-        caption=caption["answer"] if caption else None,
-        region_captions=dict(
-            zip(regions.get("box_index", ()), regions.get("answers", ()), strict=True)
-        ),
+        caption=next((c.turns[-1].text for c in said if "image" in c.kinds), None),
+        region_captions={c.slots[0].index: c.turns[-1].text for c in said if c.kinds == {"region"}},
     )

@@ -132,10 +132,10 @@ class ODVGDataset(BaseDetDataset):
         """Parse a row.
 
         Returns:
-            img_path, height, width, img_id, instances, dataset_mode, tags (list), image_caption
-            (dict(prompt, answer) or None), sample_idx; in grounding form text (the caption) and
-            phrases (region number -> dict(phrase, tokens_positive)); in detection form text (the
-            label map).
+            img_path, height, width, img_id, instances, dataset_mode, tags (list), conversations
+            (tuple of ``Conversation``), sample_idx; in grounding form text (the caption) and
+            phrases (region number -> dict(phrase, tokens_positive)), both empty in a row with a
+            conversation alone; in detection form text (the label map).
 
         Raises:
             DataError: the row is broken.
@@ -144,6 +144,7 @@ class ODVGDataset(BaseDetDataset):
         index = int(self._rows[idx])
         row = Fields(self._jsonl[index], self._jsonl.location(index))
         width, height = row.size("width"), row.size("height")
+        caption = read_image_caption(row, self.caption_options, self.dropped)
         info: dict[str, Any] = {
             "img_path": osp.join(self._image_prefix, row.text("filename")),
             "img_id": row.get("image_id") if "image_id" in row else index,
@@ -151,10 +152,12 @@ class ODVGDataset(BaseDetDataset):
             "width": width,
             "dataset_mode": self.dataset_mode,
             "tags": row.array("tags") if "tags" in row else [],
-            "image_caption": read_image_caption(row, self.caption_options, self.dropped),
+            "conversations": () if caption is None else (caption,),
             "sample_idx": idx,
         }
-        if self.label_map is None:
+        if self.label_map is None and caption is not None and "grounding" not in row:
+            info.update(instances=[], phrases={})
+        elif self.label_map is None:
             text, instances, phrases = read_grounding(row, width, height, self.dropped)
             info.update(text=text, instances=instances, phrases=phrases)
         else:

@@ -17,9 +17,10 @@ from llmdet.datasets.captions import (
 )
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
+from llmdet.prompts.conversation import DESCRIBE_IMAGE, Conversation, ask_of_image
 
 #: The user turn of every image caption where `use_uniform_prompt` is on.
-UNIFORM_PROMPT = "<image>\nDescribe the image in detail."
+UNIFORM_PROMPT = f"<image>\n{DESCRIBE_IMAGE}"
 
 BOX_OUTSIDE = "box outside the image"
 BOX_TINY = "box under 1 pixel"
@@ -134,11 +135,11 @@ class CaptionOptions:
 
 def read_image_caption(
     row: Fields, options: CaptionOptions, dropped: Ledger
-) -> dict[str, str] | None:
-    """Prompt and answer of a row's first conversation turn.
+) -> Conversation | None:
+    """A row's first question and its answer, which is learned.
 
     Returns:
-        dict(prompt, answer), or None where the row has no conversation or nothing certain to say.
+        None where the row has no conversation or nothing certain to say.
 
     Raises:
         DataError: the conversation is no list of a human and a gpt turn.
@@ -158,7 +159,7 @@ def read_image_caption(
     if not answer:
         dropped.note(CAPTION_EMPTY)
         return None
-    return {"prompt": UNIFORM_PROMPT if options.uniform_prompt else prompt, "answer": answer}
+    return ask_of_image(answer, UNIFORM_PROMPT if options.uniform_prompt else prompt)
 
 
 def _short_caption(caption: str, tags: list[Any]) -> str:

@@ -25,6 +25,7 @@ from llmdet.registry import RUNNERS
 
 from .build import checked_builds
 from .checkpoint import read_training_state
+from .conversations import share_conversation_settings
 from .logs import NoiseFilter, file_messages_to, report_environment
 from .settings import check_settings
 
@@ -91,6 +92,11 @@ class Runner(MMEngineRunner):
         )
         settings.update(model_wrapper_cfg or {})
         return MODEL_WRAPPERS.build(settings, default_args=dict(module=model))
+
+    def train(self) -> nn.Module:
+        """Train; workers tokenise conversations as the model reads them."""
+        share_conversation_settings(_bare(self.model), self._train_dataloader)
+        return super().train()
 
     def load_or_resume(self) -> None:
         """Load ``load_from`` in whatever known format it is, or resume a run of our own.

@@ -2,20 +2,31 @@
 
 The letters of all shape comments: B images, Q queries, M denoising queries, C channels,
 L text tokens, S flattened pixels of all levels, K classes or phrases of a prompt, N boxes,
-P sampling points, D decoder layers.
+P sampling points, D decoder layers; of language models R conversations or regions, T tokens,
+H channels, G generated tokens, k tokens of a region.
 """
 
 from llmdet.models.backbones import SwinTransformer
-from llmdet.models.detectors import GroundingDINO, LLMDet
+from llmdet.models.detectors import GroundingDINO
 from llmdet.models.heads import GroundingDINOHead
-from llmdet.models.lmm import LanguageModel
+from llmdet.models.language import LanguageModel
+from llmdet.models.outputs import Text
+from llmdet.models.regions import AllQueries, GridCells, ObjectQueries, VisualConnector
+from llmdet.models.systems.llmdet import LLMDet
 from llmdet.models.text.bert import BertModel
+from llmdet.models.vision.detector_memory import DetectorMemory
 
 __all__ = [
+    "AllQueries",
     "BertModel",
+    "DetectorMemory",
+    "GridCells",
     "GroundingDINO",
     "GroundingDINOHead",
     "LLMDet",
     "LanguageModel",
+    "ObjectQueries",
     "SwinTransformer",
+    "Text",
+    "VisualConnector",
 ]

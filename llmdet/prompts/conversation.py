@@ -2,15 +2,37 @@
 
 A turn's text carries marks where features of the image stand: ``<image>`` for the next image of
 the sample, ``<region>`` for its next region, ``<region:3>`` for region number 3, counted from 0.
+Tokenised, each mark is a slot: positions that features of the image will fill.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import chain, pairwise, zip_longest
+from typing import Any
 
+import numpy as np
+
+from llmdet.errors import ConfigError, DataError
+
+#: The questions of the released models.
+DESCRIBE_IMAGE, DESCRIBE_REGION = (
+    "Describe the image in detail.",
+    "Describe the region in a phrase.",
+)
+IGNORE_INDEX = -100
+#: Tokens of chat templates that keep themselves as labels wherever they stand, as in the original
+#: training; those that are no single token of a tokenizer are skipped.
+_TEMPLATE_TOKENS = ("\n", "<|im_start|>", "<|im_end|>")
 _MARK = re.compile(r"<(image|region)(?::(\d+))?>")
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +45,35 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One mark of a conversation, and what it stands for."""
+class Slot:
+    """Positions of a conversation that features of one image or region fill."""
 
     kind: str  # "image" or "region"
     index: int  # which image or region of the sample
+    start: int = 0  # first position
+    length: int = 0  # how many; 0 before the conversation is tokenised
+
+
+@dataclass(frozen=True)
+class ConversationSettings:
+    """What workers and model must agree on to make the same token ids and slots."""
+
+    tokenizer: str  # folder or hub id
+    slots: tuple[tuple[str, int], ...]  # (kind, length) of every kind of mark that is read
+    max_length: int  # most tokens of a conversation, slots included
+    system: str | None = "You are a helpful assistant."  # None for templates without such a turn
+    added_tokens: tuple[str, ...] = ()  # of outputs, beyond the tokenizer's vocabulary
+    write: Callable[[str], str] = str  # how an output writes the text of a learned turn
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedConversation:
+    """A conversation of T tokens."""
+
+    ids: np.ndarray  # [T] int64, the pad id in slots
+    labels: np.ndarray  # [T] int64, IGNORE_INDEX where nothing is learned
+    slots: tuple[Slot, ...]  # in the order of their positions
+    settings: ConversationSettings
 
 
 @dataclass(frozen=True)
@@ -35,31 +81,205 @@ class Conversation:
     """Turns about one sample, in the order in which they are said."""
 
     turns: tuple[Turn, ...]
+    tokens: TokenizedConversation | None = field(default=None, compare=False)  # made in a worker
 
     @property
-    def marks(self) -> tuple[Mark, ...]:
-        """What the marks of all turns stand for, in order."""
-        return tuple(mark for turn in number_marks(self) for mark in turn if isinstance(mark, Mark))
+    def slots(self) -> tuple[Slot, ...]:
+        """What the marks of all turns stand for, in order, without positions."""
+        split = split_at_marks([turn.text for turn in self.turns])
+        return tuple(piece for turn in split for piece in turn if isinstance(piece, Slot))
 
-
-def number_marks(conversation: Conversation) -> Iterator[tuple[str | Mark, ...]]:
-    """Each turn as pieces of text and marks; marks without a number count up, kind by kind."""
-    following = {"image": 0, "region": 0}
-    for turn in conversation.turns:
-        pieces: list[str | Mark] = []
-        end = 0
-        for found in _MARK.finditer(turn.text):
-            kind, number = found.groups()
-            index = following[kind] if number is None else int(number)
-            following[kind] = index + 1
-            pieces += [turn.text[end : found.start()], Mark(kind, index)]
-            end = found.end()
-        yield (*pieces, turn.text[end:])
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of its marks."""
+        return frozenset(slot.kind for slot in self.slots)
 
 
 def ask(prompt: str, answer: str | None = None) -> Conversation:
-    """One question, and the answer that the language model learns to give, if there is one."""
+    """A question, and the answer that the language model learns to give, if there is one."""
     question = Turn("user", prompt)
     if answer is None:
         return Conversation((question,))
     return Conversation((question, Turn("assistant", answer, learned=True)))
+
+
+def ask_of_image(answer: str | None = None, prompt: str = DESCRIBE_IMAGE) -> Conversation:
+    """A question with the image on a line of its own in front, unless it marks the place."""
+    marked = Conversation((Turn("user", prompt),)).slots
+    return ask(prompt if marked else f"<image>\n{prompt}", answer)
+
+
+def ask_of_region(index: int, answer: str | None = None) -> Conversation:
+    """What region number ``index`` is."""
+    return ask(f"<region:{index}>\n{DESCRIBE_REGION}", answer)
+
+
+class ConversationTokenizer:
+    """Turns conversations into token ids, labels and slots.
+
+    Args:
+        tokenizer: of the language model, with the added tokens; its chat template is used,
+            ChatML where it has none but knows ChatML's tokens.
+        settings: what workers and model agree on.
+
+    Raises:
+        ConfigError: no chat template can be used with this tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any, settings: ConversationSettings) -> None:
+        self.tokenizer, self.settings = tokenizer, settings
+        self.lengths = dict(settings.slots)
+        self.template = _chat_template(tokenizer)
+        ids = [tokenizer(token, add_special_tokens=False).input_ids for token in _TEMPLATE_TOKENS]
+        self.kept_labels = [found[0] for found in ids if len(found) == 1]
+        self.pad_id = pad_id(tokenizer)
+        # Questions and the template around them are the same from sample to sample.
+        self._encode = lru_cache(maxsize=1024)(self._encode_text)
+
+    def reads(self, conversation: Conversation) -> bool:
+        """Whether its marks are of exactly the kinds that these settings name."""
+        return conversation.kinds == set(self.lengths)
+
+    def __call__(self, conversation: Conversation) -> TokenizedConversation:
+        """Tokenise; a conversation that does not end with the assistant is opened for its answer.
+
+        Every learned turn is supervised as a whole, its header included. What exceeds
+        ``max_length`` is cut, never inside a slot; questions are not cut.
+
+        Raises:
+            ConfigError: ``max_length`` leaves no room for the first learned turn, or the chat
+                template cannot write these turns.
+            DataError: a mark of a kind that has no slots here.
+        """
+        turns = self._with_system(conversation.turns)
+        texts = self._render_turns(turns)
+        pieces_of_turns = split_at_marks(texts)
+        self._check_kinds(pieces_of_turns)
+        ids: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
+        slots: list[Slot] = []
+        length, learns = 0, False
+        for pieces, turn in zip_longest(pieces_of_turns, turns):
+            learned = turn is not None and turn.learned
+            if learned and not learns:
+                self._check_room(length)
+            learns |= learned
+            for piece in pieces:
+                if isinstance(piece, Slot):
+                    slots.append(replace(piece, start=length, length=self.lengths[piece.kind]))
+                    tokens = np.full(slots[-1].length, self.pad_id)
+                    labels.append(np.full_like(tokens, IGNORE_INDEX))
+                else:
+                    tokens = self._encode(piece)
+                    labels.append(tokens if learned else self._template_labels(tokens))
+                ids.append(tokens)
+                length += len(tokens)
+        return self._finish(np.concatenate(ids), np.concatenate(labels), slots, learns)
+
+    def _with_system(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+        write = self.settings.write
+        turns = tuple(replace(t, text=write(t.text)) if t.learned else t for t in turns)
+        if self.settings.system is None or turns[0].role == "system":
+            return turns
+        return (Turn("system", self.settings.system), *turns)
+
+    def _render_turns(self, turns: Sequence[Turn]) -> list[str]:
+        """The text of each turn by itself, and the assistant's header where it is to answer."""
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        texts = [self._render(messages[: end + 1]) for end in range(len(messages))]
+        if turns[-1].role != "assistant":
+            texts.append(self._render(messages, add_generation_prompt=True))
+        separate = texts[:1]
+        for shorter, longer in pairwise(texts):
+            if not longer.startswith(shorter):
+                raise ConfigError(
+                    "the tokenizer's chat template rewrites earlier turns when a turn is added; "
+                    "set another tokenizer.chat_template"
+                )
+            separate.append(longer[len(shorter) :])
+        return separate
+
+    def _render(self, messages: list[dict[str, str]], **options: Any) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, chat_template=self.template, tokenize=False, **options
+            )
+        except TemplateError as error:
+            raise ConfigError(
+                f"the tokenizer's chat template refuses a conversation of "
+                f"{[message['role'] for message in messages]}: {error}; system=None leaves the "
+                "system turn out"
+            ) from error
+
+    def _encode_text(self, text: str) -> np.ndarray:
+        return np.array(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=np.int64)
+
+    def _template_labels(self, ids: np.ndarray) -> np.ndarray:
+        return np.where(np.isin(ids, self.kept_labels), ids, IGNORE_INDEX)
+
+    def _check_kinds(self, pieces_of_turns: list[list[str | Slot]]) -> None:
+        for piece in chain.from_iterable(pieces_of_turns):
+            if isinstance(piece, Slot) and piece.kind not in self.lengths:
+                raise DataError(
+                    f"a conversation has the mark <{piece.kind}>, which nothing fills here; known: "
+                    f"{', '.join(f'<{kind}>' for kind in self.lengths) or 'none'}"
+                )
+
+    def _check_room(self, length: int) -> None:
+        if length >= self.settings.max_length:
+            raise ConfigError(
+                f"max_length={self.settings.max_length} cannot hold the prompt with its visual "
+                f"tokens, {length} tokens, and an answer; raise max_length or use a smaller grid"
+            )
+
+    def _finish(
+        self, ids: np.ndarray, labels: np.ndarray, slots: list[Slot], learns: bool
+    ) -> TokenizedConversation:
+        if not learns:
+            labels = np.full_like(ids, IGNORE_INDEX)
+            return TokenizedConversation(ids, labels, tuple(slots), self.settings)
+        end = self.settings.max_length
+        for slot in slots:
+            if slot.start < end < slot.start + slot.length:
+                end = slot.start
+        kept = tuple(slot for slot in slots if slot.start < end)
+        return TokenizedConversation(ids[:end], labels[:end], kept, self.settings)
+
+
+def split_at_marks(texts: Sequence[str]) -> list[list[str | Slot]]:
+    """Each text as pieces of text and slots without positions.
+
+    A mark without a number stands for the one behind the mark of its kind before it.
+    """
+    following: dict[str, int] = {}
+    split = []
+    for text in texts:
+        pieces: list[str | Slot] = []
+        end = 0
+        for found in _MARK.finditer(text):
+            kind, number = found.groups()
+            index = following.get(kind, 0) if number is None else int(number)
+            following[kind] = index + 1
+            pieces += [text[end : found.start()], Slot(kind, index)]
+            end = found.end()
+        split.append([*pieces, text[end:]])
+    return split
+
+
+def pad_id(tokenizer: Any) -> int:
+    """Id that fills rows up; the end of turn where the tokenizer has no padding."""
+    pad = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if pad is None else pad
+
+
+def _chat_template(tokenizer: Any) -> str:
+    if tokenizer.chat_template is not None:
+        return tokenizer.chat_template
+    if {"<|im_start|>", "<|im_end|>"} <= set(tokenizer.get_vocab()):
+        return _CHATML
+    raise ConfigError(
+        f"the tokenizer '{tokenizer.name_or_path}' has no chat template; set chat_template in its "
+        "tokenizer_config.json"
+    )

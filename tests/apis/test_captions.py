@@ -35,7 +35,7 @@ def taught(tmp_path_factory):
             "lora": {"r": 4},
             "region_attention": {"every": 2, "num_heads": 4},
         },
-        image_captioner={"grids": ((-2, 2), (-3, 3))},
+        image_captioner={"encoder": {"type": "GridCells", "grids": ((-2, 2), (-3, 3))}},
         region_captioner={},
     )
     # What training started from is not needed, and need not be there, afterwards.

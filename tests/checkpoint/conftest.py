@@ -75,7 +75,7 @@ def llmdet(bert: str, qwen: str) -> Callable[..., Any]:
         **{
             "type": "LLMDet",
             "lmm": lmm,
-            "image_captioner": {"grids": ((-2, 2), (-3, 3))},
+            "image_captioner": {"encoder": {"type": "GridCells", "grids": ((-2, 2), (-3, 3))}},
             "region_captioner": {},
             **changes,
         },

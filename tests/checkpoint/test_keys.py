@@ -90,28 +90,25 @@ def test_a_language_model_of_real_size_has_the_released_names_and_shapes(size, g
     """The modules are built without memory, with the settings of the configs."""
     from mmengine.config import Config
 
-    from llmdet.models.lmm import ImageCaptioner, LanguageModel, RegionCaptioner
+    from llmdet.models.quirks import Quirks
+    from llmdet.models.systems.llmdet.building import build_language
 
     listed = json.loads((golden / "llmdet" / "ckpt_keys.json").read_text())[f"{size}_with_lmm"]
     released = {upstream_key_to_llmdet(key): tuple(shape) for key, shape, _ in listed["keys"]}
     model = Config.fromfile(CONFIGS / f"grounding_dino_{size}.py").model
-    look = {**model.lmm.region_attention, "num_levels": model.num_feature_levels}
+    lmm = {**model.lmm, "model": LANGUAGE_MODEL, "tokenizer": qwen, "dtype": "float32"}
     with torch.device("meta"):
-        lmm = LanguageModel(
-            LANGUAGE_MODEL,
-            tokenizer=qwen,
-            dtype="float32",
-            lora=model.lmm.lora,
-            region_attention=look,
+        parts = build_language(
+            lmm,
+            model.image_captioner,
+            model.region_captioner,
+            embed_dims=256,
+            num_levels=model.num_feature_levels,
+            quirks=Quirks(),
         )
-        parts = {
-            "lmm": lmm,
-            "image_captioner": ImageCaptioner(lmm, 256, **model.image_captioner),
-            "region_captioner": RegionCaptioner(lmm, 256, **model.region_captioner),
-        }
     ours = {
         f"{name}.{key}": tuple(value.shape)
-        for name, part in parts.items()
+        for name, part in vars(parts).items()
         for key, value in part.state_dict().items()
     }
     assert ours == {key: shape for key, shape in released.items() if is_language_key(key)}

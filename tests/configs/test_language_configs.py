@@ -12,6 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.structures import InstanceData
 
 from llmdet.datasets.toy.models import tiny_bert, tiny_qwen
+from llmdet.prompts.conversation import ask
 from llmdet.testing.models import tiny_grounding_dino
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -48,9 +49,11 @@ def toy_sized(config, bert, qwen):
         if model.get(captioner) and "max_length" in model[captioner]:
             # the tiny tokenizer cuts words into more pieces
             model[captioner]["max_length"] += 40
-    if model.get("image_captioner") and "grids" in model["image_captioner"]:
-        grids = model["image_captioner"]["grids"]
-        model["image_captioner"]["grids"] = [(level, size // 5) for level, size in grids]
+    encoder = (model.get("image_captioner") or {}).get("encoder", {})
+    if "grids" in encoder:
+        encoder["grids"] = [(level, size // 5) for level, size in encoder["grids"]]
+    if encoder.get("type") == "AllQueries":
+        encoder["count"] = 20
     settings = {
         "type": "LLMDet",
         "lmm": lmm,
@@ -69,11 +72,14 @@ def sample():
             "text": "a red circle and a blue square",
             "tokens_positive": {0: [[2, 12]], 1: [[19, 30]]},
             "img_shape": (64, 64),
-            "image_caption": {
-                "prompt": "Describe the image in detail.",
-                "answer": "A red circle is above a blue square.",
-            },
-            "region_captions": {"box_index": [1, 0], "answers": ["Blue square.", "Red circle."]},
+            "conversations": [
+                ask(
+                    "<image>\nDescribe the image in detail.",
+                    "A red circle is above a blue square.",
+                ),
+                ask("<region:1>\nDescribe the region in a phrase.", "Blue square."),
+                ask("<region:0>\nDescribe the region in a phrase.", "Red circle."),
+            ],
         }
     )
     made.gt_instances = InstanceData(

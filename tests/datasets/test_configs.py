@@ -69,11 +69,14 @@ def test_the_toy_config_gives_batches_of_captions_and_class_names(toy, bert_fold
     assert len(samples) == 48
     captions = [sample for sample in samples if grounding_of(sample).dataset_mode == "VG"]
     assert len(captions) == 24
-    assert all(sample.image_caption["answer"].startswith("The image") for sample in captions)
+    for sample in captions:
+        caption = grounding_of(sample).conversations[0]
+        assert caption.kinds == {"image"}
+        assert caption.turns[1].text.startswith("The image")
     for sample in samples:
         assert_labels_have_tokens(sample)
-        assert sample.region_captions["answers"]
         grounding = grounding_of(sample)
+        assert any(talk.kinds == {"region"} for talk in grounding.conversations)
         if grounding.dataset_mode == "OD":
             assert set(grounding.prompt.names) <= set(SEEN_NAMES)
 

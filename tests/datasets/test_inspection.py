@@ -17,6 +17,7 @@ from llmdet.datasets.inspection import (
     spread_indices,
 )
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.conversation import ask_of_image, ask_of_region
 
 
 def packed(wrap=HorizontalBoxes, labels=(2, 0), **meta: Any) -> dict[str, Any]:
@@ -47,8 +48,7 @@ def test_what_the_language_model_will_be_taught_is_shown() -> None:
     seen = seen_sample(
         packed(
             **TEXT,
-            image_caption={"prompt": "?", "answer": "A dog and a cow."},
-            region_captions={"box_index": [1], "answers": ["Dog."]},
+            conversations=[ask_of_image("A dog and a cow."), ask_of_region(1, "Dog.")],
         ),
         0,
     )

@@ -9,6 +9,7 @@ from mmengine.dataset import ConcatDataset
 
 from llmdet.datasets.odvg import ODVGDataset
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.conversation import ask
 from llmdet.registry import DATASETS
 
 CAPTION = "A red ball lies beside a small dog."
@@ -55,7 +56,7 @@ def test_a_grounding_row_gives_text_phrases_and_boxes(open_rows):
         {"bbox": dog[1], "bbox_label": 1, "ignore_flag": 0},
     ]
     assert info["phrases"][1] == {"phrase": ["small dog", "dog"], "tokens_positive": [[25, 34]]}
-    assert info["image_caption"] is None
+    assert info["conversations"] == ()
     assert info["tags"] == []
 
 
@@ -108,29 +109,44 @@ def test_unusable_boxes_are_dropped_and_counted_by_cause(open_rows):
 )
 def test_caption_options_choose_question_and_answer(open_rows, settings, expected):
     row = grounding(conversations=talk("A dog. Maybe red."), tags=["ball"])
-    caption = open_rows(row, **settings)[0]["image_caption"]
-    assert (caption["prompt"], caption["answer"]) == expected
+    assert open_rows(row, **settings)[0]["conversations"] == (ask(*expected),)
+
+
+def test_a_row_with_a_conversation_alone_is_an_image_without_a_text(open_rows):
+    row = grounding(conversations=talk("A dog."))
+    del row["grounding"]
+    info = open_rows(row)[0]
+    assert info["conversations"][0].turns[1].text == "A dog."
+    assert (info["instances"], info["phrases"]) == ([], {})
+    assert "text" not in info
+
+
+def test_questions_without_a_mark_have_the_image_in_front(open_rows):
+    row = grounding(conversations=talk("A dog."))
+    row["conversations"][0]["value"] = "What is it?"
+    (conversation,) = open_rows(row, use_uniform_prompt=False)[0]["conversations"]
+    assert conversation.turns[0].text == "<image>\nWhat is it?"
 
 
 def test_short_caption_leaves_out_sentences_that_are_tags(open_rows):
     row = grounding(conversations=talk("A dog."), tags=["dog", "red ball"])
     row["grounding"]["caption"] = "dog. red ball. A dog runs. grass"
-    caption = open_rows(row, use_short_cap=True)[0]["image_caption"]
-    assert caption["answer"] == "A dog runs. grass."
+    (caption,) = open_rows(row, use_short_cap=True)[0]["conversations"]
+    assert caption.turns[1].text == "A dog runs. grass."
 
 
 def test_a_caption_that_says_nothing_certain_is_left_out_and_counted(open_rows):
     row = grounding(conversations=talk("Perhaps a dog."))
     dataset = open_rows(row)
-    assert dataset[0]["image_caption"] is None
+    assert dataset[0]["conversations"] == ()
     assert dataset.dropped.counts == {"caption empty after cleaning": 1}
-    upstream = open_rows(row, clean_caption="upstream")[0]["image_caption"]
-    assert upstream["answer"] == "Perhaps a dog."
+    (upstream,) = open_rows(row, clean_caption="upstream")[0]["conversations"]
+    assert upstream.turns[1].text == "Perhaps a dog."
 
 
 @pytest.mark.parametrize("conversations", [None, []])
 def test_captions_are_optional(open_rows, conversations):
-    assert open_rows(grounding(conversations=conversations))[0]["image_caption"] is None
+    assert open_rows(grounding(conversations=conversations))[0]["conversations"] == ()
 
 
 BROKEN = {

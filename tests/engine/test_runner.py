@@ -212,7 +212,7 @@ class Talking(BaseModel):
 
     def __init__(self, model: str) -> None:
         super().__init__()
-        from llmdet.models.lmm.language_model import LanguageModel
+        from llmdet.models.language.language_model import LanguageModel
 
         self.lmm = LanguageModel(model, dtype="float32", lora={"r": 2, "alpha": 4})
 

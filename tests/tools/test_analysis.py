@@ -26,7 +26,7 @@ train_dataloader = dict(dataset=dict(
         dict(type="LoadAnnotations", with_bbox=True),
         dict(type="RandomSamplingNegPos", tokenizer_name={bert!r}, num_region_caption=2),
         dict(type="PackDetInputs", meta_keys=("img_path", "text", "tokens_positive",
-             "image_caption", "region_captions")),
+             "conversations")),
     ]))
 """
 

@@ -30,7 +30,7 @@ pipeline = [
     dict(type="RandomSamplingNegPos", tokenizer_name={bert!r}, num_sample_negative=2,
          max_tokens=64),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape",
-         "scale_factor", "text", "tokens_positive", "image_caption", "region_captions")),
+         "scale_factor", "text", "tokens_positive", "conversations")),
 ]
 part = dict(data_root={root!r}, data_prefix=dict(img="images/"), pipeline=pipeline)
 train_dataloader = dict(batch_size=4, dataset=dict(

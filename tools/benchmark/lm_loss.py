@@ -69,7 +69,7 @@ def measure(way: str, device: str, sizes: dict[str, Any]) -> dict[str, float]:
     """Best time of forward and backward in ms, memory above the inputs in MiB, and the loss."""
     import torch
 
-    import llmdet.models.lmm.losses  # noqa: F401  not to be counted below
+    import llmdet.models.language.losses  # noqa: F401  not to be counted below
 
     torch.manual_seed(0)
     dtype = getattr(torch, sizes["dtype"])
@@ -102,7 +102,7 @@ def measure(way: str, device: str, sizes: dict[str, Any]) -> dict[str, float]:
 def _loss(way: str, hidden: Any, labels: Any, index: Any, targets: Any, head: Any) -> Any:
     import torch.nn.functional as F
 
-    from llmdet.models.lmm import losses
+    from llmdet.models.language import losses
 
     if way == "all":
         logits = head(hidden)[:, :-1].float()

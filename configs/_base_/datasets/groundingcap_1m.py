@@ -21,6 +21,7 @@ train_pipeline = [
         max_tokens=256,
         num_region_caption=num_region_caption,
     ),
+    dict(type="TokenizeConversations"),  # as the model reads them; nothing for a plain detector
     dict(type="PackGroundingInputs"),
 ]
 

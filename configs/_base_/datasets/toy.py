@@ -24,6 +24,7 @@ train_pipeline = [
         max_tokens=256,
         num_region_caption=16,
     ),
+    dict(type="TokenizeConversations"),  # as the model reads them; nothing for a plain detector
     dict(type="PackGroundingInputs"),
 ]
 test_pipeline = [

@@ -11,7 +11,11 @@ lmm = dict(
     region_attention=dict(every=4),
 )
 # Stride 32 at 20 x 20, a learned separator, stride 16 at 27 x 27: 1130 tokens.
-image_captioner = dict(grids=((-2, 20), (-3, 27)), max_length=1600)
-region_captioner = dict(max_length=40)
+image_captioner = dict(
+    encoder=dict(type="GridCells", grids=((-2, 20), (-3, 27))),
+    max_length=1600,
+)
+# The object query that is matched to a box, or fits it best.
+region_captioner = dict(encoder=dict(type="ObjectQueries"), max_length=40)
 # What both connectors start from: the result of grounding_dino_t_for_alignment.py.
 connector = "work_dirs/grounding_dino_t_for_alignment/epoch_1.pth"

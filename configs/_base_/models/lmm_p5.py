@@ -2,4 +2,4 @@
 
 _base_ = "./lmm_p4p5.py"
 
-image_captioner = dict(grids=((-2, 27),), max_length=1200)
+image_captioner = dict(encoder=dict(grids=((-2, 27),)), max_length=1200)

@@ -9,5 +9,5 @@ lmm = dict(
     dtype="float32",
     region_attention=dict(every=2),
 )
-image_captioner = dict(grids=((-2, 4), (-3, 8)), max_length=224)
-region_captioner = dict(max_length=48)
+image_captioner = dict(encoder=dict(type="GridCells", grids=((-2, 4), (-3, 8))), max_length=224)
+region_captioner = dict(encoder=dict(type="ObjectQueries"), max_length=48)

@@ -11,7 +11,7 @@ from llmdet.datasets.sample import read_grounding
 from llmdet.errors import ConfigError
 from llmdet.registry import TRANSFORMS
 
-#: mmdet's fields of a sample, and the captions.
+#: mmdet's fields of a sample.
 META_KEYS = (
     "img_id",
     "img_path",
@@ -20,8 +20,6 @@ META_KEYS = (
     "scale_factor",
     "flip",
     "flip_direction",
-    "image_caption",
-    "region_captions",
 )
 
 

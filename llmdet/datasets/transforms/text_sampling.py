@@ -24,6 +24,7 @@ from llmdet.datasets.transforms.detection_text import (
 )
 from llmdet.datasets.transforms.grounding_text import grounding_text
 from llmdet.errors import DataError, naming
+from llmdet.prompts.conversation import Conversation, ask_of_region
 from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer, check_labels
 from llmdet.prompts.types import Classes
@@ -51,11 +52,12 @@ class RandomSamplingNegPos(BaseTransform):
     `random`, `numpy.random` and `torch`, all of which data loader workers seed.
 
     Required keys: gt_bboxes, gt_bboxes_labels; phrases and text (grounding form) or text (label
-    map or list of class names; `label_map_file` where the data set gives none).
+    map or list of class names; `label_map_file` where the data set gives none). A sample with
+    phrases and no text is an image with a conversation alone: it gets no prompt.
     Modified keys: gt_bboxes (a float32 tensor [N, 4] xyxy), the other gt_* arrays, text (str).
     Added keys: prompt and tokenized (:mod:`llmdet.prompts.types`), tokens_positive (mmdet's form of
-    them: label -> [start, end) spans of text) and region_captions (dict(box_index, answers); None
-    without regions).
+    them: label -> [start, end) spans of text). conversations get those about regions, each of
+    which is a box of gt_bboxes by its number.
 
     Args:
         tokenizer_name: folder or hub id of the text encoder.
@@ -105,13 +107,17 @@ class RandomSamplingNegPos(BaseTransform):
             DataError: a box has a label without words; names the image.
         """
         with naming(results.get("img_path")):
+            if "phrases" in results and results.get("text") is None:  # a conversation alone
+                _keep_boxes(results, _not_ignored(results))
+                return results
             if "phrases" in results:
                 phrases = self._write_grounding_text(results)
             else:
                 phrases = self._write_detection_text(results)
             if not self.upstream:  # its texts may exceed the limit
                 self._tokenize(results)
-        results["region_captions"] = self._draw_regions(results, phrases)
+        drawn = self._draw_regions(results, phrases)
+        results["conversations"] = (*(results.get("conversations") or ()), *drawn)
         return results
 
     def _tokenize(self, results: dict[str, Any]) -> None:
@@ -198,22 +204,21 @@ class RandomSamplingNegPos(BaseTransform):
 
     def _draw_regions(
         self, results: Mapping[str, Any], phrases: Mapping[int, str | Sequence[str]]
-    ) -> dict[str, list[Any]] | None:
+    ) -> list[Conversation]:
         """Choose boxes at random, and one phrase for each that has several."""
         if self.num_region_caption < 1:
-            return None
+            return []
         clean = clean_phrase_upstream if self.upstream else clean_phrase
         labels = results["gt_bboxes_labels"]
-        chosen, answers = [], []
+        conversations = []
         for index in torch.randperm(len(labels))[: self.num_region_caption].tolist():
             phrase = phrases[int(labels[index])]
             answer = clean(phrase if isinstance(phrase, str) else random.choice(phrase))
             if not answer:
                 self.dropped.note(REGION_BLANK)
                 continue
-            chosen.append(index)
-            answers.append(answer)
-        return {"box_index": chosen, "answers": answers} if chosen else None
+            conversations.append(ask_of_region(index, answer))
+        return conversations
 
 
 def _not_ignored(results: Mapping[str, Any]) -> np.ndarray:

@@ -193,6 +193,22 @@ class GroundingDINO(BaseDetector):
         """Let image and text attend to each other."""
         return self.encoder(pyramid, text)
 
+    def read_memory(
+        self, images: Tensor, sizes: Sequence[Size], prompts: Sequence[TokenizedPrompt | str]
+    ) -> EncoderOutput:
+        """Everything in front of the decoder, on images that go through the backbone padded.
+
+        Args:
+            images: [B, 3, H, W], padded right and below.
+            sizes: (height, width) of each image before padding.
+            prompts: B prompts; bare texts are tokenised here.
+        """
+        text = self.encode_text(prompts)
+        feats = self.extract_feat(images)
+        shapes = [(feat.shape[-2], feat.shape[-1]) for feat in feats]
+        valid = valid_level_sizes(sizes, (images.shape[-2], images.shape[-1]), shapes)
+        return self.encode(self.pyramid(feats, valid), text)
+
     def propose(self, encoded: EncoderOutput) -> QueryProposals:
         """Choose the Q pixels whose features are nearest to any text token.
 
@@ -260,14 +276,7 @@ class GroundingDINO(BaseDetector):
         prompts, targets, labels = prepare_targets(
             batch_data_samples, self.language_model, batch_inputs.device
         )
-        text = self.encode_text(prompts)
-        feats = self.extract_feat(batch_inputs)
-        sizes = valid_level_sizes(
-            [target.size for target in targets],
-            (batch_inputs.shape[-2], batch_inputs.shape[-1]),
-            [(feat.shape[-2], feat.shape[-1]) for feat in feats],
-        )
-        encoded = self.encode(self.pyramid(feats, sizes), text)
+        encoded = self.read_memory(batch_inputs, [target.size for target in targets], prompts)
         proposals = self.propose(encoded)
         denoising = None
         if self.use_dn:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llmdet.models.detectors.llmdet import LLMDet
-from llmdet.models.lmm.conversation import ConversationBuilder, DialogueBatch
-from llmdet.models.lmm.language_model import VisualTokens
+from llmdet.models.language.dialogue import DialogueBatch, collate_dialogue
+from llmdet.models.systems.llmdet import LLMDet
+from llmdet.models.systems.llmdet.captioner import Captioner
+from llmdet.models.systems.llmdet.region_attention import VisualContext
+from llmdet.prompts.conversation import Conversation, ConversationTokenizer
 
 #: The original's id for the place of visual tokens.
 IMAGE_TOKEN = -200
@@ -33,13 +36,15 @@ class CaptionTrace:
         self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> CaptionTrace:
-        model, decoder = self.model, self.model.lmm.causal_lm.get_decoder()
+        model = self.model
+        assert model.lmm is not None
+        decoder = model.lmm.causal_lm.get_decoder()
         assert model.image_captioner is not None
         assert model.region_captioner is not None
         self._watch(model.image_captioner.connector.projector, self._grid)
         self._watch(model.region_captioner.connector.projector, self._region)
-        self._listen("image", model.image_captioner.conversations)
-        self._listen("region", model.region_captioner.conversations)
+        self._listen("image", model.image_captioner)
+        self._listen("region", model.region_captioner)
         self._watch(decoder, lambda _, output: self._keep("hidden", output.last_hidden_state))
         for index, layer in enumerate(decoder.layers):
             self._watch(layer, lambda _, output, i=index: self._keep(f"{i}.out", output))
@@ -57,7 +62,7 @@ class CaptionTrace:
                     lambda args, _, i=index: self._keep(f"{i}.cross_attn.out", args[0]),
                 )
         loss = model.lmm.loss
-        model.lmm.loss = lambda *args: self._call(loss, *args)
+        model.lmm.loss = lambda *args: self._call(loss, *args)  # type: ignore[method-assign]
         self._undo.append(lambda: delattr(model.lmm, "loss"))
         return self
 
@@ -72,19 +77,21 @@ class CaptionTrace:
             return self._map(int(match[1]), match[2])
         if match := _LAYER.fullmatch(name):
             value = kept.get(f"{match[1]}.{match[2]}")
-            return value if match[2] == "out" else _strided(value, kind)
+            if value is None or match[2] == "out":
+                return value
+            return _strided(_by_conversation(value, kept["context"]), kind)
         stage, _, rest = name.partition(".")
         if stage == "region_connector":
-            return kept[f"region_connector.{rest}"][:, None]
+            return kept[f"region_connector.{rest}"]
         if stage == "lmm_in":
-            queries = {"image_queries": kept["visual"].embeds}
-            return (kept["original_inputs"] | queries)[rest]
+            queries = kept["features"].unflatten(0, (len(kept["dialogue"].input_ids), -1))
+            return (self._original_inputs(kind) | {"image_queries": queries})[rest]
         if stage == "embed":
-            return _embedding(kept["dialogue"], kept["visual"], self.model)[rest]
+            return self._embedding(kind)[rest]
         if stage == "cross_attention_input":
             return _strided(_cross_attention_inputs(kept["context"])[rest], kind)
         if name == "logits_at_label_positions":
-            head = self.model.lmm.causal_lm.get_output_embeddings()
+            head: Any = self.model.lmm.causal_lm.get_output_embeddings()  # type: ignore[union-attr]
             return head(kept["hidden"].flatten(0, 1)[kept["dialogue"].supervised])
         return None
 
@@ -92,16 +99,17 @@ class CaptionTrace:
         handle = module.register_forward_hook(lambda _, args, output: keep(args, output))
         self._undo.append(handle.remove)
 
-    def _listen(self, kind: str, conversations: ConversationBuilder) -> None:
-        make = conversations.training_batch
+    def _listen(self, kind: str, captioner: Captioner) -> None:
+        read = captioner.tokenized
+        conversations: list[Conversation] = []
+        self.calls[kind]["conversations"] = conversations
 
-        def recorded(prompts: Sequence[str], answers: Sequence[str], count: int) -> DialogueBatch:
-            short = make(prompts, answers, 1)
-            self.calls[kind]["original_inputs"] = _original_inputs(short, self.model.lmm.pad_id)
-            return make(prompts, answers, count)
+        def recorded(batch: Sequence[Conversation]) -> Any:
+            conversations.extend(filter(captioner.conversations.reads, batch))
+            return read(batch)
 
-        conversations.training_batch = recorded  # type: ignore[method-assign,assignment]
-        self._undo.append(lambda: delattr(conversations, "training_batch"))
+        captioner.tokenized = recorded  # type: ignore[method-assign,assignment]
+        self._undo.append(lambda: delattr(captioner, "tokenized"))
 
     def _keep(self, name: str, value: Tensor) -> None:
         self._current[name] = value
@@ -118,12 +126,42 @@ class CaptionTrace:
         self._current[f"{layer}.corss_attn_norm.out"] = output
 
     def _call(
-        self, loss: Callable[..., Tensor], dialogue: DialogueBatch, visual: VisualTokens, *rest: Any
+        self, loss: Callable[..., Tensor], dialogue: DialogueBatch, features: Mapping[str, Tensor]
     ) -> Tensor:
-        kind = "region" if visual.embeds.shape[1] == 1 else "image"
+        ((kind, values),) = features.items()
         self._current = self.calls[kind]
-        self._current.update(dialogue=dialogue, visual=visual)
-        return loss(dialogue, visual, *rest)
+        self._current.update(dialogue=dialogue, features=values)
+        return loss(dialogue, features)
+
+    def _original_inputs(self, kind: str) -> dict[str, Tensor]:
+        """What the original hands to its language model, which then inserts the visual tokens.
+
+        It cuts conversations once before that and once more afterwards, so that these are longer.
+        """
+        captioner = {
+            "image": self.model.image_captioner,
+            "region": self.model.region_captioner,
+        }[kind]
+        assert captioner is not None
+        settings = replace(captioner.conversations.settings, slots=((kind, 1),))
+        tokenize = ConversationTokenizer(captioner.conversations.tokenizer, settings)
+        pad = tokenize.pad_id
+        batch = collate_dialogue([tokenize(c) for c in self.calls[kind]["conversations"]], pad)
+        ids = batch.input_ids.flatten().index_fill(0, batch.slots[kind], IMAGE_TOKEN)
+        ids = ids.view_as(batch.input_ids)
+        return {"input_ids": ids, "labels": batch.labels, "attention_mask": ids != pad}
+
+    def _embedding(self, kind: str) -> dict[str, Tensor]:
+        kept = self.calls[kind]
+        dialogue, lmm = kept["dialogue"], self.model.lmm
+        assert lmm is not None
+        mask = torch.zeros_like(dialogue.attention_mask).flatten()
+        return {
+            "inputs_embeds": lmm.embed(dialogue, {kind: kept["features"]}),
+            "attention_mask": dialogue.attention_mask,
+            "labels": dialogue.labels,
+            "im_mask": mask.index_fill(0, dialogue.slots[kind], True).view_as(dialogue.labels),
+        }
 
     def _map(self, call: int, side: str) -> Tensor:
         """Height, width, channels of one image's grid; the original goes image by image."""
@@ -137,33 +175,16 @@ def _strided(value: Tensor | None, kind: str) -> Tensor | None:
     return value if value is None or kind == "region" else value[:, ::STRIDE]
 
 
-def _original_inputs(dialogue: DialogueBatch, pad: int) -> dict[str, Tensor]:
-    """What the original hands to its language model, which then inserts the visual tokens.
-
-    It cuts conversations once before that and once more afterwards, so that these are longer.
-
-    Args:
-        dialogue: conversations with one visual token.
-        pad: id of padding.
-    """
-    ids = dialogue.input_ids.scatter(1, dialogue.visual, IMAGE_TOKEN)
-    return {"input_ids": ids, "labels": dialogue.labels, "attention_mask": ids != pad}
+def _by_conversation(values: Tensor, context: VisualContext) -> Tensor:
+    """[R * V, ...] to [R, V, ...]."""
+    return values.unflatten(0, (context.conversations, -1))
 
 
-def _embedding(dialogue: DialogueBatch, visual: VisualTokens, model: LLMDet) -> dict[str, Tensor]:
-    embeds = model.lmm.embed(dialogue, visual.embeds)
-    mask = torch.zeros_like(dialogue.attention_mask).scatter(1, dialogue.visual, True)
+def _cross_attention_inputs(context: VisualContext) -> dict[str, Tensor]:
+    assert context.pyramid.padding_mask is not None
+    image = _by_conversation(context.image, context)[:, 0]
     return {
-        "inputs_embeds": embeds,
-        "attention_mask": dialogue.attention_mask,
-        "labels": dialogue.labels,
-        "im_mask": mask,
-    }
-
-
-def _cross_attention_inputs(context: Any) -> dict[str, Tensor]:
-    return {
-        "memory_mask": context.pyramid.padding_mask[context.image],
-        "query_pos": context.query_pos,
-        "reference_points_input": context.references,
+        "memory_mask": context.pyramid.padding_mask[image],
+        "query_pos": _by_conversation(context.query_pos, context),
+        "reference_points_input": _by_conversation(context.references, context),
     }

@@ -16,7 +16,8 @@ from torch import Tensor
 from llmdet.checkpoint.upstream_keys import upstream_key_to_llmdet, upstream_to_llmdet
 from llmdet.errors import ConfigError
 from llmdet.models.detectors.grounding_dino import GroundingDINO
-from llmdet.models.detectors.llmdet import LLMDet
+from llmdet.models.systems.llmdet import LLMDet
+from llmdet.prompts.conversation import ask
 from llmdet.registry import MODELS
 from llmdet.testing.parity.caption_trace import CaptionTrace
 from llmdet.testing.parity.losses import tensor_finder
@@ -29,7 +30,8 @@ from llmdet.testing.parity.model import (
 )
 from llmdet.testing.parity.rows import Row, compare_number, compare_recorded
 
-PROMPT = "Describe the image in detail."
+IMAGE_PROMPT = "<image>\nDescribe the image in detail."
+REGION_PROMPT = "<region:{}>\nDescribe the region in a phrase."
 #: Their gradients are zero but for rounding: softmax does not change with these biases.
 _NO_GRADIENT = re.compile(r"(self\.key|k_proj\.ori_model|attn\.l_proj)\.bias$")
 _REGION_LOSS = re.compile(r"d(\d+)\.loss_lmm_region")
@@ -95,7 +97,10 @@ def _translate(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         },
         "image_captioner": {
             # with both maps the coarser one is read at 20 x 20 whatever feature_map_size says
-            "grids": ((-2, 20), (-3, size)) if config["use_p4_input"] else ((-2, size),),
+            "encoder": {
+                "type": "GridCells",
+                "grids": ((-2, 20), (-3, size)) if config["use_p4_input"] else ((-2, size),),
+            },
             "look": config["use_image_level_cross_attn"],
             "max_length": config["lmm_max_token_length"],
             "loss_weight": config["lmm_image_loss_weight"],
@@ -117,19 +122,16 @@ def make_samples(
         spans = {int(label): spans for label, spans in record["tokens_positive"].items()}
         regions = record["region_conversations"]
         answers = [_answer(model, one["input_id"]) for one in regions["conversations"]]
-        phrases: dict[str, Any] | None = {"box_index": regions["box_index"], "answers": answers}
-        if settings.get("empty_region") and index == 1:
-            phrases = None
+        conversations = [ask(IMAGE_PROMPT, _answer(model, record["conversations"]["input_id"]))]
+        if not (settings.get("empty_region") and index == 1):
+            pairs = zip(regions["box_index"], answers, strict=True)
+            conversations += [ask(REGION_PROMPT.format(box), answer) for box, answer in pairs]
         sample.set_metainfo(
             {
                 "img_shape": tuple(inputs["sizes"][index]),
                 "text": record["text"],
                 "tokens_positive": spans,
-                "image_caption": {
-                    "prompt": PROMPT,
-                    "answer": _answer(model, record["conversations"]["input_id"]),
-                },
-                "region_captions": phrases,
+                "conversations": tuple(conversations),
             }
         )
         sample.gt_instances = InstanceData(
@@ -142,6 +144,7 @@ def make_samples(
 
 def _answer(model: LLMDet, ids: list[int]) -> str:
     """What the assistant says: behind its header's line break, before the end of its turn."""
+    assert model.lmm is not None
     tokenizer = model.lmm.tokenizer
     start = len(ids) - 1 - ids[::-1].index(tokenizer.convert_tokens_to_ids("<|im_start|>"))
     return tokenizer.decode(ids[start + 3 : -2])

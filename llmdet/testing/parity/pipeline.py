@@ -20,8 +20,10 @@ from mmengine.registry import init_default_scope
 import llmdet
 from llmdet.datasets.captions import clean_phrase_upstream, remove_speculative_clauses_upstream
 from llmdet.datasets.odvg import ODVGDataset
+from llmdet.datasets.sample import grounding_of
 from llmdet.datasets.transforms.detection_text import clean_name_upstream
 from llmdet.prompts import PromptOptions, PromptTokenizer, load_tokenizer, parse_prompt
+from llmdet.prompts.conversation import ask
 from llmdet.prompts.tokens import span_tokens
 from llmdet.registry import DATASETS
 from llmdet.testing.parity.model import read_json, read_tensors
@@ -41,8 +43,7 @@ META_KEYS = (
     "tags",
     "tokens_positive",
     "dataset_mode",
-    "image_caption",
-    "region_captions",
+    "conversations",
 )
 
 
@@ -106,7 +107,7 @@ def _in_our_words(expected: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A recorded sample under the names and types of ours."""
     expected = dict(expected)
     prompt, answer = (turn["value"] for turn in expected.pop("conversations"))
-    expected["image_caption"] = {"prompt": prompt, "answer": answer}
+    expected["conversations"] = (ask(prompt, answer),)
     expected["img_path"] = expected["img_path"].replace("<root>", f"{folder}/")
     if "phrases" in expected:
         expected["phrases"] = {int(label): p for label, p in expected["phrases"].items()}
@@ -186,7 +187,8 @@ def _packed(
     if "meta" in case:
         yield compare_exact(f"{name}/text", meta["text"], sample.text)
         yield compare_exact(f"{name}/labels", case["labels"], sample.gt_instances.labels.tolist())
-        indices = (sample.region_captions or {"box_index": []})["box_index"]
+        said = grounding_of(sample).conversations
+        indices = [c.slots[0].index for c in said if c.kinds == {"region"}]
         yield compare_exact(f"{name}/box_index", meta["region_conversations.box_index"], indices)
     for key, expected in pixels.items():
         if key.startswith(f"{name}["):

@@ -49,7 +49,8 @@ def sampled_texts(folder: Path) -> Iterator[Row]:
         yield compare_exact(f"{name}/gt_bboxes_labels", expected["gt_bboxes_labels"], labels)
         yield compare_tensor(f"{name}/rng_after", torch.tensor(case["rng_after"]), random_state)
         reply = _reply(expected["conversations"], lmm_tokenizer)
-        yield compare_exact(f"{name}/image_caption", reply, info["image_caption"]["answer"])
+        said = info["conversations"][0].turns[-1].text
+        yield compare_exact(f"{name}/image_caption", reply, said)
         yield from _regions(name, sample, case, lmm_tokenizer)
 
 
@@ -80,11 +81,13 @@ def _regions(
     recorded = case["output"].get("region_conversations")
     if not recorded or len(recorded["box_index"]) > len(sample["gt_bboxes_labels"]):
         return
-    ours = sample["region_captions"] or {"box_index": [], "answers": []}
-    yield compare_exact(f"{name}/box_index", recorded["box_index"], ours["box_index"])
+    ours = [c for c in sample["conversations"] if c.kinds == {"region"}]
+    boxes = [conversation.slots[0].index for conversation in ours]
+    yield compare_exact(f"{name}/box_index", recorded["box_index"], boxes)
     if "phrases" in sample:  # for detection data the original says "object"
         replies = [_reply(turn, tokenizer) for turn in recorded["conversations"]]
-        yield compare_exact(f"{name}/region_answers", replies, ours["answers"])
+        answers = [conversation.turns[-1].text for conversation in ours]
+        yield compare_exact(f"{name}/region_answers", replies, answers)
 
 
 def _reply(conversation: dict[str, Any], tokenizer: Any) -> str:

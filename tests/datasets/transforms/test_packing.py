@@ -15,7 +15,6 @@ def packed(**settings):
         "img": np.zeros((4, 6, 3), np.uint8),
         "img_shape": (4, 6),
         "text": "red circle",
-        "image_caption": None,
         "category_ids": [3],
         "mine": 1,
         "annotation": "large",
@@ -27,7 +26,7 @@ def test_what_models_and_metrics_read_is_kept_and_nothing_else():
     out = packed()
     assert out["inputs"].shape == (3, 4, 6)
     sample = out["data_samples"]
-    assert set(sample.metainfo) == {"img_shape", "image_caption", "grounding"}
+    assert set(sample.metainfo) == {"img_shape", "grounding"}
     assert isinstance(sample.grounding, GroundingSample)
     assert sample.grounding.prompt == Sentence("red circle")
     assert grounding_of(sample) is grounding_of(sample.to_dict()) is sample.grounding

@@ -10,7 +10,15 @@ from mmdet.structures.bbox import HorizontalBoxes
 
 from llmdet.datasets.transforms import RandomSamplingNegPos, RandomSamplingNegPos2
 from llmdet.errors import DataError
+from llmdet.prompts.conversation import ask
 from llmdet.registry import TRANSFORMS
+
+
+def regions(results):
+    """(box, answer) of the conversations about regions."""
+    said = [talk for talk in results["conversations"] if talk.kinds == {"region"}]
+    return [(talk.slots[0].index, talk.turns[-1].text) for talk in said]
+
 
 CLASSES = ("red dog", "cat", "car", "bus", "tree", "ball", "table", "chair")
 
@@ -112,7 +120,7 @@ def test_an_image_without_boxes_gets_a_prompt_of_negatives(make):
     assert results["text"]
     assert results["tokens_positive"] == {}
     assert results["gt_bboxes"].shape == (0, 4)
-    assert results["region_captions"] is None
+    assert results["conversations"] == ()
     assert make()(grounding([]))["tokens_positive"] == {}
 
 
@@ -155,7 +163,7 @@ def test_crowds_are_not_learnt_and_their_classes_are_not_denied(make):
         assert named(results) == {0: "cat"}
         assert "car" not in results["text"]
         assert "bus" not in results["text"]
-        assert results["region_captions"]["box_index"] == [0]
+        assert [box for box, _ in regions(results)] == [0]
 
 
 def test_regions_point_at_the_boxes_that_are_left(make):
@@ -163,25 +171,42 @@ def test_regions_point_at_the_boxes_that_are_left(make):
     for _ in range(20):
         results = transform(detection([0, 1, 0, 2]))
         names = list(named(results).values())
-        regions = results["region_captions"]
-        assert sorted(regions["box_index"]) == list(range(len(names)))
+        drawn = regions(results)
+        assert sorted(box for box, _ in drawn) == list(range(len(names)))
         answers = {"red dog": "Red dog.", "cat": "Cat.", "car": "Car."}
-        assert regions["answers"] == [answers[names[i]] for i in regions["box_index"]]
+        assert [answer for _, answer in drawn] == [answers[names[box]] for box, _ in drawn]
 
 
 def test_regions_are_described_by_one_of_their_phrases(make):
     transform = make(num_region_caption=2)
-    drawn = [transform(grounding([5, 0, 5]))["region_captions"] for _ in range(40)]
-    assert all(len(regions["box_index"]) == 2 for regions in drawn)
-    assert {i for regions in drawn for i in regions["box_index"]} == {0, 1, 2}
-    assert {a for regions in drawn for a in regions["answers"]} == {"Red dog.", "Cats."}
-    assert make()(grounding([0]))["region_captions"] is None
+    drawn = [regions(transform(grounding([5, 0, 5]))) for _ in range(40)]
+    assert all(len(pairs) == 2 for pairs in drawn)
+    assert {box for pairs in drawn for box, _ in pairs} == {0, 1, 2}
+    assert {answer for pairs in drawn for _, answer in pairs} == {"Red dog.", "Cats."}
+    assert make()(grounding([0]))["conversations"] == ()
+
+
+def test_regions_come_behind_the_conversations_of_the_row(make):
+    caption = ask("<image>\nWhat?", "A red dog.")
+    results = make(num_region_caption=1)(grounding([0]) | {"conversations": (caption,)})
+    first, second = results["conversations"]
+    assert first == caption
+    assert second.kinds == {"region"}
+
+
+def test_an_image_with_a_conversation_alone_gets_no_prompt(make):
+    alone = grounding([]) | {"conversations": (ask("<image>\nWhat?", "A dog."),), "phrases": {}}
+    del alone["text"]
+    results = make(num_region_caption=4)(alone)
+    assert "prompt" not in results
+    assert results["gt_bboxes"].shape == (0, 4)
+    assert len(results["conversations"]) == 1
 
 
 def test_a_region_without_a_word_is_left_out_and_counted(make):
     phrases = {0: {"phrase": " . ", "tokens_positive": [[2, 9]]}}
     transform = make(num_region_caption=2)
-    assert transform(grounding([0], phrases=phrases))["region_captions"] is None
+    assert transform(grounding([0], phrases=phrases))["conversations"] == ()
     assert transform.dropped.counts == {"region phrase without a word": 1}
 
 
@@ -193,7 +218,7 @@ def test_equal_seeds_give_equal_samples(make, upstream):
         np.random.seed(3)
         torch.manual_seed(3)
         results = make(upstream=upstream, num_region_caption=3)(detection([0, 1, 2]))
-        outputs.append((results["text"], results["tokens_positive"], results["region_captions"]))
+        outputs.append((results["text"], results["tokens_positive"], results["conversations"]))
     assert outputs[0] == outputs[1]
 
 

@@ -1,0 +1,73 @@
+"""Tokenised conversations as one batch of index tensors.
+
+Made on the host, so that which positions are supervised is known without asking the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmdet.prompts.conversation import IGNORE_INDEX, TokenizedConversation
+
+
+@dataclass(frozen=True)
+class DialogueBatch:
+    """R conversations with any number of slots, padded to T tokens."""
+
+    input_ids: Tensor  # [R, T] int64, the pad id in slots and padding
+    labels: Tensor  # [R, T] int64, IGNORE_INDEX where nothing is learned
+    attention_mask: Tensor  # [R, T] bool, True at tokens
+    position_ids: Tensor  # [R, T] int64, counted from the first token
+    slots: Mapping[str, Tensor]  # kind -> [n] int64 into R * T, conversation after conversation
+    supervised: Tensor  # [n] int64 into R * T: positions whose next token has a label
+    targets: Tensor  # [n] int64, these labels
+
+
+def collate_dialogue(
+    conversations: Sequence[TokenizedConversation],
+    pad_id: int,
+    device: torch.device | str = "cpu",
+    *,
+    left: bool = False,
+) -> DialogueBatch:
+    """Pad conversations to the longest of them.
+
+    Args:
+        conversations: R of them.
+        pad_id: what fills up.
+        device: where the batch shall be; the host does not wait for the copy.
+        left: pad in front, as generation wants it, instead of behind.
+    """
+    lengths = [len(conversation.ids) for conversation in conversations]
+    shape = len(conversations), max(lengths)
+    starts = [shape[1] - length if left else 0 for length in lengths]
+    ids, labels = np.full(shape, pad_id), np.full(shape, IGNORE_INDEX)
+    mask, positions = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
+    slots: dict[str, list[np.ndarray]] = {}
+    for row, (conversation, start) in enumerate(zip(conversations, starts, strict=True)):
+        tokens = slice(start, start + lengths[row])
+        ids[row, tokens], labels[row, tokens] = conversation.ids, conversation.labels
+        mask[row, tokens] = True
+        positions[row, start:] = np.arange(shape[1] - start)
+        for slot in conversation.slots:
+            first = row * shape[1] + start + slot.start
+            slots.setdefault(slot.kind, []).append(np.arange(first, first + slot.length))
+    rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero()
+
+    def moved(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device, non_blocking=True)
+
+    return DialogueBatch(
+        input_ids=moved(ids),
+        labels=moved(labels),
+        attention_mask=moved(mask),
+        position_ids=moved(positions),
+        slots={kind: moved(np.concatenate(places)) for kind, places in slots.items()},
+        supervised=moved(rows * shape[1] + columns),
+        targets=moved(labels[rows, columns + 1]),
+    )

@@ -1,0 +1,239 @@
+"""A causal language model that reads features of images: frozen, with LoRA, or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from llmdet.errors import ConfigError
+from llmdet.prompts.conversation import pad_id
+from llmdet.prompts.tokenizers import load_tokenizer
+from llmdet.registry import MODELS
+
+from .causal_lm import add_lora, build_causal_lm
+from .dialogue import DialogueBatch
+from .losses import supervised_cross_entropy
+from .vocabulary import add_vocabulary
+
+#: Most logits that are held at once while probabilities are read.
+_LOGITS_AT_ONCE = 2**26
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a language model said in R conversations, G new tokens each at most."""
+
+    texts: list[str]
+    ids: Tensor  # [R, G] int64, the pad id behind the end
+    probabilities: Tensor  # [R, G] float32, what the model gave each token; 1 behind the end
+    hidden: Tensor  # [R, G, H], the state from which each token was said
+
+
+class Adapter(Protocol):
+    """A system's change of a language model's layers; see ``systems/llmdet/region_attention``."""
+
+    def install(self, lmm: LanguageModel) -> None:
+        """Change the layers in place."""
+
+    def checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """For ``torch.utils.checkpoint``: contexts of the forward pass and its recomputation."""
+
+
+@MODELS.register_module()
+class LanguageModel(nn.Module):
+    """Any causal language model of transformers, fed through ``inputs_embeds``.
+
+    The base stays in eval mode and, unless told otherwise, frozen: trainable are then only LoRA
+    maps, rows of added tokens and what an adapter brings, all float32.
+
+    Args:
+        model: folder, hub id, or fields of a configuration; see :func:`build_causal_lm`.
+        tokenizer: folder or hub id of the tokenizer; default: ``model``.
+        pretrained: with False, weights are random.
+        dtype: of the base, e.g. "bfloat16"; default: bfloat16 where CUDA is available,
+            else float32.
+        frozen: with False the base trains too, which wants ``dtype="float32"`` and no LoRA: for
+            models of toy size that have no language yet, or for full fine-tuning.
+        lora: ``dict(r=, alpha=, dropout=, targets=)``, or None for no LoRA.
+        checkpoint: recompute decoder layers in the backward pass instead of storing them.
+        added_tokens: beyond the tokenizer's vocabulary, with rows that train; outputs name
+            those that they need.
+        adapter: changes the layers; handed in by the system that needs it.
+    """
+
+    def __init__(
+        self,
+        model: str | Mapping[str, Any],
+        tokenizer: str | None = None,
+        pretrained: bool = True,
+        dtype: str | None = None,
+        frozen: bool = True,
+        lora: Mapping[str, Any] | None = None,
+        checkpoint: bool = False,
+        added_tokens: tuple[str, ...] | list[str] = (),
+        adapter: Adapter | None = None,
+    ) -> None:
+        super().__init__()
+        default = "bfloat16" if torch.cuda.is_available() else "float32"
+        self.dtype: torch.dtype = getattr(torch, dtype or default)
+        self.causal_lm = build_causal_lm(model, pretrained=pretrained, dtype=self.dtype)
+        # What llmdet.checkpoint.frozen leaves out of checkpoints: names before LoRA wraps its maps.
+        self.source = model if pretrained and isinstance(model, str) else None
+        self.source_names = tuple(self.causal_lm.state_dict())
+        source = tokenizer or model
+        if not isinstance(source, str):
+            raise ConfigError("lmm.model given as a dict needs lmm.tokenizer, a folder or hub id")
+        self.tokenizer_name, self.added_tokens = source, tuple(added_tokens)
+        self.tokenizer: Any = load_tokenizer(
+            source, role="lmm.tokenizer", config=self.causal_lm.config
+        )
+        if not frozen:
+            self._unfreeze(lora)
+        if lora is not None:
+            add_lora(self.causal_lm, **lora)
+        if added_tokens:
+            add_vocabulary(self.causal_lm, self.tokenizer, self.added_tokens)
+        if adapter is not None:
+            adapter.install(self)
+        self.checkpoint = checkpoint
+        if checkpoint:
+            contexts = {} if adapter is None else {"context_fn": adapter.checkpoint_contexts}
+            self.causal_lm.gradient_checkpointing_enable({"use_reentrant": False, **contexts})
+        self.eval()
+
+    @property
+    def hidden_size(self) -> int:
+        """Width H of its tokens."""
+        return self.causal_lm.config.hidden_size
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills rows up."""
+        return pad_id(self.tokenizer)
+
+    def train(self, mode: bool = True) -> LanguageModel:
+        """Keeps everything in eval mode: dropout would blur what the detector is taught.
+
+        Decoder layers are told of training only so that they recompute when asked to; no part
+        of theirs is.
+        """
+        super().train(False)
+        for module in [self.causal_lm.get_decoder(), *self._layers]:
+            module.training = mode and self.checkpoint
+        return self
+
+    @property
+    def _layers(self) -> list[nn.Module]:
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        modules = self.causal_lm.modules()
+        return [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+
+    def loss(self, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:
+        """Mean cross-entropy of the supervised tokens, float32 scalar.
+
+        Args:
+            dialogue: R conversations of T tokens.
+            features: per kind of slot [n, H], in the order of ``dialogue.slots``.
+        """
+        with self._precision():
+            hidden = self._decode(
+                self.embed(dialogue, features), dialogue.attention_mask, dialogue.position_ids
+            )
+            head = self.causal_lm.get_output_embeddings()
+            return supervised_cross_entropy(hidden, dialogue.supervised, dialogue.targets, head)
+
+    @torch.no_grad()
+    def generate(
+        self, dialogue: DialogueBatch, features: Mapping[str, Tensor], **options: Any
+    ) -> Generated:
+        """What the model says to conversations that are padded on the left.
+
+        Args:
+            dialogue: conversations opened for their answer.
+            features: as in :meth:`loss`.
+            options: of transformers' ``generate``; ``num_return_sequences`` multiplies R.
+        """
+        with self._precision():
+            embeds = self.embed(dialogue, features)
+            ids = self.causal_lm.generate(
+                inputs_embeds=embeds,
+                attention_mask=dialogue.attention_mask,
+                pad_token_id=self.pad_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+                **options,
+            )
+            hidden = self._hidden_of_answers(embeds, dialogue.attention_mask, ids)
+            probabilities = self._probabilities(hidden, ids)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ended = _behind_end(ids, self.tokenizer.eos_token_id)
+        return Generated(
+            texts=[text.strip() for text in texts],
+            ids=ids,
+            probabilities=probabilities.masked_fill(ended, 1.0),
+            hidden=hidden,
+        )
+
+    def embed(self, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings [R, T, H]: words, features in their slots, zero padding."""
+        words = self.causal_lm.get_input_embeddings()(dialogue.input_ids)
+        words = words * dialogue.attention_mask[..., None].to(words.dtype)
+        flat = words.flatten(0, 1)
+        for kind, values in features.items():
+            flat = flat.index_put((dialogue.slots[kind],), values.to(flat.dtype))
+        return flat.view_as(words)
+
+    def _decode(self, embeds: Tensor, mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Hidden states [R, T, H] after the last norm."""
+        return self.causal_lm.get_decoder()(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+
+    def _hidden_of_answers(self, embeds: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        """The state [R, G, H] from which each generated token was said, read in one pass.
+
+        Holding every step's states while generating would keep all layers of the prompt; one
+        more pass costs as much as reading the prompt did, whatever way of decoding chose the ids.
+        """
+        times = len(ids) // len(embeds)
+        words = self.causal_lm.get_input_embeddings()(ids[:, :-1])
+        embeds = torch.cat([embeds.repeat_interleave(times, 0), words], 1)
+        mask = mask.repeat_interleave(times, 0)
+        mask = torch.cat([mask, mask.new_ones(words.shape[:2])], 1)
+        hidden = self._decode(embeds, mask, (mask.cumsum(1) - 1).clamp(min=0))
+        return hidden[:, -ids.shape[1] :]
+
+    def _probabilities(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        head = self.causal_lm.get_output_embeddings()
+        step = max(1, _LOGITS_AT_ONCE // self.causal_lm.config.vocab_size)
+        pairs = zip(hidden.flatten(0, 1).split(step), ids.flatten().split(step), strict=True)
+        found = [
+            head(states).float().softmax(-1).gather(1, chosen[:, None])[:, 0]
+            for states, chosen in pairs
+        ]
+        return torch.cat(found).view_as(ids)
+
+    def _unfreeze(self, lora: Mapping[str, Any] | None) -> None:
+        if lora is not None or self.dtype != torch.float32:
+            raise ConfigError(
+                "lmm.frozen=False trains every weight of the language model: set lmm.lora=None "
+                f"(it is {lora}) and lmm.dtype='float32' (it is {self.dtype})"
+            )
+        self.causal_lm.requires_grad_(True)
+
+    def _precision(self) -> Any:
+        """bf16 autocast around a bf16 base; an outer autocast never reaches a float32 one."""
+        halved = self.dtype in (torch.bfloat16, torch.float16)
+        device = self.causal_lm.get_input_embeddings().weight.device.type
+        return torch.autocast(device, dtype=self.dtype if halved else None, enabled=halved)
+
+
+def _behind_end(ids: Tensor, end: int) -> Tensor:
+    """[R, G] bool, True behind the first token that ends the turn."""
+    is_end = ids == end
+    return (is_end.cumsum(1) - is_end.long()) > 0

@@ -1,0 +1,92 @@
+"""Tokens that an output adds to a language model, with rows of their own that train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmdet.errors import ConfigError
+
+
+class ExtendedEmbedding(nn.Module):
+    """A language model's embedding, some ids of which read rows that train.
+
+    The base keeps its parameter and its name ``weight``; the new rows are ``added``.
+
+    Args:
+        base: gives the rows of all other ids.
+        added: [A, H] float32.
+        first: the first of the A consecutive new ids.
+    """
+
+    def __init__(self, base: nn.Embedding, added: nn.Parameter, first: int) -> None:
+        super().__init__()
+        self.weight, self.added, self.first = base.weight, added, first
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Rows [..., H] of ids [...], in the type of the base."""
+        new = ids - self.first
+        is_new = (new >= 0) & (new < len(self.added))
+        rows = F.embedding(ids.masked_fill(is_new, 0), self.weight)
+        added = F.embedding(new.clamp(0, len(self.added) - 1), self.added)
+        return torch.where(is_new[..., None], added.to(rows.dtype), rows)
+
+
+class ExtendedHead(nn.Module):
+    """A language model's vocabulary map, some columns of which come from rows that train.
+
+    Args:
+        base: gives all other logits.
+        added: [A, H] float32.
+        first: the first of the A consecutive new ids.
+    """
+
+    def __init__(self, base: nn.Linear, added: nn.Parameter, first: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.added, self.first = base.weight, base.bias, added, first
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits [..., max(V, first + A)] of hidden states [..., H]."""
+        logits = F.linear(hidden, self.weight, self.bias)
+        added = F.linear(hidden, self.added.to(hidden.dtype))
+        behind = logits[..., self.first + len(self.added) :]
+        return torch.cat([logits[..., : self.first], added, behind], -1)
+
+
+def add_vocabulary(causal_lm: Any, tokenizer: Any, tokens: Sequence[str]) -> None:
+    """Let a language model read and say new tokens, in place.
+
+    Their rows begin as the mean of all others and train, whether or not the rest does. Where
+    embedding and head share weights the new rows are shared too.
+
+    Raises:
+        ConfigError: a token is already in the vocabulary, or the tokenizer knows more ids than
+            the model has rows.
+    """
+    known = set(tokenizer.get_vocab())
+    repeated = sorted(known.intersection(tokens))
+    if repeated or len(set(tokens)) < len(tokens):
+        raise ConfigError(
+            f"added tokens {list(tokens)} must be new and differ; known already: {repeated}"
+        )
+    embedding, head = causal_lm.get_input_embeddings(), causal_lm.get_output_embeddings()
+    first = len(tokenizer)
+    if first > len(embedding.weight):
+        raise ConfigError(
+            f"the tokenizer '{tokenizer.name_or_path}' knows {first} tokens and the language model "
+            f"{len(embedding.weight)}: they do not belong together"
+        )
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    read = _mean_rows(embedding.weight[:first], len(tokens))
+    said = read if head.weight is embedding.weight else _mean_rows(head.weight[:first], len(tokens))
+    causal_lm.set_input_embeddings(ExtendedEmbedding(embedding, read, first))
+    causal_lm.set_output_embeddings(ExtendedHead(head, said, first))
+    causal_lm.config.vocab_size = max(causal_lm.config.vocab_size, first + len(tokens))
+
+
+def _mean_rows(weight: Tensor, count: int) -> nn.Parameter:
+    return nn.Parameter(weight.detach().float().mean(0).expand(count, -1).clone())

@@ -1,0 +1,85 @@
+"""What region encoders read and what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from llmdet.models.vision.views import TowerOutput
+
+
+@dataclass(frozen=True)
+class RegionBatch:
+    """R regions of B images, image after image."""
+
+    image: Tensor  # [R] int64 in 0..B-1
+    counts: tuple[int, ...]  # B, regions of each image
+    boxes: Tensor | None = None  # [R, 4] float32 xyxy in pixels of the original image; None: all
+    masks: tuple[Tensor, ...] | None = None  # R of [h, w] bool, of the original image
+    queries: Tensor | None = None  # [R] int64, the object query of each region, where known
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def split(self, size: int) -> list[RegionBatch]:
+        """The same regions in batches of at most ``size``; their images keep their numbers."""
+        ends = list(accumulate(self.counts))
+        parts = []
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            counts = tuple(
+                max(0, min(end, stop) - max(end - count, start))
+                for end, count in zip(ends, self.counts, strict=True)
+            )
+            part = slice(start, stop)
+            parts.append(
+                replace(
+                    self,
+                    image=self.image[part],
+                    counts=counts,
+                    boxes=None if self.boxes is None else self.boxes[part],
+                    masks=None if self.masks is None else self.masks[part],
+                    queries=None if self.queries is None else self.queries[part],
+                )
+            )
+        return parts
+
+
+def batch_regions(
+    counts: Sequence[int],
+    device: torch.device,
+    *,
+    boxes: Tensor | None = None,
+    queries: Tensor | None = None,
+) -> RegionBatch:
+    """Regions of B images by their number in each; the host does not wait for the device."""
+    image = torch.repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+    on_device = image.to(device, non_blocking=True)
+    return RegionBatch(on_device, tuple(counts), boxes=boxes, queries=queries)
+
+
+@dataclass(frozen=True)
+class RegionFeatures:
+    """k tokens for each of R regions."""
+
+    features: Tensor  # [R, k, C]
+    boxes: Tensor  # [R, k, 4] xyxy in 0..1 of the valid image, what each token stands for
+
+
+class RegionEncoder(nn.Module):
+    """Base of region encoders; register one in ``MODELS`` to name it in a config."""
+
+    #: Tokens of a region, group by group; a captioner may put a separator between groups.
+    lengths: tuple[int, ...] = (1,)
+
+    def out_dims(self, in_dims: int) -> int:
+        """Width of its features on a tower of width ``in_dims``."""
+        return in_dims
+
+    def forward(self, seen: TowerOutput, regions: RegionBatch) -> RegionFeatures:
+        """Features of the regions; k is the sum of ``lengths``."""
+        raise NotImplementedError

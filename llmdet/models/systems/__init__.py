@@ -1,0 +1,1 @@
+"""What is particular to one system and to no other."""

@@ -1,0 +1,1 @@
+"""What is seen: views of an image, where it lies in them, and the towers that read them."""

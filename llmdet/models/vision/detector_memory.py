@@ -1,0 +1,62 @@
+"""A detector as a tower: its encoder memory, and its object queries where the decoder has run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from llmdet.models.structures import EncoderOutput
+from llmdet.prompts.types import TokenizedPrompt
+from llmdet.registry import MODELS
+
+from .views import Frame, TowerOutput, View
+
+
+@dataclass(frozen=True)
+class DetectorOutput(TowerOutput):
+    """Memory of B images and, where the decoder has run, the Q object queries of one layer."""
+
+    encoded: EncoderOutput
+    queries: Tensor | None = None  # [B, Q, C]
+    query_boxes: Tensor | None = None  # [B, Q, 4] cxcywh in 0..1 of the valid image
+
+
+@MODELS.register_module()
+class DetectorMemory(nn.Module):
+    """Reads views with a detector's backbone, neck and encoder; no decoder runs.
+
+    Args:
+        detector: a text-prompted detector, built or to be built.
+    """
+
+    def __init__(self, detector: nn.Module | Mapping[str, Any]) -> None:
+        super().__init__()
+        built: Any = MODELS.build(detector) if isinstance(detector, Mapping) else detector
+        self.detector, self.dims = built, int(built.encoder.embed_dims)
+
+    def forward(self, view: View, prompts: Sequence[TokenizedPrompt | str]) -> DetectorOutput:
+        """Memory of the view; ``prompts`` are the B texts that the encoder fuses with it."""
+        frame = view.frame
+        encoded = self.detector.read_memory(view.pixels, frame.valid_sizes, prompts)
+        return detector_output(encoded, frame)
+
+
+def detector_output(
+    encoded: EncoderOutput,
+    frame: Frame,
+    queries: Tensor | None = None,
+    query_boxes: Tensor | None = None,
+) -> DetectorOutput:
+    """What region encoders see of a detector; arguments as in :class:`DetectorOutput`."""
+    pyramid = encoded.pyramid
+    levels = encoded.memory.split([height * width for height, width in pyramid.shapes], 1)
+    maps = tuple(
+        level.unflatten(1, shape).permute(0, 3, 1, 2)
+        for level, shape in zip(levels, pyramid.shapes, strict=True)
+    )
+    return DetectorOutput(
+        encoded.memory, maps, pyramid.valid_ratios, frame, encoded, queries, query_boxes
+    )

@@ -1,0 +1,128 @@
+"""Views, frames and what towers make of them.
+
+Regions stay in pixels of the original image until a frame is asked where they lie in a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where each of B images lies in a view: pixel of the view = original pixel * scale + offset.
+
+    Coordinates are (x, y) of pixel corners: an image of width w reaches from x = 0 to x = w.
+    """
+
+    scale: Tensor  # [B, 2] float32 (x, y)
+    offset: Tensor  # [B, 2] float32 pixels of the view (x, y)
+    valid_sizes: tuple[Size, ...]  # B (height, width) of the image in the view, without padding
+    original_sizes: tuple[Size, ...]  # B (height, width)
+    size: Size  # (height, width) of the view
+
+    def points(self, points: Tensor, image: Tensor) -> Tensor:
+        """Points [N, 2] of the original image in the view; ``image`` [N] int64 says of which."""
+        return points * self.scale[image] + self.offset[image]
+
+    def original_points(self, points: Tensor, image: Tensor) -> Tensor:
+        """The inverse of :meth:`points`."""
+        return (points - self.offset[image]) / self.scale[image]
+
+    def boxes(self, boxes: Tensor, image: Tensor) -> Tensor:
+        """Boxes [N, 4] xyxy of the original image in the view; ``image`` [N] as in ``points``."""
+        return self.points(boxes.unflatten(1, (2, 2)), image[:, None].expand(-1, 2)).flatten(1)
+
+    def original_boxes(self, boxes: Tensor, image: Tensor) -> Tensor:
+        """The inverse of :meth:`boxes`."""
+        corners = self.original_points(boxes.unflatten(1, (2, 2)), image[:, None].expand(-1, 2))
+        return corners.flatten(1)
+
+    def relative_boxes(self, boxes: Tensor, image: Tensor) -> Tensor:
+        """Boxes [N, 4] xyxy of the original image in 0..1 of the valid part of the view."""
+        valid = torch.tensor([(w, h, w, h) for h, w in self.valid_sizes], dtype=boxes.dtype)
+        seen = self.boxes(boxes, image) - self.offset.repeat(1, 2)[image]
+        return (seen / valid.to(boxes.device, non_blocking=True)[image]).clamp(0, 1)
+
+    def masks(self, masks: Tensor, image: int) -> Tensor:
+        """Masks [N, h, w] bool of one original image in the view, [N, height, width] bool."""
+        places = self.original_points(_pixel_centres(self.size, self.scale), self._rows(image))
+        return _sample_masks(masks, places, self.size)
+
+    def original_masks(self, masks: Tensor, image: int) -> Tensor:
+        """Masks [N, height, width] bool of the view in one original image, [N, h, w] bool."""
+        size = self.original_sizes[image]
+        places = self.points(_pixel_centres(size, self.scale), self._rows(image))
+        return _sample_masks(masks, places, size)
+
+    def _rows(self, image: int) -> Tensor:
+        return torch.tensor([image], device=self.scale.device)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a tower sees of B images."""
+
+    pixels: Tensor  # [B, 3, H, W] normalised, padded right and below
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class TowerOutput:
+    """What a tower makes of a view."""
+
+    tokens: Tensor  # [B, N, C]
+    maps: tuple[Tensor, ...]  # [B, C, h, w] per level, fine to coarse
+    valid_ratios: Tensor  # [B, levels, 2] float32, valid (width, height) / that of each map
+    frame: Frame
+
+
+class Tower(Protocol):
+    """Reads a view; registered in ``MODELS``. Some towers read a text with it."""
+
+    dims: int  # width C of what it makes
+
+    def __call__(self, view: View, /) -> TowerOutput:
+        """Tokens and maps of the view."""
+
+
+def frame_of(samples: Sequence[DetDataSample], pixels: Tensor) -> Frame:
+    """The frame of a batch that mmdet's pipelines resized, and padded right and below.
+
+    Args:
+        samples: B samples with ``img_shape``, and ``ori_shape`` where the image was resized.
+        pixels: [B, 3, H, W].
+    """
+    valid = tuple((int(s.img_shape[0]), int(s.img_shape[1])) for s in samples)
+    shapes = [sample.get("ori_shape") or sample.img_shape for sample in samples]
+    original = tuple((int(shape[0]), int(shape[1])) for shape in shapes)
+    # Not scale_factor, which a rounded size does not keep to.
+    scale = torch.tensor(
+        [(w / ow, h / oh) for (h, w), (oh, ow) in zip(valid, original, strict=True)]
+    ).to(pixels.device, non_blocking=True)
+    size = pixels.shape[-2], pixels.shape[-1]
+    return Frame(scale, torch.zeros_like(scale), valid, original, size)
+
+
+def _pixel_centres(size: Size, like: Tensor) -> Tensor:
+    """Centres [height * width, 2] (x, y) of all pixels, row by row."""
+    y = torch.arange(size[0], device=like.device) + 0.5
+    x = torch.arange(size[1], device=like.device) + 0.5
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)
+
+
+def _sample_masks(masks: Tensor, places: Tensor, size: Size) -> Tensor:
+    """Nearest values of masks [N, h, w] at places [height * width, 2] in pixels; False outside."""
+    extent = places.new_tensor([masks.shape[2], masks.shape[1]])
+    grid = (places / extent * 2 - 1).view(1, *size, 2).expand(len(masks), -1, -1, -1)
+    sampled = F.grid_sample(masks[:, None].float(), grid, mode="nearest", align_corners=False)
+    return sampled[:, 0] > 0.5

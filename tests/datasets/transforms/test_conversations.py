@@ -1,0 +1,79 @@
+"""Conversations tokenised in workers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmdet.datasets.transforms import TokenizeConversations
+from llmdet.engine.conversations import share_conversation_settings
+from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
+from llmdet.prompts.tokenizers import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    from llmdet.datasets.toy.models import tiny_qwen
+
+    return tiny_qwen(tmp_path_factory.mktemp("qwen"))
+
+
+@pytest.fixture
+def settings(qwen):
+    return (
+        ConversationSettings(qwen, (("image", 5),), 100),
+        ConversationSettings(qwen, (("region", 1),), 40),
+    )
+
+
+def test_each_conversation_is_tokenised_by_the_settings_that_read_its_marks(settings, qwen):
+    conversations = (ask("<image>\nWhat?", "A star."), ask("<region:2>\nWhat?", "Star."))
+    results = TokenizeConversations(settings).transform({"conversations": conversations})
+    tokenizer = load_tokenizer(qwen)
+    for made, asked, own in zip(results["conversations"], conversations, settings, strict=True):
+        expected = ConversationTokenizer(tokenizer, own)(asked)
+        assert made == asked
+        assert np.array_equal(made.tokens.ids, expected.ids)
+        assert made.tokens.slots == expected.slots
+
+
+def test_what_no_settings_read_stays_without_tokens(settings):
+    both = ask("Is <region> in <image>?", "Yes.")
+    made = TokenizeConversations(settings).transform({"conversations": (both,)})
+    assert made["conversations"][0].tokens is None
+
+
+def test_without_settings_the_model_is_left_to_tokenise():
+    made = TokenizeConversations().transform({"conversations": (ask("<image>", "A star."),)})
+    assert made["conversations"][0].tokens is None
+    assert TokenizeConversations().transform({})["conversations"] == ()
+
+
+def test_added_tokens_of_an_output_are_single_tokens(qwen):
+    settings = ConversationSettings(qwen, (("image", 2),), 100, added_tokens=("<yes>", "<no>"))
+    results = {"conversations": (ask("<image>\nWhat?", "<yes>"),)}
+    made = TokenizeConversations([settings]).transform(results)["conversations"][0]
+    first = len(load_tokenizer(qwen))
+    assert (made.tokens.labels == first).sum() == 1
+
+
+def test_the_models_settings_reach_every_pipeline_that_has_none(settings):
+    given = (settings[0],)
+    loader = {
+        "dataset": {
+            "datasets": [
+                {"pipeline": [{"type": "LoadImageFromFile"}, {"type": "TokenizeConversations"}]},
+                {"pipeline": [{"type": "TokenizeConversations", "settings": given}]},
+            ]
+        }
+    }
+
+    class Model:
+        def conversation_settings(self):
+            return settings
+
+    share_conversation_settings(Model(), loader)
+    first, second = (part["pipeline"][-1]["settings"] for part in loader["dataset"]["datasets"])
+    assert first == settings
+    assert second == given
+    share_conversation_settings(object(), loader)  # a plain detector
