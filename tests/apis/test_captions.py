@@ -76,6 +76,16 @@ def test_images_and_shown_boxes_are_described(describe, photos):
         assert shown["captions"] == every["captions"][: len(shown["captions"])]
 
 
+def test_captions_cost_no_second_run_of_the_detector(describe, photos, monkeypatch):
+    runs = []
+    extract = describe.model.extract_feat
+    monkeypatch.setattr(
+        describe.model, "extract_feat", lambda images: runs.append(len(images)) or extract(images)
+    )
+    describe(photos / "cat.jpg", **CLASSES, generation=SHORT)
+    assert runs == [1]
+
+
 def test_captions_do_not_depend_on_the_batch(describe, photos):
     one, all_at_once = (
         describe(photos, **CLASSES, pred_score_thr=0.0, generation=SHORT, batch_size=size)
