@@ -1,0 +1,5 @@
+"""What a language model's answer becomes: text, and later indices of objects or masks."""
+
+from llmdet.models.outputs.text import Text
+
+__all__ = ["Text"]
