@@ -14,6 +14,7 @@ from llmdet.evaluation.suite import RUNNERS, flatten, option_types, parse_option
 from llmdet.testing.golden import LOCAL
 
 LVIS = LOCAL / "lvis" / "syn_edge"
+TRUTH = LVIS / "gt.json.gz"
 
 
 def test_the_metrics_of_the_help_are_those_that_run():
@@ -138,6 +139,23 @@ def test_an_npz_without_scores_says_what_it_has(tmp_path):
         DataError, match="no array category_id, bbox_xyxy, score; it holds image_id"
     ):
         run_metric("lvis", LVIS / "gt.json.gz", tmp_path / "p.npz")
+
+
+@pytest.mark.parametrize("limit_per", ["image", "chunk"])
+def test_fixed_ap_refuses_a_file_whose_images_were_cut_and_other_metrics_do_not(
+    tmp_path, limit_per
+):
+    truth = json.loads(gzip.decompress(TRUTH.read_bytes()))
+    names = tuple(category["name"] for category in truth["categories"])
+    header = PredictionHeader("m", classes=names, limit_per=limit_per, max_per_image=1)
+    with PredictionWriter(tmp_path / "p.jsonl", header) as writer:
+        writer.write(prediction_row(truth["images"][0]["id"], [[0, 0, 9, 9]], [0.5], [0]))
+    assert "AP" in run_metric("lvis", TRUTH, tmp_path / "p.jsonl").values
+    if limit_per == "image":
+        with pytest.raises(DataError, match=r"p\.jsonl: 1 images have 1 boxes"):
+            run_metric("lvis-fixed-ap", TRUTH, tmp_path / "p.jsonl")
+    else:
+        assert "AP" in run_metric("lvis-fixed-ap", TRUTH, tmp_path / "p.jsonl").values
 
 
 def odinw_folder(tmp_path, names):

@@ -1,10 +1,15 @@
 """What a model says is judged in a test loop by the numbers of tools/evaluate.py."""
 
+import pickle
+
+import numpy as np
 import pytest
 
 from llmdet.errors import DataError
 from llmdet.evaluation.gcg import read_gcg_predictions
+from llmdet.evaluation.metrics.reducers import Rows
 from llmdet.evaluation.metrics.samples import row_of_sample
+from llmdet.evaluation.metrics.shell import merge_ranks
 from llmdet.evaluation.prediction_writer import PredictionWriter
 from llmdet.evaluation.predictions import PredictionHeader
 from llmdet.evaluation.suite import flatten, run_metric
@@ -144,3 +149,16 @@ def test_captions_are_judged_by_their_text(monkeypatch, tmp_path):
         metric.process(None, [{"img_id": image, "pred_text": text}])
     assert metric.evaluate(0) == {"caption/CIDEr": 1.0}
     assert given == captions
+
+
+def test_rows_of_two_processes_are_joined_in_order_and_once_each():
+    ranks = []
+    for images in ((5, 1), (3, 5)):
+        rows = Rows()
+        for image in images:
+            rows.add(row_of_sample({"img_id": image, "pred_text": f"rank {len(ranks)}"}), {})
+        payload = np.asarray(images), rows.columns()
+        ranks.append(pickle.loads(pickle.dumps(payload)))
+    seen, (images, rows, _) = merge_ranks(ranks)
+    assert seen.tolist() == images.tolist() == [1, 3, 5]
+    assert [row.text for row in rows] == ["rank 0", "rank 1", "rank 0"]
