@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from llmdet.errors import CheckpointError
+from llmdet.prompts.tokenizers import MAX_TOKENS
 
 # What shapes do not tell, as in every published MM-Grounding-DINO; a config may say otherwise.
 _ATTENTION_HEADS = 8
-_MAX_TEXT_TOKENS = 256
 _BERT_HEAD_WIDTH = 64
 
 #: mean and std of ImageNet in 0..1, which mmdet gives in 0..255
@@ -68,9 +68,7 @@ def config_from_state_dict(
         ),
         "dropout": 0.0,
         "positional_embedding_temperature": 20,
-        "max_text_len": model.get("bbox_head", {})
-        .get("contrastive_cfg", {})
-        .get("max_text_len", _MAX_TEXT_TOKENS),
+        "max_text_len": model.get("language_model", {}).get("max_tokens", MAX_TOKENS),
         "disable_custom_kernels": True,
         # every layer has its own box head; tying would copy the first over the others
         "tie_word_embeddings": False,

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from llmdet.datasets.sample import grounding_of
+from llmdet.datasets.text_encoder import share_text_encoder
 from llmdet.errors import ConfigError, DataError
 from llmdet.prompts.writing import entity_names, prompt_summary
 from llmdet.registry import DATASETS
@@ -36,12 +37,13 @@ def build_dataset(config: Config, split: str = "train") -> Any:
     """Build the data set of ``{split}_dataloader`` with its pipeline.
 
     Raises:
-        ConfigError: The config has no such loader.
+        ConfigError: The config has no such loader, or model and data name different text encoders.
         DataError: An annotation file is missing or broken.
     """
     loader = config.get(f"{split}_dataloader")
     if loader is None:
         raise ConfigError(f"{config.filename}: there is no {split}_dataloader")
+    share_text_encoder(config)
     init_default_scope(config.get("default_scope", "llmdet"))
     dataset = DATASETS.build(loader.dataset)
     if hasattr(dataset, "full_init"):

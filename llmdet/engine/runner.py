@@ -20,6 +20,7 @@ from torch import nn
 from llmdet.checkpoint import load_weights
 from llmdet.checkpoint.frozen import leave_out_frozen, put_back_frozen
 from llmdet.checkpoint.load import load_state_dict
+from llmdet.datasets.text_encoder import share_text_encoder
 from llmdet.errors import CheckpointError
 from llmdet.registry import RUNNERS
 
@@ -168,8 +169,10 @@ def build_runner(config: Config) -> MMEngineRunner:
             mmengine's ``FlexibleRunner`` for DeepSpeed and FSDP.
 
     Raises:
-        ConfigError: a part is unknown or has wrong settings, or a setting would be ignored.
+        ConfigError: a part is unknown or has wrong settings, a setting would be ignored, or model
+            and data name different text encoders.
     """
+    share_text_encoder(config)
     check_settings(config)
     with checked_builds():
         if "runner_type" in config:

@@ -10,6 +10,8 @@ from llmdet.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: The text encoder of all released models.
+TEXT_ENCODER = "bert-base-uncased"
 #: Most tokens of a prompt, special tokens included, where a config says nothing.
 MAX_TOKENS = 256
 
@@ -55,7 +57,7 @@ def not_found(name: str, error: Exception, role: str = "language_model.name") ->
             "data/toy`."
         )
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    wanted = "bert-base-uncased" if is_path else name
+    wanted = TEXT_ENCODER if is_path else name
     return ConfigError(
         f"{role}: {name!r} is neither a folder here nor reachable on the Hugging Face hub "
         f"({reason}). Download it once where there is a network, `hf download {wanted} "

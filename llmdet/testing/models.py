@@ -76,7 +76,7 @@ TINY_DETECTOR: dict[str, Any] = {
     "positional_encoding": {"num_feats": DIMS // 2, "normalize": True, "temperature": 20},
     "bbox_head": {
         "type": "GroundingDINOHead",
-        "contrastive_cfg": {"max_text_len": 64, "log_scale": "auto", "bias": True},
+        "contrastive_cfg": {"log_scale": "auto", "bias": True},
     },
     "dn_cfg": {"group_cfg": {"dynamic": True, "num_groups": None, "num_dn_queries": 12}},
     "test_cfg": {"max_per_img": 15},

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from llmdet.datasets.sample import grounding_of
+from llmdet.datasets.text_encoder import share_text_encoder
 from llmdet.datasets.toy import SEEN_NAMES, ToySettings, generate
 from llmdet.prompts import Classes
 from llmdet.registry import DATASETS
@@ -57,8 +58,10 @@ def test_groundingcap_1m_lists_the_five_parts_without_flips():
 def test_the_toy_config_gives_batches_of_captions_and_class_names(toy, bert_folder):
     config = load_config(
         CONFIGS / "_base_/datasets/toy.py",
-        {"data_root": str(toy), "tokenizer_name": bert_folder},
+        {"data_root": str(toy)},
     )
+    config.model = {"language_model": {"name": bert_folder}}
+    share_text_encoder(config)
     loader = config.train_dataloader
     loader.update(num_workers=0, persistent_workers=False)
     samples = [
@@ -120,6 +123,7 @@ def test_fine_tuning_configs_read_a_folder_given_on_the_command_line(
         CONFIGS / f"finetune/{name}.py",
         {"data_root": str(tmp_path), "lang_model_name": bert_folder},
     )
+    share_text_encoder(config)
     training = DATASETS.build(config.train_dataloader.dataset)
     assert len(training) == 24
     sample = training[0]["data_samples"]
@@ -150,6 +154,7 @@ def test_fine_tuning_configs_read_real_photographs(
         CONFIGS / f"finetune/{name}.py",
         {"data_root": str(tmp_path), "lang_model_name": bert_folder},
     )
+    share_text_encoder(config)
     training = DATASETS.build(config.train_dataloader.dataset)
     validation = DATASETS.build(config.val_dataloader.dataset)
     assert (len(training), len(validation)) == images

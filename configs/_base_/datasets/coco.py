@@ -1,7 +1,6 @@
 """COCO 2017, for evaluation on its 80 classes and for fine-tuning on its boxes."""
 
 data_root = "data/coco/"
-tokenizer_name = "bert-base-uncased"  # the text encoder's
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -15,9 +14,7 @@ train_pipeline = [
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(
         type="RandomSamplingNegPos",
-        tokenizer_name=tokenizer_name,
         num_sample_negative=85,
-        max_tokens=256,
     ),
     dict(type="PackGroundingInputs"),
 ]

@@ -2,7 +2,6 @@
 
 _base_ = "./coco_json.py"
 
-tokenizer_name = "data/toy/bert"
 train_scales = [(144, 256), (160, 288), (176, 320)]
 test_scale = (160, 288)
 
@@ -12,7 +11,7 @@ train_pipeline = [
     dict(type="RandomFlip", prob=0.5),
     dict(type="RandomChoiceResize", scales=train_scales, keep_ratio=True),
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
-    dict(type="RandomSamplingNegPos", tokenizer_name=tokenizer_name, max_tokens=256),
+    dict(type="RandomSamplingNegPos"),
     dict(type="PackGroundingInputs"),
 ]
 test_pipeline = [

@@ -1,7 +1,6 @@
 """GroundingCap-1M in the folder layout of its authors, for training; see data/README.md."""
 
 data_root = "data/"
-tokenizer_name = "bert-base-uncased"  # the text encoder's
 num_region_caption = 16
 
 # No flip: captions say left and right.
@@ -16,9 +15,7 @@ train_pipeline = [
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(
         type="RandomSamplingNegPos",
-        tokenizer_name=tokenizer_name,
         num_sample_negative=85,
-        max_tokens=256,
         num_region_caption=num_region_caption,
     ),
     dict(type="TokenizeConversations"),  # as the model reads them; nothing for a plain detector

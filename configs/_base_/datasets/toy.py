@@ -5,7 +5,6 @@ shows combinations that training never had, which are the rare classes of its LV
 """
 
 data_root = "data/toy/"
-tokenizer_name = "data/toy/bert"
 train_scales = [(128, 128)]  # fits each image into 128 pixels
 test_scale = (128, 128)
 
@@ -17,11 +16,9 @@ train_pipeline = [
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(
         type="RandomSamplingNegPos",
-        tokenizer_name=tokenizer_name,
         # Always all 40 classes: what is absent teaches as much as what is there.
         num_sample_negative=40,
         full_sampling_prob=1.0,
-        max_tokens=256,
         num_region_caption=16,
     ),
     dict(type="TokenizeConversations"),  # as the model reads them; nothing for a plain detector

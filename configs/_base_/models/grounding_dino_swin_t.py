@@ -70,7 +70,7 @@ model = dict(
     bbox_head=dict(
         type="GroundingDINOHead",
         num_classes=256,
-        contrastive_cfg=dict(max_text_len=256, log_scale="auto", bias=True),
+        contrastive_cfg=dict(log_scale="auto", bias=True),
         loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type="L1Loss", loss_weight=5.0),
         loss_iou=dict(type="GIoULoss", loss_weight=2.0),

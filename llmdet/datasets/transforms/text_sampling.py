@@ -60,9 +60,10 @@ class RandomSamplingNegPos(BaseTransform):
     which is a box of gt_bboxes by its number.
 
     Args:
-        tokenizer_name: folder or hub id of the text encoder.
+        tokenizer_name: folder or hub id of the text encoder; a run takes it from the model, see
+            :func:`~llmdet.datasets.text_encoder.share_text_encoder`.
         num_sample_negative: most random class names that are drawn for a prompt.
-        max_tokens: most tokens of a prompt, special tokens included.
+        max_tokens: most tokens of a prompt, special tokens included; taken from the model too.
         full_sampling_prob: probability of drawing all `num_sample_negative`.
         label_map_file: json {"0": name, ...}.
         num_region_caption: most regions per image to be described by the language model.

@@ -122,6 +122,7 @@ class GroundingDINO(BaseDetector):
         sizes = {"num_layers": self.decoder.num_layers, "embed_dims": dims}
         stages = {"train_cfg": train_cfg, "max_per_img": self.test_cfg.max_per_img}
         self.bbox_head = MODELS.build({**sizes, **bbox_head, **stages})
+        _check_text_length(self.bbox_head, self.language_model)
         self.dn_query_generator = construct(
             DenoisingQueryGenerator,
             dn_cfg or {},
@@ -376,3 +377,12 @@ class GroundingDINO(BaseDetector):
     ) -> tuple[Tensor, Tensor]:
         output = self.forward_train(batch_inputs, batch_data_samples).predictions
         return output.logits[-1], output.boxes[-1]
+
+
+def _check_text_length(head: Any, language_model: Any) -> None:
+    given = head.cls_branches[0].max_text_len
+    if given is not None and given != language_model.max_tokens:
+        raise ConfigError(
+            f"model.bbox_head.contrastive_cfg.max_text_len={given}, but "
+            f"model.language_model.max_tokens={language_model.max_tokens}: leave the first out"
+        )

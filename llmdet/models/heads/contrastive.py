@@ -18,14 +18,18 @@ class ContrastiveEmbed(nn.Module):
     """Logits of image features against text tokens.
 
     Args:
-        max_text_len: the longest prompt in tokens that the detector is meant for.
+        max_text_len: of mmdet's schema; the detector refuses one that is not the text encoder's
+            ``max_tokens``, where this length stands.
         log_scale: "auto" divides by the square root of C, "none" or None does not scale, a
             number is the initial value of a learned exponent.
         bias: whether a bias is learned.
     """
 
     def __init__(
-        self, max_text_len: int = 256, log_scale: str | float | None = None, bias: bool = False
+        self,
+        max_text_len: int | None = None,
+        log_scale: str | float | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.max_text_len = max_text_len

@@ -15,7 +15,7 @@ from llmdet.models.structures import TextFeatures
 from llmdet.models.text.cache import PromptCache, parameters_version
 from llmdet.models.text.pretrained import load_bert
 from llmdet.models.text.sub_sentence import full_attention, sub_sentence_attention
-from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
+from llmdet.prompts.tokenizers import MAX_TOKENS, TEXT_ENCODER, load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer, check_length
 from llmdet.prompts.types import TokenizedPrompt
 from llmdet.registry import MODELS
@@ -54,7 +54,7 @@ class BertModel(nn.Module):
 
     def __init__(
         self,
-        name: str = "bert-base-uncased",
+        name: str = TEXT_ENCODER,
         max_tokens: int = MAX_TOKENS,
         pad_to_max: bool = True,
         use_sub_sentence_represent: bool = False,

@@ -1,12 +1,16 @@
 """The detector as a runner and a demo see it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from llmdet.datasets.sample import GroundingSample
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts import parse_prompt
 from llmdet.testing.models import tiny_grounding_dino
 
 SENTENCE = "a red circle above two small stars. "
@@ -317,12 +321,49 @@ def test_an_mmdet_config_builds_and_runs_unchanged(bert, tmp_path):
         ({"quirks": {"typo": True}}, "model.quirks has the unknown key 'typo'"),
         ({"test_cfg": {"max_per_image": 5}}, "model.test_cfg .*'max_per_image'.*max_per_img"),
         ({"with_box_refine": False}, "with_box_refine"),
+        (
+            {"bbox_head": {"contrastive_cfg": {"max_text_len": 256}}},
+            r"max_text_len=256, but model.language_model.max_tokens=64",
+        ),
         ({"decoder": {"return_intermediate": False}}, "return_intermediate"),
     ],
 )
 def test_wrong_settings_name_the_key(bert, changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         tiny_grounding_dino(bert, **changes)
+
+
+def test_a_label_without_a_token_is_refused_before_the_device_sees_it(model):
+    sample = taught("a dog and a cat", [[1.0, 1, 9, 9]], [1], tokens_positive={0: [[2, 5]]})
+    sample.set_metainfo({"img_path": "a.jpg"})
+    with pytest.raises(DataError, match=r"^a\.jpg: A box has the label 1, and no token"):
+        model.loss(torch.randn(1, 3, 64, 96), [sample])
+
+
+def test_the_model_tokenises_nothing_that_a_worker_has_tokenised(model, monkeypatch):
+    sample = taught(["cat", "dog"], [[1.0, 1, 9, 9]], [1])
+    images = torch.randn(1, 3, 64, 96)
+    made = model.language_model.prompts(parse_prompt(["cat", "dog"]))
+    torch.manual_seed(0)  # of the denoising queries
+    expected = model.loss(images, [sample])
+    sample.set_metainfo({"grounding": GroundingSample(tokenized=made)})
+    # What is left of the tokenizer cannot be called.
+    monkeypatch.setattr(model.language_model.prompts, "tokenizer", SimpleNamespace(pad_token_id=0))
+    torch.manual_seed(0)
+    assert model.loss(images, [sample]) == expected
+
+
+def test_class_lists_are_tokenised_once_and_not_for_every_image(model, monkeypatch):
+    texts = []
+    tokenize = model.language_model.prompts.tokenize
+    monkeypatch.setattr(
+        model.language_model.prompts,
+        "tokenize",
+        lambda written: texts.append(written.text) or tokenize(written),
+    )
+    for _ in range(3):
+        model.predict(torch.randn(2, 3, 64, 96), [asked(["kite", "lamp"]), asked(("kite", "lamp"))])
+    assert texts == ["kite. lamp. "]
 
 
 def test_too_many_classes_for_one_training_prompt_are_refused(model):

@@ -1,0 +1,51 @@
+"""One text encoder for model and data: what the model says of it, the transforms are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from llmdet.errors import ConfigError
+from llmdet.prompts.tokenizers import MAX_TOKENS, TEXT_ENCODER
+
+#: Transforms that write prompts.
+_WRITERS = ("RandomSamplingNegPos", "RandomSamplingNegPos2")
+
+
+def share_text_encoder(config: Any) -> None:
+    """Give the transforms of all loaders the tokenizer and the limit of the model, in place.
+
+    ``model.language_model`` is the one place where ``name`` and ``max_tokens`` stand.
+
+    Args:
+        config: a complete config; without ``model.language_model`` nothing happens.
+
+    Raises:
+        ConfigError: a transform names another tokenizer or limit than the model.
+    """
+    language = (config.get("model") or {}).get("language_model")
+    if not language:
+        return
+    shared = {
+        "tokenizer_name": ("name", language.get("name", TEXT_ENCODER)),
+        "max_tokens": ("max_tokens", language.get("max_tokens", MAX_TOKENS)),
+    }
+    for split in ("train", "val", "test"):
+        for step in _writers((config.get(f"{split}_dataloader") or {}).get("dataset")):
+            for field, (source, value) in shared.items():
+                if step.setdefault(field, value) != value:
+                    raise ConfigError(
+                        f"{step['type']} has {field}={step[field]!r}, but "
+                        f"model.language_model.{source} is {value!r}: leave {field} out, it is "
+                        "taken from the model"
+                    )
+
+
+def _writers(part: Any) -> Iterator[Any]:
+    if isinstance(part, dict):
+        if str(part.get("type")).rpartition(".")[2] in _WRITERS:
+            yield part
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        for value in part:
+            yield from _writers(value)
