@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from llmdet.models.structures import TextFeatures
+from llmdet.checkpoint.transformers_check import closing_ids, corrected_text_positions
+from llmdet.datasets.toy.models import WORDS, wordpiece_vocabulary
 
 if TYPE_CHECKING:
     from llmdet.models.detectors.grounding_dino import GroundingDINO
@@ -66,35 +67,24 @@ def build_pair(bert: str, seed: int = 0) -> tuple[GroundingDINO, Any]:
     return ours, theirs.eval()
 
 
-@contextmanager
-def mended_text_positions(text: TextFeatures) -> Iterator[None]:
-    """Undo two defects of transformers 5.17 while its model runs.
+def bert_with_published_ids(folder: str | Path) -> str:
+    """Write a tiny BERT whose special tokens have their ids of bert-base-uncased.
 
-    A phrase's full stop gets position 0 instead of the last one of its phrase, and the sine
-    encoding of text positions is rounded to the integer type of the positions. Besides, special
-    tokens are known by their ids in bert-base-uncased only.
-
-    Args:
-        text: masks and positions of the prompts, from our text encoder.
+    transformers' MM-Grounding-DINO knows these ids alone.
     """
-    from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as module
+    from transformers import BertConfig, BertModel, BertTokenizer
 
-    masks = "generate_masks_with_special_tokens_and_transfer_map"
-    encode = "encode_sinusoidal_position_embedding"
-    original_masks, original_encode = getattr(module, masks), getattr(module, encode)
-
-    def encode_as_float(positions: Tensor, **sizes: Any) -> Tensor:
-        return original_encode(
-            positions if positions.is_floating_point() else positions.float(), **sizes
-        )
-
-    setattr(module, masks, lambda _: (text.attention_mask, text.position_ids))
-    setattr(module, encode, encode_as_float)
-    try:
-        yield
-    finally:
-        setattr(module, masks, original_masks)
-        setattr(module, encode, original_encode)
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 1012: ".", 1029: "?"}
+    words = [word for word in wordpiece_vocabulary(WORDS) if word not in special.values()]
+    tokens = [special.get(index, f"[unused{index}]") for index in range(1030)] + words
+    tokenizer = BertTokenizer(vocab={token: index for index, token in enumerate(tokens)})
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=len(tokens), intermediate_size=128, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 @torch.no_grad()
@@ -131,7 +121,7 @@ def run_theirs(
     """Run transformers' model on the same input and name its outputs as :func:`run_ours` does."""
     language_model = ours.language_model
     tokens = language_model.tokenizer(list(texts), padding=True, return_tensors="pt")
-    with mended_text_positions(language_model(texts)):
+    with corrected_text_positions(closing_ids(language_model.tokenizer)):
         output = theirs(pixel_values=images, pixel_mask=pixel_mask, **tokens)
     length = tokens["input_ids"].shape[1]
     return {

@@ -7,6 +7,7 @@ import torch
 
 from llmdet.checkpoint import convert_checkpoint, load_weights, write_checkpoint
 from llmdet.checkpoint.load import is_language_key
+from llmdet.checkpoint.transformers_check import closing_ids, corrected_text_positions
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.testing.models import tiny_config
 
@@ -36,40 +37,17 @@ def ours(model, images, text):
     return model.bbox_head(decoded, encoded.text)
 
 
-def mend_text_positions(monkeypatch, modeling, text):
-    """Undo two defects of transformers 5.17.
-
-    A phrase's full stop gets position 0 instead of the last one of its phrase, and the sine
-    encoding of text positions is rounded to the integer type of the positions. Besides, special
-    tokens are known by their ids in bert-base-uncased only.
-    """
-    encode = modeling.encode_sinusoidal_position_embedding
-    monkeypatch.setattr(
-        modeling,
-        "encode_sinusoidal_position_embedding",
-        lambda positions, **sizes: encode(
-            positions if positions.is_floating_point() else positions.float(), **sizes
-        ),
-    )
-    monkeypatch.setattr(
-        modeling,
-        "generate_masks_with_special_tokens_and_transfer_map",
-        lambda _: (text.attention_mask, text.position_ids),
-    )
-
-
 @torch.no_grad()
-def test_transformers_computes_the_same_from_what_we_write(written, monkeypatch):
+def test_transformers_computes_the_same_from_what_we_write(written):
     from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
-    from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as modeling
 
     model, folder = written
-    mend_text_positions(monkeypatch, modeling, model.language_model([TEXT] * 2))
     theirs = AutoModelForZeroShotObjectDetection.from_pretrained(folder).eval()
     processor = AutoProcessor.from_pretrained(folder)
     images = torch.rand(2, 3, 64, 96)
     tokens = processor.tokenizer([TEXT] * 2, return_tensors="pt")
-    output = theirs(pixel_values=images, **tokens)
+    with corrected_text_positions(closing_ids(processor.tokenizer)):
+        output = theirs(pixel_values=images, **tokens)
     own = ours(model, images, TEXT)
     torch.testing.assert_close(output.pred_boxes, own.boxes[-1], rtol=0, atol=1e-5)
     length = tokens.input_ids.shape[1]

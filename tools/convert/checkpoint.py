@@ -74,6 +74,10 @@ def convert(args: argparse.Namespace) -> list[str]:
         f"{len(conversion.written)} tensors"
     ]
     lines += [f"left out {len(keys)}: {why}" for why, keys in conversion.left_out.items()]
+    if args.target_format == "transformers":
+        from llmdet.checkpoint.transformers_check import measure_deviation
+
+        lines.append(measure_deviation(args.target).sentence())
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -11,7 +12,8 @@ import torch
 
 from llmdet.checkpoint import read_checkpoint, write_checkpoint
 from llmdet.datasets.toy.models import tiny_bert
-from llmdet.testing.models import tiny_grounding_dino
+from llmdet.testing.models import tiny_config, tiny_grounding_dino
+from llmdet.testing.oracle import EXCHANGEABLE
 
 
 @pytest.fixture
@@ -45,6 +47,18 @@ def test_a_checkpoint_is_rewritten_bit_by_bit(run, tmp_path):
     assert f"{len(source)} tensors" in done.stdout
     written = read_checkpoint(tmp_path / "out.safetensors").state_dict
     assert all(torch.equal(written[key], value) for key, value in source.items())
+
+
+def test_what_transformers_makes_of_the_weights_is_said_when_they_are_exported(run, tmp_path):
+    bert = tiny_bert(tmp_path / "bert")
+    model = tiny_grounding_dino(bert, **EXCHANGEABLE)
+    write_checkpoint(tmp_path / "in.pth", model.state_dict())
+    config = tmp_path / "config.py"
+    config.write_text(f"model = {tiny_config(bert, **EXCHANGEABLE)!r}\n")
+    arguments = ("--to", "transformers", "--config", config)
+    done = run(tmp_path / "in.pth", tmp_path / "out", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"best scores change by up to [\d.e-]+, and boxes overlap", done.stdout)
 
 
 def test_a_users_mistake_is_one_line_and_no_traceback(run, tmp_path):
