@@ -9,9 +9,9 @@ from .adapters import merge_lora, save_adapter
 from .convert import convert_checkpoint
 from .files import locate_checkpoint, read_checkpoint, write_checkpoint
 from .load import LoadReport, load_weights
+from .systems.llmdet import llmdet_to_upstream, upstream_to_llmdet
 from .transformers_config import config_from_state_dict
 from .transformers_keys import llmdet_to_transformers, transformers_to_llmdet
-from .upstream_keys import llmdet_to_upstream, upstream_to_llmdet
 
 __all__ = [
     "LoadReport",

@@ -14,9 +14,9 @@ from llmdet.errors import CheckpointError, ConfigError
 from .files import StateDict, read_checkpoint, write_checkpoint
 from .frozen import complete, frozen_meta
 from .load import is_language_key, to_llmdet
+from .systems.llmdet import llmdet_to_upstream
 from .transformers_config import config_from_state_dict, write_processor
 from .transformers_keys import LLMDET_ONLY, llmdet_to_transformers, reason_without_place
-from .upstream_keys import llmdet_to_upstream
 
 logger = logging.getLogger(__name__)
 

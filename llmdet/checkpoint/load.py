@@ -14,8 +14,9 @@ from llmdet.utils.suggest import did_you_mean
 
 from .files import CheckpointFile, StateDict, read_checkpoint
 from .frozen import note_replaced, put_back_frozen
+from .systems import system_of
+from .systems.llmdet import LLMDET_LANGUAGE, UPSTREAM_LANGUAGE, upstream_to_llmdet
 from .transformers_keys import LLMDET_ONLY, reason_without_place, transformers_to_llmdet
-from .upstream_keys import LLMDET_LANGUAGE, UPSTREAM_LANGUAGE, upstream_to_llmdet
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +99,12 @@ def load_state_dict(
     return LoadReport(source, layout, tuple(fitting), ignored, kept)
 
 
-def detect_format(keys: Mapping[str, Tensor]) -> str:
-    """Which program's names these are; see :mod:`llmdet.checkpoint`."""
+def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:
+    """Which program's names these are; see :mod:`llmdet.checkpoint`.
+
+    Raises:
+        CheckpointError: they are no detector's; says which system's, where it is known.
+    """
     if any(
         key.startswith(("model.backbone.conv_encoder.", "model.text_backbone.")) for key in keys
     ):
@@ -111,14 +116,17 @@ def detect_format(keys: Mapping[str, Tensor]) -> str:
         return "upstream"
     if any(key.startswith("bbox_head.") for key in keys):
         return "mm_grounding_dino"
+    system = system_of(keys)
+    if system is not None:
+        raise CheckpointError(system.sentence(source))
     first = ", ".join(list(keys)[:3])
-    raise CheckpointError(f"these are no weights of a grounding detector; the first keys: {first}")
+    raise CheckpointError(f"'{source}' has no weights of a grounding detector; first keys: {first}")
 
 
 def to_llmdet(checkpoint: CheckpointFile, layout: str = "auto") -> tuple[str, StateDict]:
     """Format and tensors under our names; ``layout`` overrides the detection."""
     if layout == "auto":
-        layout = detect_format(checkpoint.state_dict)
+        layout = detect_format(checkpoint.state_dict, checkpoint.source)
     if layout == "transformers":
         return layout, transformers_to_llmdet(checkpoint.state_dict, checkpoint.config)
     if layout == "upstream":

@@ -17,12 +17,12 @@ from llmdet.checkpoint import (
     upstream_to_llmdet,
 )
 from llmdet.checkpoint.load import is_language_key
+from llmdet.checkpoint.systems.llmdet import llmdet_key_to_upstream, upstream_key_to_llmdet
 from llmdet.checkpoint.transformers_keys import (
     LLMDET_ONLY,
     reason_without_place,
     reorder_patch_merging,
 )
-from llmdet.checkpoint.upstream_keys import llmdet_key_to_upstream, upstream_key_to_llmdet
 from llmdet.errors import CheckpointError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

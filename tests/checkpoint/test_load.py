@@ -7,6 +7,7 @@ import torch
 
 from llmdet.checkpoint import llmdet_to_upstream, load_weights, write_checkpoint
 from llmdet.checkpoint.load import is_language_key
+from llmdet.checkpoint.systems import system_of
 from llmdet.errors import CheckpointError, ConfigError
 
 DETECTOR_ONLY = "the model has no language model"
@@ -119,8 +120,36 @@ def test_another_shape_is_an_error_that_tells_both(detector, tmp_path):
 
 def test_weights_of_something_else_are_refused(detector, tmp_path):
     write_checkpoint(tmp_path / "other.pth", {"conv1.weight": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match=r"no weights of a grounding detector.*conv1"):
+    with pytest.raises(
+        CheckpointError, match=r"other.pth' has no weights of a grounding detector.*conv1"
+    ):
         load_weights(detector(), tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("model.grounding_encoder.mask_decoder.iou_token.weight", "GLaMM"),
+        ("model.region_encoder.mlvl_fuse.input_conv.0.weight", "GLaMM"),
+        ("region_extractor.feature_refinement_module.0.weight", "SpatialRGPT"),
+        ("mm_object_projector.2.bias", "ChatRex or RexSeek"),
+    ],
+)
+def test_files_of_other_systems_are_named(detector, tmp_path, key, name):
+    weights = {"model.layers.0.mlp.up_proj.weight": torch.zeros(1), key: torch.zeros(1)}
+    write_checkpoint(tmp_path / "other.pth", weights)
+    with pytest.raises(CheckpointError, match=rf"other\.pth' is a file of {name}.*no model for"):
+        load_weights(detector(), tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("glamm/full_model", "GLaMM"), ("spatialrgpt/region_extractor", "Spatial")]
+)
+def test_files_as_those_systems_write_them_are_recognised(golden, folder, name):
+    listed = golden / "regions" / "public" / folder / "state_dict_keys.txt"
+    system = system_of(line.split()[0] for line in listed.read_text().splitlines())
+    assert system is not None
+    assert system.name.startswith(name)
 
 
 def test_a_detector_trained_without_denoising_needs_no_label_embedding(detector, tmp_path):

@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from llmdet.checkpoint.upstream_keys import upstream_key_to_llmdet, upstream_to_llmdet
+from llmdet.checkpoint.systems.llmdet import upstream_key_to_llmdet, upstream_to_llmdet
 from llmdet.errors import ConfigError
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.models.systems.llmdet import LLMDet
