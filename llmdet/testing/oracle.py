@@ -78,8 +78,13 @@ def bert_with_published_ids(folder: str | Path) -> str:
     words = [word for word in wordpiece_vocabulary(WORDS) if word not in special.values()]
     tokens = [special.get(index, f"[unused{index}]") for index in range(1030)] + words
     tokenizer = BertTokenizer(vocab={token: index for index, token in enumerate(tokens)})
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = BertConfig(vocab_size=len(tokens), intermediate_size=128, **sizes)
+    config = BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         BertModel(config, add_pooling_layer=False).save_pretrained(folder)

@@ -7,9 +7,9 @@ from itertools import chain
 
 import pytest
 import torch
-from llmdet.models.outputs import Text
 
 from llmdet.errors import ConfigError, DataError
+from llmdet.models.outputs import Text
 from llmdet.models.quirks import Quirks
 from llmdet.models.regions.base import batch_regions
 from llmdet.models.structures import Matches
