@@ -22,6 +22,7 @@ from llmdet.models.structures import HeadOutput, PromptedFeatures
 from llmdet.models.text.bert import BertModel
 from llmdet.models.text.referring import position_boost
 from llmdet.models.text.token_map import stack_token_maps
+from llmdet.models.transformer.boxes import axes_scale
 from llmdet.models.transformer.pyramid import valid_level_sizes
 from llmdet.prompts.types import Expression, TokenizedPrompt
 
@@ -146,7 +147,8 @@ def padded_maps(
         groups.setdefault(size, []).append(index)
     by_image: list[tuple[Tensor, ...]] = [()] * len(sizes)
     for (height, width), members in groups.items():
-        feats = extract(images[members, :, :height, :width])
+        rows = torch.tensor(members).to(images.device, non_blocking=True)
+        feats = extract(images[rows, :, :height, :width])
         for position, index in enumerate(members):
             by_image[index] = tuple(feat[position] for feat in feats)
     levels = list(zip(*by_image, strict=True))
@@ -212,8 +214,7 @@ def join_chunks(
         instances = _prefer_named_side(instances, prompt.text, sample.img_shape[:2])
     if rescale:
         width, height = sample.scale_factor
-        scale = torch.tensor([width, height, width, height], dtype=instances.bboxes.dtype)
-        instances.bboxes = instances.bboxes / scale.to(instances.bboxes.device, non_blocking=True)
+        instances.bboxes = instances.bboxes / axes_scale(width, height, instances.bboxes)
     names = [name for prompt in chunks for name in prompt.entities]
     instances.label_names = [names[label] for label in instances.labels.tolist()]
     return instances

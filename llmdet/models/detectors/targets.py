@@ -14,7 +14,7 @@ from llmdet.errors import DataError, naming
 from llmdet.models.heads.matching import Targets
 from llmdet.models.text.bert import BertModel
 from llmdet.models.text.token_map import stack_token_maps
-from llmdet.models.transformer.boxes import xyxy_to_cxcywh
+from llmdet.models.transformer.boxes import axes_scale, xyxy_to_cxcywh
 from llmdet.prompts.parse import parse_prompt
 from llmdet.prompts.tokens import PromptTokenizer, check_labels
 from llmdet.prompts.types import Sentence, TokenizedPrompt
@@ -43,9 +43,8 @@ def prepare_targets(
     for sample, rows in zip(samples, maps, strict=True):
         instances = sample.gt_instances
         height, width = sample.img_shape[:2]
-        scale = torch.tensor([width, height, width, height], dtype=torch.float32)
         corners = get_box_tensor(instances.bboxes).to(device).float()
-        corners = corners / scale.to(device, non_blocking=True)
+        corners = corners / axes_scale(width, height, corners)
         ids = instances.labels.to(device)
         targets.append(
             Targets(

@@ -21,7 +21,7 @@ from llmdet.models.structures import (
     QueryProposals,
     TextFeatures,
 )
-from llmdet.models.transformer.boxes import cxcywh_to_xyxy
+from llmdet.models.transformer.boxes import axes_scale, cxcywh_to_xyxy
 from llmdet.models.transformer.decoder import refine
 from llmdet.ops.precision import float32_island
 from llmdet.registry import MODELS
@@ -188,7 +188,7 @@ class GroundingDINOHead(BaseModule):
         best, flat = scores.flatten().topk(min(self.max_per_img, scores.numel()))
         query = flat.div(scores.shape[1], rounding_mode="floor")
         height, width = size
-        limits = boxes.new_tensor([width, height, width, height])
+        limits = axes_scale(width, height, boxes)
         return InstanceData(
             bboxes=(cxcywh_to_xyxy(boxes[query]) * limits).clamp(min=0).minimum(limits),
             scores=best,

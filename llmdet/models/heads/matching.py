@@ -14,7 +14,7 @@ from torchvision.ops import generalized_box_iou
 
 from llmdet.errors import ConfigError
 from llmdet.models.structures import Matches
-from llmdet.models.transformer.boxes import cxcywh_to_xyxy
+from llmdet.models.transformer.boxes import axes_scale, cxcywh_to_xyxy
 from llmdet.ops.precision import float32_island
 from llmdet.utils.construct import construct
 from llmdet.utils.suggest import did_you_mean
@@ -132,7 +132,7 @@ class HungarianMatcher:
         boxes_true = target.boxes.to(boxes.dtype)
         l1 = torch.cdist(boxes, boxes_true[None].expand(len(boxes), -1, -1), p=1)
         height, width = target.size
-        scale = boxes.new_tensor([width, height, width, height])
+        scale = axes_scale(width, height, boxes)
         giou = generalized_box_iou(
             cxcywh_to_xyxy(boxes.flatten(0, 1)) * scale, cxcywh_to_xyxy(boxes_true) * scale
         ).view_as(l1)

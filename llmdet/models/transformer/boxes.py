@@ -25,3 +25,12 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """Turn [..., 4] corners into centre and size, in the same unit."""
     first, second = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(first + second) / 2, second - first], -1)
+
+
+def axes_scale(width: float, height: float, like: Tensor) -> Tensor:
+    """[4] (width, height, width, height), to scale xyxy or cxcywh boxes ``like`` [..., 4] with.
+
+    The host does not wait for the copy to the device, as it does in ``new_tensor``.
+    """
+    scale = torch.tensor([width, height, width, height], dtype=like.dtype)
+    return scale.to(like.device, non_blocking=True)
