@@ -138,10 +138,11 @@ def _operators() -> Iterator[Finding]:
     )
     import torch
 
-    from llmdet.ops.deformable_attention import backend
+    from llmdet.ops.deformable_attention import choose_implementation
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    yield Finding("deformable attention", backend(device))
+    inference, training = (choose_implementation(device, wants_gradients=x) for x in (False, True))
+    yield Finding("deformable attention", f"{inference}; while training {training} ({device})")
 
 
 def _optional() -> Iterator[Finding]:
