@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from llmdet.errors import naming
+from llmdet.prompts.conversation import Conversation
 from llmdet.prompts.parse import parse_prompt
 from llmdet.prompts.types import Prompt, TokenizedPrompt
 
@@ -38,7 +39,7 @@ class GroundingSample:
     prompt: Prompt | None = None  # what to look for
     tokenized: tuple[TokenizedPrompt, ...] = ()  # of the prompt, where a worker has made it
     regions: Regions = field(default_factory=Regions)
-    conversations: tuple[Any, ...] = ()  # what the language model learns to say
+    conversations: tuple[Conversation, ...] = ()  # what the language model learns to say
     phrases: tuple[str, ...] = ()  # of phrase grounding, one a label
     phrase_ids: tuple[int, ...] = ()  # N, the phrase of each annotated box
     category_ids: tuple[int, ...] | None = None  # K, category of each label of this image

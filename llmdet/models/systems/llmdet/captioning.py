@@ -63,8 +63,8 @@ def boxes_to_describe(
     """
     device = frame.scale.device
     boxes = given if given is not None else [sample.pred_instances.bboxes for sample in samples]
-    flat = torch.cat([own.to(device).float().reshape(-1, 4) for own in boxes])
-    regions = batch_regions([len(own) for own in boxes], device, boxes=flat)
+    flat = torch.cat([part.to(device).float().reshape(-1, 4) for part in boxes])
+    regions = batch_regions([len(part) for part in boxes], device, boxes=flat)
     if given is not None or rescaled:
         return regions
     original = frame.original_boxes(flat, regions.image)
