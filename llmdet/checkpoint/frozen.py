@@ -72,9 +72,14 @@ def source_parts(model: nn.Module) -> Iterator[SourcePart]:
 def leave_out_frozen(checkpoint: dict[str, Any], model: nn.Module) -> None:
     """Take out of a training checkpoint, in place, what its source has, and record where it is.
 
-    Of a language model that trains, the second names of tied weights are left out.
+    Of a language model that trains, the second names of tied weights are left out. A model whose
+    parameters are spread over processes is saved as it is.
     """
+    state_dict = checkpoint.get("state_dict", {})
     for part in source_parts(model):
+        sizes = {part.keys[name]: value.shape for name, value in part.tensors.items()}
+        if any(key not in state_dict or state_dict[key].shape != sizes[key] for key in sizes):
+            continue
         left_out = list(part.keys.values())
         if part.frozen:
             checkpoint.setdefault("meta", {}).setdefault("frozen", {})[part.prefix] = part.record()

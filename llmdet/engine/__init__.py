@@ -8,6 +8,7 @@ from .amp import BFloat16OptimWrapper, use_mixed_precision
 from .build import checked_builds
 from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
+from .flexible import FlexibleRunner
 from .optimizer import GroupedOptimWrapperConstructor
 from .runner import Runner, build_runner, finished_processes
 from .testing import ResumableTestLoop, write_predictions
@@ -16,6 +17,7 @@ from .tta import GroundingTTAModel, use_test_time_augmentation
 __all__ = [
     "BFloat16OptimWrapper",
     "DropSummaryHook",
+    "FlexibleRunner",
     "GroundingTTAModel",
     "GroupedOptimWrapperConstructor",
     "ResumableTestLoop",

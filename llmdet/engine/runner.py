@@ -33,8 +33,28 @@ from .settings import check_settings
 logger = logging.getLogger(__name__)
 
 
+class SlimCheckpoints:
+    """Of a runner: checkpoints without frozen language models, and without programs to execute."""
+
+    model: Any
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call all hooks; EMAHook swaps weights, so that it sees whole checkpoints."""
+        checkpoint = kwargs.get("checkpoint", {})
+        if fn_name == "after_load_checkpoint":
+            meta = checkpoint.get("meta", {})
+            meta.pop("config", None)  # a program, which mmengine would execute
+            for entry, lead in (("state_dict", ""), ("ema_state_dict", "module.")):
+                if entry in checkpoint:
+                    path = "the checkpoint"
+                    put_back_frozen(checkpoint[entry], meta, bare(self.model), path, lead)
+        super().call_hook(fn_name, **kwargs)  # type: ignore[misc]
+        if fn_name == "before_save_checkpoint":
+            leave_out_frozen(checkpoint, bare(self.model))
+
+
 @RUNNERS.register_module(name="LLMDetRunner")
-class Runner(MMEngineRunner):
+class Runner(SlimCheckpoints, MMEngineRunner):
     """Runner of training and test.
 
     Beyond mmengine's: several processes without CUDA talk over gloo, ``load_from`` takes weights
@@ -96,7 +116,7 @@ class Runner(MMEngineRunner):
 
     def train(self) -> nn.Module:
         """Train; workers tokenise conversations as the model reads them."""
-        share_conversation_settings(_bare(self.model), self._train_dataloader)
+        share_conversation_settings(bare(self.model), self._train_dataloader)
         return super().train()
 
     def load_or_resume(self) -> None:
@@ -106,7 +126,7 @@ class Runner(MMEngineRunner):
         """
         if self._load_from is not None and not self._resume and not self._has_loaded:
             missing = self.cfg.get("load_missing") or ()
-            load_weights(_bare(self.model), self._load_from, load_missing=missing)
+            load_weights(bare(self.model), self._load_from, load_missing=missing)
             self._has_loaded = True
             whole = self.model.module if is_model_wrapper(self.model) else self.model
             # EMAHook copied the model before it had these weights.
@@ -132,13 +152,8 @@ class Runner(MMEngineRunner):
                 f"'{filename}' cannot be resumed: it has no {', '.join(lacking)}; it may be "
                 "weights alone, which load_from starts from"
             )
-        checkpoint["meta"].pop("config", None)  # a program, which mmengine would execute
-        model, meta = _bare(self.model), checkpoint["meta"]
-        put_back_frozen(checkpoint["state_dict"], meta, model, filename)
-        if "ema_state_dict" in checkpoint:
-            put_back_frozen(checkpoint["ema_state_dict"], meta, model, filename, lead="module.")
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        load_state_dict(model, checkpoint["state_dict"], filename)
+        load_state_dict(bare(self.model), checkpoint["state_dict"], filename)
         self._has_loaded = True
         return checkpoint
 
@@ -154,19 +169,13 @@ class Runner(MMEngineRunner):
                 "its weights with load_from, without --resume"
             ) from error
 
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks; frozen weights leave a checkpoint when EMAHook is done with it."""
-        super().call_hook(fn_name, **kwargs)
-        if fn_name == "before_save_checkpoint":
-            leave_out_frozen(kwargs["checkpoint"], _bare(self.model))
-
 
 def build_runner(config: Config) -> MMEngineRunner:
     """Build the runner that ``config`` describes.
 
     Args:
         config: a complete config with ``work_dir``; ``runner_type`` names another runner, such as
-            mmengine's ``FlexibleRunner`` for DeepSpeed and FSDP.
+            ``FlexibleRunner`` for DeepSpeed and FSDP.
 
     Raises:
         ConfigError: a part is unknown or has wrong settings, a setting would be ignored, or model
@@ -180,7 +189,7 @@ def build_runner(config: Config) -> MMEngineRunner:
         return Runner.from_cfg(config)
 
 
-def _bare(model: Any) -> nn.Module:
+def bare(model: Any) -> nn.Module:
     """The model inside what wraps it for several processes or for test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
