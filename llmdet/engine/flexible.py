@@ -21,6 +21,8 @@ class FlexibleRunner(SlimCheckpoints, MMEngineFlexibleRunner):
     mmengine's loads what fits, after the model is spread over processes; here that is done before.
     """
 
+    _load_from: str | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if isinstance(self.model, dict):
