@@ -45,7 +45,7 @@ def image_prompts(
         custom_entities: Texts are lists of classes, separated by " . ".
         tokens_positive: None finds the noun phrases of a text; -1 takes the whole text as one
             expression; else one list of [start, end) character spans per entity. Entries
-            that are prompts themselves bring their own.
+            that are prompts already are taken as they are.
 
     Raises:
         ConfigError: The number of texts differs from that of the images, a text is empty, or

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from llmdet.errors import CheckpointError
-from llmdet.prompts.tokenizers import MAX_TOKENS
+from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
 
 # What shapes do not tell, as in every published MM-Grounding-DINO; a config may say otherwise.
 _ATTENTION_HEADS = 8
@@ -108,7 +108,7 @@ def write_processor(
         model: the ``model`` of our config; its preprocessor gives mean and std.
         test_scale: (shorter side, limit of the longer side) in pixels that images are scaled to.
     """
-    from transformers import AutoTokenizer, GroundingDinoImageProcessor, GroundingDinoProcessor
+    from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
 
     preprocessor = (model or {}).get("data_preprocessor", {})
     mean = [value / 255 for value in preprocessor.get("mean", ())] or _MEAN
@@ -118,7 +118,7 @@ def write_processor(
         image_mean=mean,
         image_std=std,
     )
-    text = AutoTokenizer.from_pretrained(tokenizer)
+    text = load_tokenizer(tokenizer)
     GroundingDinoProcessor(images, text).save_pretrained(folder)
 
 

@@ -33,7 +33,7 @@ class PackGroundingInputs(PackDetInputs):
     ``grounding``, a :class:`~llmdet.datasets.sample.GroundingSample`).
 
     Args:
-        more_keys: of the sample, for parts of one's own.
+        more_keys: further fields of the sample to keep as metainfo.
 
     Raises:
         ConfigError: ``more_keys`` is a text, not a list of texts.

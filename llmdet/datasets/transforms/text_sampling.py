@@ -1,4 +1,4 @@
-"""From annotations to what the detector is asked and what the language model should answer."""
+"""From annotations to the prompt of the detector and the answers of the language model."""
 
 from __future__ import annotations
 

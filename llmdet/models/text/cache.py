@@ -1,4 +1,4 @@
-"""A memory of encoded prompts: LVIS asks the same thirty prompts of every image."""
+"""A cache of encoded prompts: LVIS has the same twenty-two for every image."""
 
 from __future__ import annotations
 
