@@ -30,7 +30,7 @@ from llmdet.datasets.formats.writing import (
     readable_name,
 )
 from llmdet.datasets.ledger import Ledger
-from llmdet.datasets.rows import UNIFORM_PROMPT
+from llmdet.datasets.row_targets import UNIFORM_PROMPT
 
 #: Counted up whenever the same answers would give other rows.
 VERSION = 1

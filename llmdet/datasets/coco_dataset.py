@@ -13,7 +13,7 @@ from mmengine.dataset import force_full_init
 
 from llmdet.datasets.coco_file import CocoFile
 from llmdet.datasets.ledger import SharedLedger
-from llmdet.datasets.rows import BOX_OUTSIDE, BOX_TINY
+from llmdet.datasets.row_targets import BOX_OUTSIDE, BOX_TINY
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import DATASETS
 from llmdet.utils.suggest import did_you_mean

@@ -13,16 +13,17 @@ from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import force_full_init
 
 from llmdet.datasets.formats.rows import read_label_map
+from llmdet.datasets.formats.samples import image_size
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.ledger import SharedLedger
-from llmdet.datasets.rows import (
+from llmdet.datasets.row_targets import (
     ROW_CAUSES,
     CaptionOptions,
-    Fields,
-    read_detection,
-    read_grounding,
-    read_image_caption,
+    conversations,
+    label_targets,
+    phrase_targets,
 )
+from llmdet.datasets.rows import Row, read_row
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import DATASETS
 
@@ -35,7 +36,8 @@ class ODVGDataset(BaseDetDataset):
     """Object detection and visual grounding data with optional captions, one JSON row an image.
 
     Rows are in grounding form (a caption, phrases with character spans, boxes) or, with
-    `label_map_file`, in detection form (boxes with labels). The file is indexed once and
+    `label_map_file`, in detection form (boxes with labels); without one, rows may also have a
+    conversation alone. docs/data.md has the schema. The file is indexed once and
     memory-mapped, so that start-up and memory do not grow with it; `dropped` counts what rows
     lose on the way. All arguments of mmdet's ``ODVGDataset`` are accepted, among them
     ``filter_cfg=dict(filter_empty_gt, min_size)``, which skips rows when they are met;
@@ -133,40 +135,59 @@ class ODVGDataset(BaseDetDataset):
 
         Returns:
             img_path, height, width, img_id, instances, dataset_mode, tags (list), conversations
-            (tuple of ``Conversation``), sample_idx; in grounding form text (the caption) and
-            phrases (region number -> dict(phrase, tokens_positive)), both empty in a row with a
-            conversation alone; in detection form text (the label map).
+            (tuple of ``Conversation``), regions (that they speak of), sample_idx; in grounding
+            form text (the caption; not in a row that has a conversation alone) and phrases
+            (number -> dict(phrase, tokens_positive)); in detection form text (the label map).
 
         Raises:
             DataError: the row is broken.
         """
         idx = range(len(self))[idx]
         index = int(self._rows[idx])
-        row = Fields(self._jsonl[index], self._jsonl.location(index))
-        width, height = row.size("width"), row.size("height")
-        caption = read_image_caption(row, self.caption_options, self.dropped)
+        classes = None if self.label_map is None else len(self.label_map)
+        row = read_row(self._jsonl[index], self._jsonl.location(index), classes)
+        self._check_form(row)
+        path = osp.join(self._image_prefix, row.filename)
+        size = _size(row, path)
         info: dict[str, Any] = {
-            "img_path": osp.join(self._image_prefix, row.text("filename")),
-            "img_id": row.get("image_id") if "image_id" in row else index,
-            "height": height,
-            "width": width,
+            "img_path": path,
+            "img_id": index if row.image_id is None else row.image_id,
+            "height": size[1],
+            "width": size[0],
             "dataset_mode": self.dataset_mode,
-            "tags": row.array("tags") if "tags" in row else [],
-            "conversations": () if caption is None else (caption,),
+            "tags": row.tags or [],
+            "conversations": conversations(row, self.caption_options, self.dropped),
+            "regions": row.regions,
             "sample_idx": idx,
         }
-        if self.label_map is None and caption is not None and "grounding" not in row:
-            info.update(instances=[], phrases={})
-        elif self.label_map is None:
-            text, instances, phrases = read_grounding(row, width, height, self.dropped)
-            info.update(text=text, instances=instances, phrases=phrases)
+        if self.label_map is None:
+            instances, phrases = phrase_targets(row, size, self.dropped)
+            info.update(instances=instances, phrases=phrases)
+            if row.caption is not None:
+                info["text"] = row.caption
         else:
             if self.need_text:
                 info["text"] = self.label_map
-            info["instances"] = read_detection(
-                row, width, height, len(self.label_map), self.dropped
-            )
+            info["instances"] = label_targets(row, size, self.dropped)
         return info
+
+    def _check_form(self, row: Row) -> None:
+        if self.label_map is not None and row.boxes is None and row.caption is not None:
+            raise DataError(
+                f"{row.where}: field 'detection' is missing: the row is in grounding form, which "
+                "the data set reads without label_map_file."
+            )
+        if self.label_map is None and row.caption is None:
+            if row.boxes is not None:
+                raise DataError(
+                    f"{row.where}: field 'grounding' is missing: the row is in detection form, "
+                    "which the data set reads with label_map_file."
+                )
+            if row.conversation is None:
+                raise DataError(
+                    f"{row.where}: field 'grounding' is missing, and there are no 'conversations' "
+                    "either."
+                )
 
     @property
     def _image_prefix(self) -> str:
@@ -204,6 +225,16 @@ class ODVGDataset(BaseDetDataset):
         subset = copy.copy(self)
         subset.get_subset_(indices)
         return subset
+
+
+def _size(row: Row, path: str) -> tuple[int, int]:
+    """Width and height; those of the picture where a row without any box lacks them."""
+    if row.width is not None and row.height is not None:
+        return row.width, row.height
+    if row.phrases or row.boxes or len(row.regions):
+        missing = "width" if row.width is None else "height"
+        raise DataError(f"{row.where}: field {missing!r} is missing.")
+    return image_size(Path(path), row.where)
 
 
 def _select(rows: range | np.ndarray, indices: Sequence[int] | int) -> range | np.ndarray:

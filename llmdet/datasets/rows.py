@@ -1,236 +1,193 @@
-"""Parse one row of grounding JSONL into what the training pipeline takes.
+"""One row of grounding JSONL, read into typed objects: the schema of docs/data.md.
 
-Structural faults (a missing field, a wrong type) raise :class:`DataError` with file, line and
-field; boxes that cannot be learnt from are left out and counted.
+Structural faults (a missing field, a wrong type, a mark without its region) raise
+:class:`DataError` with file, line and field. Whether a box can be learnt from is not decided here.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llmdet.datasets.captions import (
-    remove_speculative_clauses,
-    remove_speculative_clauses_upstream,
-)
-from llmdet.datasets.ledger import Ledger
-from llmdet.errors import DataError
-from llmdet.prompts.conversation import DESCRIBE_IMAGE, Conversation, ask_of_image
+import numpy as np
 
-#: The user turn of every image caption where `use_uniform_prompt` is on.
-UNIFORM_PROMPT = f"<image>\n{DESCRIBE_IMAGE}"
+from llmdet.datasets.fields import Fields, is_index
+from llmdet.datasets.masks import mask_box
+from llmdet.datasets.sample import Mask, Regions
+from llmdet.prompts.conversation import Conversation, Turn
 
-BOX_OUTSIDE = "box outside the image"
-BOX_TINY = "box under 1 pixel"
-CAPTION_EMPTY = "caption empty after cleaning"
-ROW_CAUSES = (BOX_OUTSIDE, BOX_TINY, CAPTION_EMPTY)
+#: Who speaks, as files of LLaVA's kind and chat templates say it.
+ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+}
 
 
-class Fields:
-    """A JSON object whose fields are checked when they are read.
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """Words of the caption, and the boxes that they name."""
+
+    boxes: list[list[float]]  # x1, y1, x2, y2 in pixels
+    masks: list[Mask | None]  # of each box
+    words: str | list[str]  # one wording, or several to choose from
+    spans: list[list[int]]  # [start, end) characters of the caption
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBox:
+    """A box of a class."""
+
+    box: list[float]  # x1, y1, x2, y2 in pixels
+    label: int
+    category: str  # the class's name, empty where the row does not say it
+    mask: Mask | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a row says of its image."""
+
+    where: str  # file and line
+    filename: str
+    width: int | None
+    height: int | None
+    image_id: Any = None
+    caption: str | None = None  # of grounding form: the text that spans point into
+    phrases: list[Phrase] = field(default_factory=list)  # of grounding form
+    boxes: list[LabelledBox] | None = None  # of detection form, None without "detection"
+    conversation: Conversation | None = None
+    regions: Regions = field(default_factory=Regions)  # what the conversation's marks stand for
+    tags: list[Any] | None = None  # None without the field
+
+
+def read_row(values: Any, where: str, num_classes: int | None = None) -> Row:
+    """Read a parsed JSON object.
 
     Args:
-        values: the parsed object.
-        where: "file:line" of its row.
-        path: name of the object inside the row, e.g. "grounding.regions[3]"; empty for the row.
-    """
-
-    def __init__(self, values: Any, where: str, path: str = "") -> None:
-        self.where = where
-        self.path = path
-        if not isinstance(values, dict):
-            raise self.fault("", f"must be an object, not {type(values).__name__}")
-        self._values: Mapping[str, Any] = values
-
-    def __contains__(self, key: str) -> bool:
-        return self._values.get(key) is not None
-
-    def fault(self, key: str, problem: str) -> DataError:
-        """Make the error for a field."""
-        name = ".".join(part for part in (self.path, key) if part)
-        return DataError(f"{self.where}: field {name!r} {problem}.")
-
-    def get(self, key: str) -> Any:
-        """Any value that is there and not null."""
-        if key not in self:
-            raise self.fault(key, "is missing")
-        return self._values[key]
-
-    def text(self, key: str) -> str:
-        value = self.get(key)
-        if not isinstance(value, str):
-            raise self.fault(key, f"must be a string, not {type(value).__name__}")
-        return value
-
-    def size(self, key: str) -> int:
-        value = self.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.fault(key, f"must be a positive whole number of pixels, not {value!r}")
-        return value
-
-    def array(self, key: str) -> list[Any]:
-        value = self.get(key)
-        if not isinstance(value, list):
-            raise self.fault(key, f"must be a list, not {type(value).__name__}")
-        return value
-
-    def object(self, key: str) -> Fields:
-        return Fields(self.get(key), self.where, f"{self.path}.{key}" if self.path else key)
-
-    def objects(self, key: str) -> list[Fields]:
-        path = f"{self.path}.{key}" if self.path else key
-        return [Fields(v, self.where, f"{path}[{i}]") for i, v in enumerate(self.array(key))]
-
-    def box(self, key: str) -> list[float]:
-        """Four finite numbers x1, y1, x2, y2."""
-        return self._checked_box(key, self.get(key))
-
-    def boxes(self, key: str) -> list[list[float]]:
-        """One box or a list of boxes."""
-        value = self.array(key)
-        if value and isinstance(value[0], list):
-            return [self._checked_box(f"{key}[{i}]", box) for i, box in enumerate(value)]
-        return [self._checked_box(key, value)]
-
-    def _checked_box(self, key: str, box: Any) -> list[float]:
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise self.fault(key, f"must be four numbers [x1, y1, x2, y2], not {box!r}")
-        return box
-
-    def spans(self, key: str) -> list[list[int]]:
-        """A list of [start, end) character positions."""
-        spans = self.array(key)
-        for span in spans:
-            if not isinstance(span, list) or len(span) != 2 or not all(map(_is_index, span)):
-                raise self.fault(key, f"must be a list of [start, end] positions, not {spans!r}")
-        return spans
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True)
-class CaptionOptions:
-    """Which text of a row supervises the description of the whole image.
-
-    Attributes:
-        uniform_prompt: ask every image the same (:data:`UNIFORM_PROMPT`), not what the row asks.
-        clean: remove speculative clauses: True, False, or "upstream" for the original's way,
-            which keeps a caption uncleaned where nothing would be left.
-        short: answer with the sentences of the grounding caption that are no mere tags, where
-            the row has tags; takes precedence over `clean`.
-    """
-
-    uniform_prompt: bool = True
-    clean: bool | str = True
-    short: bool = False
-
-
-def read_image_caption(
-    row: Fields, options: CaptionOptions, dropped: Ledger
-) -> Conversation | None:
-    """A row's first question and its answer, which is learned.
-
-    Returns:
-        None where the row has no conversation or nothing certain to say.
+        values: the object.
+        where: "file:line", for messages.
+        num_classes: labels of detection form must be below it; None does not check.
 
     Raises:
-        DataError: the conversation is no list of a human and a gpt turn.
+        DataError: a field is missing or malformed; it is named.
+    """
+    row = Fields(values, where)
+    width = row.size("width") if "width" in row else None
+    height = row.size("height") if "height" in row else None
+    size = (height, width)
+    caption, phrases, boxes = None, [], None
+    if "grounding" in row:
+        grounding = row.object("grounding")
+        caption = grounding.text("caption")
+        phrases = [_phrase(item, caption, size) for item in grounding.objects("regions")]
+    if "detection" in row:
+        items = row.object("detection").objects("instances")
+        boxes = [_labelled_box(item, size, num_classes) for item in items]
+    regions = read_regions(row, size)
+    return Row(
+        where=where,
+        filename=row.text("filename" if "filename" in row or "image" not in row else "image"),
+        width=width,
+        height=height,
+        image_id=row.get("image_id") if "image_id" in row else None,
+        caption=caption,
+        phrases=phrases,
+        boxes=boxes,
+        conversation=read_conversation(row, len(regions)),
+        regions=regions,
+        tags=row.array("tags") if "tags" in row else None,
+    )
+
+
+def _phrase(item: Fields, caption: str, size: tuple[int | None, int | None]) -> Phrase:
+    boxes, spans = item.boxes("bbox"), item.spans("tokens_positive")
+    masks: list[Mask | None] = [None] * len(boxes)
+    if "segmentation" in item:
+        if len(boxes) != 1:
+            raise item.fault("segmentation", f"is one mask, but 'bbox' holds {len(boxes)} boxes")
+        masks = [item.mask("segmentation", size)]
+    if "phrase" in item:
+        return Phrase(boxes, masks, item.strings("phrase"), spans)
+    words = [caption[start:end] for start, end in spans]
+    return Phrase(boxes, masks, words[0] if len(words) == 1 else words, spans)
+
+
+def _labelled_box(
+    item: Fields, size: tuple[int | None, int | None], num_classes: int | None
+) -> LabelledBox:
+    box, label = item.box("bbox"), item.get("label")
+    if not is_index(label) or label < 0:
+        raise item.fault("label", f"must be a whole number from 0, not {label!r}")
+    if num_classes is not None and label >= num_classes:
+        raise item.fault(
+            "label", f"is {label}, but the label map has the labels 0..{num_classes - 1}"
+        )
+    category = item.text("category") if "category" in item else ""
+    mask = item.mask("segmentation", size) if "segmentation" in item else None
+    return LabelledBox(box, label, category, mask)
+
+
+def read_regions(row: Fields, size: tuple[int | None, int | None]) -> Regions:
+    """The regions that a conversation speaks of: a box, a mask, or both, each."""
+    if "regions" not in row:
+        return Regions()
+    boxes, masks = [], []
+    for item in row.objects("regions"):
+        mask = item.mask("segmentation", size) if "segmentation" in item else None
+        box = item.box("bbox") if mask is None or "bbox" in item else mask_box(mask)
+        if box[2] <= box[0] or box[3] <= box[1]:
+            raise item.fault("bbox", f"{box} has no area")
+        boxes.append(box)
+        masks.append(mask)
+    array = np.asarray(boxes, np.float32).reshape(-1, 4)
+    return Regions(array, tuple(masks) if any(mask is not None for mask in masks) else None)
+
+
+def read_conversation(row: Fields, regions: int) -> Conversation | None:
+    """The turns of a row, None where it has none.
+
+    After an optional system turn, human and gpt take turns; what gpt says is learned. Where no
+    turn marks the image, it is put in front.
+
+    Args:
+        row: a row, or an image of a COCO file that carries `conversations`.
+        regions: how many regions its marks may stand for.
+
+    Raises:
+        DataError: a turn is malformed or out of turn, or a mark stands for nothing.
     """
     if "conversations" not in row or not row.array("conversations"):
         return None
-    turns = row.objects("conversations")
-    if len(turns) < 2:
-        raise row.fault("conversations", "must hold a human and a gpt turn; it holds one turn")
-    prompt, answer = (turn.text("value") for turn in turns[:2])
-    if options.short and "tags" in row and "grounding" in row:
-        answer = _short_caption(row.object("grounding").text("caption"), row.array("tags"))
-    elif options.clean == "upstream":
-        answer = remove_speculative_clauses_upstream(answer) or answer
-    elif options.clean:
-        answer = remove_speculative_clauses(answer)
-    if not answer:
-        dropped.note(CAPTION_EMPTY)
-        return None
-    return ask_of_image(answer, UNIFORM_PROMPT if options.uniform_prompt else prompt)
-
-
-def _short_caption(caption: str, tags: list[Any]) -> str:
-    sentences = (sentence.strip() for sentence in caption.split("."))
-    kept = [sentence for sentence in sentences if sentence and sentence not in tags]
-    return ". ".join(kept) + "." if kept else ""
-
-
-def read_grounding(
-    row: Fields, width: int, height: int, dropped: Ledger
-) -> tuple[str, list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Caption, boxes and phrases of a row in grounding form.
-
-    Returns:
-        The caption; instances dict(bbox, bbox_label, ignore_flag), the label being the number of
-        the region; region number -> dict(phrase, tokens_positive) of the regions with a box.
-    """
-    grounding = row.object("grounding")
-    instances: list[dict[str, Any]] = []
-    phrases: dict[int, dict[str, Any]] = {}
-    for number, region in enumerate(grounding.objects("regions")):
-        boxes = [b for b in region.boxes("bbox") if _is_usable(b, width, height, dropped)]
-        instances += [_instance(box, number) for box in boxes]
-        if boxes:
-            phrases[number] = {
-                "phrase": _phrase(region),
-                "tokens_positive": region.spans("tokens_positive"),
-            }
-    return grounding.text("caption"), instances, phrases
-
-
-def _phrase(region: Fields) -> str | list[str]:
-    phrase = region.get("phrase")
-    alternatives = phrase if isinstance(phrase, list) and phrase else [phrase]
-    if not all(isinstance(alternative, str) for alternative in alternatives):
-        raise region.fault("phrase", f"must be a string or a list of strings, not {phrase!r}")
-    return phrase
-
-
-def read_detection(
-    row: Fields, width: int, height: int, num_classes: int, dropped: Ledger
-) -> list[dict[str, Any]]:
-    """Boxes of a row in detection form; a row without "detection" is an image without objects.
-
-    Returns:
-        Instances dict(bbox, bbox_label, ignore_flag), labels as in the label map.
-    """
-    if "detection" not in row:
-        return []
-    instances = []
-    for item in row.object("detection").objects("instances"):
-        box, label = item.box("bbox"), item.get("label")
-        if not _is_index(label) or not 0 <= label < num_classes:
-            raise item.fault(
-                "label", f"is {label!r}, but the label map has the labels 0..{num_classes - 1}"
+    turns = []
+    for item in row.objects("conversations"):
+        text, speaker = item.text("value"), item.text("from")
+        role = ROLES.get(speaker)
+        if role is None:
+            raise item.fault("from", f"is {speaker!r}, not one of {', '.join(ROLES)}")
+        spoken = sum(turn.role != "system" for turn in turns)
+        expected = "assistant" if spoken % 2 else "user"
+        if role != expected and (role != "system" or turns):
+            raise item.fault("from", f"is {speaker!r} where a turn of the {expected} must stand")
+        turns.append(Turn(role, text, learned=role == "assistant"))
+    if turns[-1].role != "assistant":
+        raise row.fault("conversations", "must hold a human and a gpt turn; gpt's is missing")
+    conversation = Conversation(tuple(turns))
+    for slot in conversation.slots:
+        number = regions if slot.kind == "region" else 1
+        if slot.index >= number:
+            raise row.fault(
+                "conversations",
+                f"has a mark for {slot.kind} {slot.index} (counted from 0), but the row has "
+                f"{number} {slot.kind}(s)",
             )
-        if _is_usable(box, width, height, dropped):
-            instances.append(_instance(box, label))
-    return instances
+    return conversation if "image" in conversation.kinds else _with_image(turns)
 
 
-def _instance(box: list[float], label: int) -> dict[str, Any]:
-    return {"ignore_flag": 0, "bbox": box, "bbox_label": label}
-
-
-def _is_usable(box: list[float], width: int, height: int, dropped: Ledger) -> bool:
-    x1, y1, x2, y2 = box
-    if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
-        dropped.note(BOX_OUTSIDE)
-        return False
-    if x2 - x1 < 1 or y2 - y1 < 1:
-        dropped.note(BOX_TINY)
-        return False
-    return True
+def _with_image(turns: list[Turn]) -> Conversation:
+    """The conversation with the image on a line of its own in front of the first question."""
+    first = next(number for number, turn in enumerate(turns) if turn.role == "user")
+    question = replace(turns[first], text=f"<image>\n{turns[first].text}")
+    return Conversation((*turns[:first], question, *turns[first + 1 :]))

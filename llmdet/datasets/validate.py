@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from llmdet.datasets.fields import Fields
 from llmdet.datasets.formats.samples import Instance, Sample, Source, image_size
 from llmdet.datasets.ledger import BROKEN, Ledger
+from llmdet.datasets.rows import read_conversation, read_regions
 from llmdet.errors import DataError
 
 EXAMPLES_PER_CAUSE = 10
@@ -94,7 +96,6 @@ def validate(
     for number, sample in enumerate(source.samples):
         report.facts["images"] += 1
         report.facts["boxes"] += len(sample.instances)
-        report.facts["captions"] += bool(sample.fields.get("conversations"))
         _check_size(sample, report)
         if images is not None and number % step == 0:
             report.facts["pictures opened"] += 1
@@ -200,20 +201,20 @@ def _folded(phrase: object) -> str:
 
 
 def _check_conversation(sample: Sample, report: Report) -> None:
-    turns = sample.fields.get("conversations")
-    if turns is None or turns == []:
+    fields = Fields(sample.fields, sample.where)
+    try:
+        regions = read_regions(fields, (sample.height, sample.width))
+        conversation = read_conversation(fields, len(regions))
+    except DataError as error:
+        report.error("wrong conversation", str(error))
         return
-    where = f"{sample.where}: field 'conversations'"
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        report.error("wrong conversation", f"{where} is not a list of turns")
+    if conversation is None:
         return
-    speakers = [turn.get("from") for turn in turns]
-    if speakers[:2] != ["human", "gpt"]:
-        report.error("wrong conversation", f"{where} begins with {speakers[:2]}, not human, gpt")
-    elif not all(isinstance(turn.get("value"), str) for turn in turns):
-        report.error("wrong conversation", f"{where} has a turn whose value is no text")
-    elif not turns[1]["value"].strip():
-        report.error("empty caption", where)
+    report.facts["captions"] += 1
+    if len(regions):
+        report.facts["regions spoken of"] += len(regions)
+    if any(turn.learned and not turn.text.strip() for turn in conversation.turns):
+        report.error("empty caption", f"{sample.where}: field 'conversations'")
 
 
 def _check_repetition(

@@ -40,7 +40,11 @@ def test_a_clean_file_is_ready_and_counted(tmp_path: Path) -> None:
         ("{", "broken record", "rows.jsonl:2: not a JSON object"),
         (row(region(), filename=7), "broken record", "field 'filename' must be a string"),
         (row(region(), width=None), "no width", "field 'width' is missing"),
-        (row(region(), height=-3), "wrong height", "field 'height' is -3"),
+        (
+            row(region(), height=-3),
+            "broken record",
+            "field 'height' must be a positive",
+        ),
         (
             row({"phrase": "x", "tokens_positive": [[0, 1]]}),
             "broken record",
@@ -59,8 +63,8 @@ def test_a_clean_file_is_ready_and_counted(tmp_path: Path) -> None:
         ),
         (
             row(region(), conversations=[{"from": "gpt", "value": "x"}]),
-            "wrong conversation",
-            "begins with ['gpt'], not human, gpt",
+            "broken record",
+            "'conversations[0].from' is 'gpt' where a turn of the user must stand",
         ),
         (
             row(
@@ -118,8 +122,8 @@ def test_pictures_are_compared_with_their_annotated_size(tmp_path: Path) -> None
 
 def test_many_faults_of_one_kind_are_counted_and_the_first_listed(tmp_path: Path) -> None:
     report = check([row(region(), width=0, filename=f"{i}.jpg") for i in range(25)], tmp_path)
-    assert report.counts["wrong width"] == 25
-    assert len(report.errors["wrong width"]) == EXAMPLES_PER_CAUSE
+    assert report.counts["broken record"] == 25
+    assert len(report.errors["broken record"]) == EXAMPLES_PER_CAUSE
     assert "... and 15 more" in report.text()
 
 

@@ -101,7 +101,7 @@ def broken_row(root: Path, number: int, **changes) -> None:
     [
         (
             {"detection": {"instances": [{"bbox": [1, 1, 9, 9], "label": 99, "category": "x"}]}},
-            "broken record: {file}:3: label 99 ('x') is not in the label map of",
+            "broken record: {file}:3: field 'detection.instances[0].label' is 99, but the label",
         ),
         ({"width": 999}, "size differs from the picture's: {file}:3: "),
         ({"filename": "train/absent.jpg"}, "picture missing or broken: {file}:3: the picture "),

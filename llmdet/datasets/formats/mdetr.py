@@ -65,7 +65,7 @@ def _instance(
         spans = [[0, len(caption)]]
     checked = check_spans(spans, caption, where)
     ignored = bool(annotation.get("iscrowd", 0))
-    return Instance(bbox, phrase_of(caption, checked), None, checked, ignored, extra)
+    return Instance(bbox, phrase_of(caption, checked), None, checked, ignored, extra=extra)
 
 
 def check_spans(spans: Any, caption: str, where: str) -> list[list[int]]:

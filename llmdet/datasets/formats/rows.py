@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmdet.datasets.formats.mdetr import phrase_of, span_problem
+from llmdet.datasets.formats.mdetr import span_problem
 from llmdet.datasets.formats.samples import Instance, ReadOptions, Sample, Source
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.ledger import Ledger
-from llmdet.datasets.rows import Fields
+from llmdet.datasets.rows import read_row
 from llmdet.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -109,61 +109,47 @@ def _samples(
     labels = {category.get("id"): i for i, category in enumerate(categories or [])}
     for index in range(len(rows)):
         try:
-            sample = row_sample(rows[index], rows.location(index))
+            sample = row_sample(rows[index], rows.location(index), len(categories or ()) or None)
             if extras is not None:
                 _restore(sample, extras[index + 1], labels)
-            _check_labels(sample, categories)
+            _name_the_labels(sample, categories)
         except DataError as error:
             ledger.reject(error)
             continue
         yield sample
 
 
-def row_sample(row: dict[str, Any], where: str) -> Sample:
+def row_sample(values: dict[str, Any], where: str, num_classes: int | None = None) -> Sample:
     """The sample of one row; a row of neither form is a picture without objects.
 
     Raises:
         DataError: A field is missing or malformed; the message names it.
     """
-    fields = Fields(row, where)
-    rest = {key: value for key, value in row.items() if key not in ROW_KEYS}
-    sample = Sample(
-        fields.text("filename"), row.get("width"), row.get("height"), [], where, fields=rest
-    )
-    if "grounding" in fields:
-        _read_grounding(sample, fields.object("grounding"))
-    elif "detection" in fields:
-        for item in fields.object("detection").objects("instances"):
-            label = item.get("label")
-            if not isinstance(label, int) or isinstance(label, bool):
-                raise item.fault("label", f"must be a whole number, not {label!r}")
-            name = item.text("category") if "category" in item else ""
-            sample.instances.append(Instance(item.box("bbox"), name, label))
+    row = read_row(values, where, num_classes)
+    known = (*ROW_KEYS, "image") if "filename" not in values else ROW_KEYS
+    rest = {key: value for key, value in values.items() if key not in known}
+    sample = Sample(row.filename, row.width, row.height, [], where, row.caption, rest)
+    if row.caption is None:
+        sample.instances = [
+            Instance(item.box, item.category, item.label, mask=item.mask)
+            for item in row.boxes or ()
+        ]
+    for number, phrase in enumerate(row.phrases):
+        problem = span_problem(phrase.spans, row.caption or "")
+        if problem:
+            name = f"grounding.regions[{number}].tokens_positive"
+            raise DataError(f"{where}: field {name!r} {problem}.")
+        sample.instances += [
+            Instance(box, phrase.words, None, phrase.spans, mask=mask)
+            for box, mask in zip(phrase.boxes, phrase.masks, strict=True)
+        ]
     return sample
 
 
-def _read_grounding(sample: Sample, grounding: Fields) -> None:
-    sample.caption = grounding.text("caption")
-    for region in grounding.objects("regions"):
-        spans = region.spans("tokens_positive")
-        problem = span_problem(spans, sample.caption)
-        if problem:
-            raise region.fault("tokens_positive", problem)
-        phrase = region.get("phrase") if "phrase" in region else phrase_of(sample.caption, spans)
-        sample.instances += [Instance(box, phrase, None, spans) for box in region.boxes("bbox")]
-
-
-def _check_labels(sample: Sample, categories: list[dict[str, Any]] | None) -> None:
+def _name_the_labels(sample: Sample, categories: list[dict[str, Any]] | None) -> None:
     for instance in sample.instances:
-        label = instance.label
-        if label is None or categories is None:
-            continue
-        if not 0 <= label < len(categories):
-            raise DataError(
-                f"{sample.where}: label {label} ({instance.phrase!r}) is not in the label map of "
-                f"{len(categories)} classes"
-            )
-        instance.phrase = categories[label]["name"]
+        if instance.label is not None and categories is not None:
+            instance.phrase = categories[instance.label]["name"]
 
 
 def _restore(sample: Sample, extra: dict[str, Any], labels: dict[Any, int]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmdet.datasets.sample import Mask
 from llmdet.errors import DataError
 
 
@@ -24,6 +25,7 @@ class Instance:
     label: int | None = None  # position in Source.categories; None for free text
     spans: list[list[int]] | None = None  # [start, end) characters of Sample.caption
     ignored: bool = False  # a crowd or a difficult object: not to be learnt
+    mask: Mask | None = None  # of a row; other formats keep theirs in extra
     extra: dict[str, Any] = field(default_factory=dict)  # the source's other fields
 
 

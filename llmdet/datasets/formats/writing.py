@@ -115,14 +115,15 @@ def _origin(
 def grounding_row(sample: Sample, kept: list[Instance]) -> tuple[dict[str, Any], list[Instance]]:
     """The grounding form, and the instances in the order of its boxes.
 
-    Boxes with the same words become one region.
+    Boxes with the same words become one region, but for those with masks.
     """
     caption = sample.caption
     if caption is None:
         caption = name_the_classes(kept)
     groups: dict[bytes, list[Instance]] = {}
     for instance in kept:
-        groups.setdefault(orjson.dumps([instance.spans, instance.phrase]), []).append(instance)
+        key = orjson.dumps([instance.spans, instance.phrase, instance.mask])
+        groups.setdefault(key, []).append(instance)
     regions = []
     for group in groups.values():
         boxes = [instance.bbox for instance in group]
@@ -132,6 +133,7 @@ def grounding_row(sample: Sample, kept: list[Instance]) -> tuple[dict[str, Any],
                 "phrase": group[0].phrase,
                 "tokens_positive": group[0].spans,
             }
+            | _segmentation(group[0])
         )
     order = [instance for group in groups.values() for instance in group]
     return _row(sample, {"grounding": {"caption": caption, "regions": regions}}), order
@@ -165,9 +167,14 @@ def detection_row(sample: Sample, kept: list[Instance]) -> tuple[dict[str, Any],
     """The detection form, and the instances in its order."""
     instances = [
         {"bbox": instance.bbox, "label": instance.label, "category": instance.phrase}
+        | _segmentation(instance)
         for instance in kept
     ]
     return _row(sample, {"detection": {"instances": instances}}), kept
+
+
+def _segmentation(instance: Instance) -> dict[str, Any]:
+    return {} if instance.mask is None else {"segmentation": instance.mask}
 
 
 def _row(sample: Sample, form: dict[str, Any]) -> dict[str, Any]:
@@ -232,6 +239,7 @@ class _CocoWriter:
         self.annotations += 1
         box = xywh(instance.bbox)
         annotation: dict[str, Any] = {"image_id": self.image_id, "bbox": box}
+        annotation |= _segmentation(instance)
         if "id" not in instance.extra:
             annotation |= {
                 "id": self.annotations,

@@ -60,7 +60,7 @@ def read(tmp_path: Path, *rows: dict, max_bad_rows: int = 0, **options):
         ),
         (
             changed(DETECTION, "detection.instances.0.label", "dog"),
-            r"'detection\.instances\[0\]\.label' must be a whole number, not 'dog'",
+            r"'detection\.instances\[0\]\.label' must be a whole number from 0, not 'dog'",
         ),
         (
             changed(DETECTION, "detection.instances.0.bbox", "1 1 9 9"),
@@ -89,7 +89,7 @@ def test_labels_are_looked_up_in_the_map_beside_the_file(tmp_path: Path) -> None
     label_map_path(tmp_path / "rows.jsonl").write_text('{"0": "cat", "1": "wolf"}')
     (sample,), _ = read(tmp_path, DETECTION)
     assert sample.instances[0].phrase == "wolf"
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: label 7 \('dog'\) is not in the label"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: .*label' is 7, but the label map has"):
         read(tmp_path, changed(DETECTION, "detection.instances.0.label", 7))
 
 
@@ -149,3 +149,35 @@ def test_without_the_source_file_ids_are_given_anew(converted: Path) -> None:
     assert [image["id"] for image in document["images"]] == [1, 2]
     assert document["annotations"][0]["image_id"] == 1
     assert document["categories"] == [{"id": 1, "name": "dog"}]
+
+
+def test_masks_and_conversations_survive_a_conversion_between_forms(tmp_path: Path) -> None:
+    square = [[1, 1, 9, 1, 9, 9]]
+    row = {
+        "image": "a.jpg",
+        "width": 40,
+        "height": 30,
+        "detection": {
+            "instances": [
+                {"bbox": [1, 1, 9, 9], "label": 0, "category": "cat", "segmentation": square},
+                {"bbox": [2, 2, 8, 8], "label": 0, "category": "cat"},
+            ]
+        },
+        "regions": [{"segmentation": square}],
+        "conversations": [
+            {"from": "human", "value": "<image> <region>?"},
+            {"from": "gpt", "value": "A cat."},
+        ],
+    }
+    rows, out, last = (tmp_path / name for name in ("rows.jsonl", "out.jsonl", "last.json"))
+    rows.write_text(json.dumps(row))
+    label_map_path(rows).write_text('{"0": "cat"}')
+    convert(rows, out, "odvg", "grounding", options=ReadOptions(), ledger=Ledger())
+    made = json.loads(out.read_text())
+    assert made["filename"] == "a.jpg"
+    assert (made["regions"], made["conversations"]) == (row["regions"], row["conversations"])
+    first, second = made["grounding"]["regions"]
+    assert first["segmentation"] == square
+    assert "segmentation" not in second
+    convert(out, last, "grounding", "coco", options=ReadOptions(), ledger=Ledger())
+    assert json.loads(last.read_text())["annotations"][0]["segmentation"] == square

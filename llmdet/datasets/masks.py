@@ -1,0 +1,54 @@
+"""Masks as annotations write them: COCO's polygons and run-length encodings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from llmdet.datasets.sample import Mask
+
+_LEAST_NUMBERS = 6  # of a polygon: three points
+
+
+def mask_problem(value: Any, size: tuple[int | None, int | None]) -> str | None:
+    """What is wrong with a mask, None if nothing is.
+
+    Args:
+        value: polygons [[x1, y1, x2, y2, ...], ...] in pixels, or dict(size=[height, width],
+            counts=text or list of run lengths).
+        size: height and width of the image, where they are known.
+    """
+    if isinstance(value, Mapping):
+        counts = value.get("counts")
+        if not isinstance(counts, (str, list)) or not counts:
+            return "must have 'counts', a text or a list of run lengths"
+        if None not in size and value.get("size") != list(size):
+            return f"must have the 'size' {list(size)} of the image, not {value.get('size')!r}"
+        return None
+    if not isinstance(value, list) or not value:
+        return "must be a list of polygons or an encoded mask, dict(size, counts)"
+    for polygon in value:
+        numbers = polygon if isinstance(polygon, list) else ()
+        if len(numbers) < _LEAST_NUMBERS or len(numbers) % 2 or not all(map(_is_finite, numbers)):
+            return "must hold polygons of at least three points [x1, y1, x2, y2, ...]"
+    return None
+
+
+def mask_box(mask: Mask) -> list[float]:
+    """The box around a mask, x1, y1, x2, y2 in pixels."""
+    if not isinstance(mask, Mapping):
+        x = [value for polygon in mask for value in polygon[0::2]]
+        y = [value for polygon in mask for value in polygon[1::2]]
+        return [min(x), min(y), max(x), max(y)]
+    from pycocotools import mask as coco_mask
+
+    encoded: Any = dict(mask)
+    if isinstance(encoded["counts"], list):
+        encoded = coco_mask.frPyObjects(encoded, *encoded["size"])
+    x1, y1, width, height = coco_mask.toBbox(encoded).tolist()
+    return [x1, y1, x1 + width, y1 + height]
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

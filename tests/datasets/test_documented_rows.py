@@ -1,0 +1,40 @@
+"""The rows that docs/data.md shows are read as it says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from llmdet.datasets.formats.rows import row_sample
+from llmdet.datasets.rows import Row, read_row
+
+
+@pytest.fixture(scope="module")
+def rows(root: Path) -> list[Row]:
+    section = (root / "docs/data.md").read_text().partition("## The JSONL format")[2]
+    blocks = re.findall(r"```json\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    parsed = [json.loads(block) for block in blocks]
+    for values in parsed:
+        row_sample(values, "docs/data.md")  # what converters and the validator read
+    return [read_row(values, "docs/data.md") for values in parsed]
+
+
+def test_four_kinds_of_rows_are_shown(rows: list[Row]) -> None:
+    grounding, detection, caption, dialogue = rows
+    assert [len(phrase.boxes) for phrase in grounding.phrases] == [1, 2]
+    assert grounding.caption[slice(*grounding.phrases[1].spans[0])] == "two red balls"
+    assert detection.boxes[0].category == "dog"
+    assert (caption.filename, caption.width) == ("000012.jpg", None)
+    assert caption.conversation.turns[1].learned
+    assert [slot.index for slot in dialogue.conversation.slots] == [0, 0, 1, 2, 0]
+
+
+def test_the_masks_of_the_documented_regions_lie_in_their_boxes(rows: list[Row]) -> None:
+    from pycocotools import mask as coco_mask
+
+    regions = rows[3].regions
+    assert regions.boxes[1].tolist() == [300, 310, 340, 350]
+    encoded = regions.masks[2]
+    x, y, width, height = coco_mask.toBbox(encoded).tolist()
+    assert [x, y, x + width, y + height] == regions.boxes[2].tolist()
