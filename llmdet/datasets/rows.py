@@ -161,7 +161,7 @@ def read_conversation(row: Fields, regions: int) -> Conversation | None:
     """
     if "conversations" not in row or not row.array("conversations"):
         return None
-    turns = []
+    turns: list[Turn] = []
     for item in row.objects("conversations"):
         text, speaker = item.text("value"), item.text("from")
         role = ROLES.get(speaker)
