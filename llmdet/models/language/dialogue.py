@@ -22,10 +22,10 @@ class DialogueBatch:
     input_ids: Tensor  # [R, T] int64, the pad id in slots and padding
     labels: Tensor  # [R, T] int64, IGNORE_INDEX where nothing is learned
     attention_mask: Tensor  # [R, T] bool, True at tokens
-    position_ids: Tensor  # [R, T] int64, counted from the first token
     slots: Mapping[str, Tensor]  # kind -> [n] int64 into R * T, conversation after conversation
     supervised: Tensor  # [n] int64 into R * T: positions whose next token has a label
     targets: Tensor  # [n] int64, these labels
+    padded: bool  # whether any conversation is shorter than T
 
 
 def collate_dialogue(
@@ -47,13 +47,12 @@ def collate_dialogue(
     shape = len(conversations), max(lengths)
     starts = [shape[1] - length if left else 0 for length in lengths]
     ids, labels = np.full(shape, pad_id), np.full(shape, IGNORE_INDEX)
-    mask, positions = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
+    mask = np.zeros(shape, dtype=bool)
     slots: dict[str, list[np.ndarray]] = {}
     for row, (conversation, start) in enumerate(zip(conversations, starts, strict=True)):
         tokens = slice(start, start + lengths[row])
         ids[row, tokens], labels[row, tokens] = conversation.ids, conversation.labels
         mask[row, tokens] = True
-        positions[row, start:] = np.arange(shape[1] - start)
         for slot in conversation.slots:
             first = row * shape[1] + start + slot.start
             slots.setdefault(slot.kind, []).append(np.arange(first, first + slot.length))
@@ -66,8 +65,8 @@ def collate_dialogue(
         input_ids=moved(ids),
         labels=moved(labels),
         attention_mask=moved(mask),
-        position_ids=moved(positions),
         slots={kind: moved(np.concatenate(places)) for kind, places in slots.items()},
         supervised=moved(rows * shape[1] + columns),
         targets=moved(labels[rows, columns + 1]),
+        padded=min(lengths) < shape[1],
     )

@@ -138,13 +138,11 @@ class LanguageModel(nn.Module):
         """Mean cross-entropy of the supervised tokens, float32 scalar.
 
         Args:
-            dialogue: R conversations of T tokens.
+            dialogue: R conversations of T tokens, padded behind.
             features: per kind of slot [n, H], in the order of ``dialogue.slots``.
         """
         with self._precision():
-            hidden = self._decode(
-                self.embed(dialogue, features), dialogue.attention_mask, dialogue.position_ids
-            )
+            hidden = self._decode(self.embed(dialogue, features), self._causal_mask(dialogue))
             head = self.causal_lm.get_output_embeddings()
             return supervised_cross_entropy(hidden, dialogue.supervised, dialogue.targets, head)
 
@@ -188,11 +186,28 @@ class LanguageModel(nn.Module):
             flat = flat.index_put((dialogue.slots[kind],), values.to(flat.dtype))
         return flat.view_as(words)
 
-    def _decode(self, embeds: Tensor, mask: Tensor, position_ids: Tensor) -> Tensor:
+    def _decode(
+        self, embeds: Tensor, mask: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> Tensor:
         """Hidden states [R, T, H] after the last norm."""
         return self.causal_lm.get_decoder()(
             inputs_embeds=embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
+
+    def _causal_mask(self, dialogue: DialogueBatch) -> Tensor | None:
+        """Which positions see which, of conversations padded behind; None: all that are earlier.
+
+        transformers makes the same [R, 1, T, T] of a padding mask, but asks the device whether
+        there is any padding, which the host knows.
+        """
+        kinds = set(getattr(self.causal_lm.config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            return dialogue.attention_mask
+        if not dialogue.padded:
+            return None
+        length = dialogue.input_ids.shape[1]
+        earlier = dialogue.attention_mask.new_ones(length, length).tril()
+        return earlier & dialogue.attention_mask[:, None, None]
 
     def _hidden_of_answers(self, embeds: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
         """The state [R, G, H] from which each generated token was said, read in one pass.

@@ -57,8 +57,8 @@ def batch_regions(
     queries: Tensor | None = None,
 ) -> RegionBatch:
     """Regions of B images by their number in each; the host does not wait for the device."""
-    image = torch.repeat_interleave(torch.tensor(counts, dtype=torch.int64))
-    on_device = image.to(device, non_blocking=True)
+    image = [number for number, count in enumerate(counts) for _ in range(count)]
+    on_device = torch.tensor(image, dtype=torch.int64).to(device, non_blocking=True)
     return RegionBatch(on_device, tuple(counts), boxes=boxes, queries=queries)
 
 

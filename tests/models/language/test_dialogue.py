@@ -36,7 +36,8 @@ def test_training_pads_behind_and_generation_in_front():
     assert front.input_ids[1].tolist() == [PAD, PAD, PAD, 4, 0, 5]
     assert behind.attention_mask[1].tolist() == [True] * 3 + [False] * 3
     assert front.attention_mask[1].tolist() == [False] * 3 + [True] * 3
-    assert front.position_ids[1].tolist() == [0, 0, 0, 0, 1, 2]
+    assert behind.padded
+    assert not collate_dialogue([SHORT, SHORT], PAD).padded
     assert torch.equal(behind.input_ids[0], front.input_ids[0])
 
 

@@ -15,11 +15,11 @@ from llmdet.models.language.dialogue import collate_dialogue
 from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
 
 PROMPT = "<region>\nDescribe the region in a phrase."
-ANSWERS = ("Red circle.", "A large yellow star.", "Blue square.")
+ANSWERS = ("Red circle.", "A large yellow star is to the left.", "Blue square.")
 
 
 def tokenizer_of(lmm):
-    settings = ConversationSettings(lmm.tokenizer_name, (("region", 1),), 60)
+    settings = ConversationSettings(lmm.tokenizer_name, (("region", 1),), 100)
     return ConversationTokenizer(lmm.tokenizer, settings)
 
 
@@ -72,6 +72,20 @@ def test_the_loss_equals_the_models_own(make_lmm, folder):
         labels=dialogue.labels,
     ).loss
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
+
+
+def test_transformers_need_not_ask_the_device_whether_anything_is_padded(make_lmm):
+    """A mask of two dimensions would be searched for padding, for which the host waits."""
+    lmm = make_lmm()
+    masks = []
+    lmm.causal_lm.get_decoder().register_forward_pre_hook(
+        lambda _, __, given: masks.append(given["attention_mask"]), with_kwargs=True
+    )
+    tokens = tokenizer_of(lmm)(ask(PROMPT, ANSWERS[0]))
+    lmm.loss(training_batch(lmm), features(lmm))
+    lmm.loss(collate_dialogue([tokens] * 3, lmm.pad_id), features(lmm))
+    assert masks[0].ndim == 4
+    assert masks[1] is None
 
 
 def test_features_stand_in_their_slots_and_words_everywhere_else(make_lmm):

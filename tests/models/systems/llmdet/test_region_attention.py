@@ -13,7 +13,7 @@ from llmdet.models.regions.base import batch_regions
 from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
 
 PROMPT = "<region>\nDescribe the region in a phrase."
-ANSWERS = ("Red circle.", "A large yellow star.", "Blue square.")
+ANSWERS = ("Red circle.", "A large yellow star is to the left.", "Blue square.")
 LOOK = {"every": 2, "embed_dims": 16, "num_heads": 4, "num_levels": 3}
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 
@@ -33,7 +33,7 @@ def references(seen):
 
 
 def dialogue_of(lmm, answers=ANSWERS, questions=None):
-    settings = ConversationSettings(lmm.tokenizer_name, (("region", 1),), 60)
+    settings = ConversationSettings(lmm.tokenizer_name, (("region", 1),), 100)
     tokenize = ConversationTokenizer(lmm.tokenizer, settings)
     if questions is not None:
         return collate_dialogue([tokenize(ask(q)) for q in questions], lmm.pad_id, left=True)
