@@ -38,8 +38,8 @@ def sample_with_grid_sample(
             padding_mode="zeros",
             align_corners=False,
         )  # [B*heads, C/heads, P, Q]
-        for point in range(samples.shape[2]):
-            # In place and multiplied while adding: no product of the samples' size is made.
-            out = out.addcmul_(samples[:, :, point], shares[:, None, point])
+        # In place and multiplied while adding: no product of the samples' size is made.
+        for sample, share in zip(samples.unbind(2), shares.unbind(1), strict=True):
+            out = out.addcmul_(sample, share[:, None])
         start += height * width
     return out.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2)
