@@ -20,7 +20,7 @@ from llmdet.datasets.inspection import (
     spread_indices,
 )
 from llmdet.datasets.ledger import BROKEN, dropped_totals
-from llmdet.datasets.validate import Report, ReportLedger, validate
+from llmdet.datasets.validate import ReportLedger, ValidationReport, validate
 from llmdet.engine.build import checked_builds
 from llmdet.engine.overfit import OverfitResult, overfit
 from llmdet.errors import DataError, LLMDetError
@@ -87,7 +87,7 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
         findings.write_line("  its annotations are of a kind that is not checked")
         return
     names = tuple(leaf.label_map.values()) if getattr(leaf, "label_map", None) else None
-    report = Report()
+    report = ValidationReport()
     try:
         source = open_source(
             Path(leaf.ann_file), form, ReadOptions(images, names=names), ReportLedger(report)

@@ -80,7 +80,7 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
             hint = whole_document_hint(len(self), int(first["line"]))
             raise DataError(
                 f"{where}: {problem}; {len(broken)} line(s) of the file are broken and "
-                f"max_bad_rows={self.max_bad_rows}. Mend them or raise max_bad_rows.{hint}"
+                f"max_bad_rows={self.max_bad_rows}. Repair them or raise max_bad_rows.{hint}"
             )
         logger.warning("%s: %s; %d broken line(s) are skipped", where, problem, len(broken))
 

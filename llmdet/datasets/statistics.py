@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmdet.datasets.formats.samples import Sample
+from llmdet.datasets.rows import ROLES
 
 QUANTILES = (0.5, 0.9, 0.99)
 #: Free text may name millions of things; counts of rarer ones are dropped beyond this many.
@@ -140,9 +141,11 @@ def _add_sample(statistics: Statistics, sample: Sample) -> None:
     if sample.caption is not None:
         statistics.phrases_per_text.add(len(named))
     turns = sample.fields.get("conversations") or []
-    if len(turns) > 1:
+    answers = [turn for turn in turns if ROLES.get(turn.get("from")) == "assistant"]
+    if answers:
         statistics.facts["captions"] += 1
-        statistics.words_per_caption.add(len(str(turns[1].get("value", "")).split()))
+        words = sum(len(str(turn.get("value", "")).split()) for turn in answers)
+        statistics.words_per_caption.add(words)
 
 
 def _size(box: list[float]) -> str:

@@ -25,7 +25,7 @@ _MAX_REMEMBERED = 5_000_000  # samples among which repetitions are looked for
 
 
 @dataclass
-class Report:
+class ValidationReport:
     """Problems by cause, and what was counted on the way."""
 
     errors: dict[str, list[str]] = field(default_factory=dict)  # cause -> first places
@@ -66,7 +66,7 @@ class Report:
 class ReportLedger(Ledger):
     """A ledger for readers that records every broken record as an error and reads on."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ValidationReport) -> None:
         super().__init__(max_bad_rows=sys.maxsize)
         self._report = report
 
@@ -78,7 +78,10 @@ class ReportLedger(Ledger):
 
 
 def validate(
-    source: Source, report: Report, images: Path | None = None, pictures: int | None = None
+    source: Source,
+    report: ValidationReport,
+    images: Path | None = None,
+    pictures: int | None = None,
 ) -> None:
     """Check every sample of a source, opened with a :class:`ReportLedger` of the same report.
 
@@ -112,7 +115,7 @@ def validate(
         report.error("there is no sample", "the annotations are empty")
 
 
-def _check_categories(source: Source, report: Report) -> None:
+def _check_categories(source: Source, report: ValidationReport) -> None:
     if source.categories is None:
         return
     report.facts["classes"] = len(source.categories)
@@ -124,7 +127,7 @@ def _check_categories(source: Source, report: Report) -> None:
             report.error("classes that only differ in case or not at all", repr(name))
 
 
-def _check_size(sample: Sample, report: Report) -> None:
+def _check_size(sample: Sample, report: ValidationReport) -> None:
     for name, value in (("width", sample.width), ("height", sample.height)):
         if value is None:
             report.error(f"no {name}", f"{sample.where}: field {name!r} is missing")
@@ -132,7 +135,7 @@ def _check_size(sample: Sample, report: Report) -> None:
             report.error(f"wrong {name}", f"{sample.where}: field {name!r} is {value!r}")
 
 
-def _check_picture(sample: Sample, images: Path, size_of, report: Report) -> None:
+def _check_picture(sample: Sample, images: Path, size_of, report: ValidationReport) -> None:
     try:
         size = size_of(images / sample.filename, sample.where)
     except DataError as error:
@@ -150,7 +153,7 @@ def _check_picture(sample: Sample, images: Path, size_of, report: Report) -> Non
         )
 
 
-def _check_box(instance: Instance, sample: Sample, report: Report) -> None:
+def _check_box(instance: Instance, sample: Sample, report: ValidationReport) -> None:
     x1, y1, x2, y2 = instance.bbox
     where = f"{sample.where}: box {instance.bbox} of {instance.phrase!r}"
     if instance.ignored:
@@ -169,7 +172,7 @@ def _check_box(instance: Instance, sample: Sample, report: Report) -> None:
         report.note("box reaches beyond the image, will be clipped", size)
 
 
-def _check_text(sample: Sample, report: Report) -> None:
+def _check_text(sample: Sample, report: ValidationReport) -> None:
     caption = sample.caption
     if caption is None:
         return
@@ -200,7 +203,7 @@ def _folded(phrase: object) -> str:
     return " ".join(str(phrase).lower().split()).strip(".,;:!?")
 
 
-def _check_conversation(sample: Sample, report: Report) -> None:
+def _check_conversation(sample: Sample, report: ValidationReport) -> None:
     fields = Fields(sample.fields, sample.where)
     try:
         regions = read_regions(fields, (sample.height, sample.width))
@@ -218,7 +221,7 @@ def _check_conversation(sample: Sample, report: Report) -> None:
 
 
 def _check_repetition(
-    sample: Sample, seen: set[int], annotation_ids: set[int], report: Report
+    sample: Sample, seen: set[int], annotation_ids: set[int], report: ValidationReport
 ) -> None:
     key = hash((sample.filename, sample.caption))
     if key in seen:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from llmdet.datasets.formats import READERS, ReadOptions
-from llmdet.datasets.validate import EXAMPLES_PER_CAUSE, Report, ReportLedger, validate
+from llmdet.datasets.validate import EXAMPLES_PER_CAUSE, ReportLedger, ValidationReport, validate
 
 
 def region(box=(1, 1, 9, 9), phrase="red ball", spans=((2, 10),)) -> dict:
@@ -17,10 +17,10 @@ def row(*regions: dict, **changes) -> dict:
     return {"filename": "a.jpg", "width": 40, "height": 20, "grounding": grounding} | changes
 
 
-def check(rows: list[dict | str], tmp_path: Path, images: Path | None = None) -> Report:
+def check(rows: list[dict | str], tmp_path: Path, images: Path | None = None) -> ValidationReport:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows))
-    report = Report()
+    report = ValidationReport()
     source = READERS["odvg"](path, ReadOptions(), ReportLedger(report))
     validate(source, report, images)
     return report
@@ -140,7 +140,7 @@ def test_repeated_annotation_ids_and_class_names_of_coco_are_errors(tmp_path: Pa
     }
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document))
-    report = Report()
+    report = ValidationReport()
     validate(READERS["coco"](path, ReadOptions(), ReportLedger(report)), report)
     assert report.errors == {
         "classes that only differ in case or not at all": ["'dog'"],

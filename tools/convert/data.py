@@ -105,9 +105,9 @@ def check(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from llmdet.datasets.formats import ReadOptions, open_source
-    from llmdet.datasets.validate import Report, ReportLedger, validate
+    from llmdet.datasets.validate import ReportLedger, ValidationReport, validate
 
-    report = Report()
+    report = ValidationReport()
     options = ReadOptions(args.images, args.classes, args.split)
     source = open_source(args.input, args.source, options, ReportLedger(report))
     source.samples = iter(tqdm(source.samples, total=source.total, unit="image"))
