@@ -74,6 +74,7 @@ class TokenizedConversation:
     labels: np.ndarray  # [T] int64, IGNORE_INDEX where nothing is learned
     slots: tuple[Slot, ...]  # in the order of their positions
     settings: ConversationSettings
+    cut: bool = False  # whether it was longer than the settings' max_length
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,8 @@ class ConversationTokenizer:
             if slot.start < end < slot.start + slot.length:
                 end = slot.start
         kept = tuple(slot for slot in slots if slot.start < end)
-        return TokenizedConversation(ids[:end], labels[:end], kept, self.settings)
+        cut = len(ids) > end
+        return TokenizedConversation(ids[:end], labels[:end], kept, self.settings, cut)
 
 
 def split_at_marks(texts: Sequence[str]) -> list[list[str | Slot]]:

@@ -8,9 +8,17 @@ from typing import Any
 
 from mmcv.transforms import BaseTransform
 
-from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer
+from llmdet.datasets.ledger import SharedLedger
+from llmdet.prompts.conversation import (
+    Conversation,
+    ConversationSettings,
+    ConversationTokenizer,
+)
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import TRANSFORMS
+
+CUT = "conversation cut at max_length"
+UNREAD = "conversation whose marks no captioner reads"
 
 
 @TRANSFORMS.register_module()
@@ -18,7 +26,8 @@ class TokenizeConversations(BaseTransform):
     """Tokenises a sample's conversations as the model reads them.
 
     Required and changed keys: conversations (tuple of ``Conversation``), each of which gets its
-    tokens. A conversation whose marks no settings read stays without.
+    tokens. A conversation whose marks no settings read stays without; such ones, and those that
+    are longer than the settings' `max_length`, are counted in `dropped`.
 
     Args:
         settings: how; None, as in configs, for those of the model that the runner trains. A
@@ -27,20 +36,30 @@ class TokenizeConversations(BaseTransform):
 
     def __init__(self, settings: Sequence[ConversationSettings] | None = None) -> None:
         self.settings = tuple(settings or ())
+        self.dropped = SharedLedger(CUT, UNREAD)
         self._tokenizers: list[ConversationTokenizer] | None = None
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Process one sample; see the class for keys."""
         if self._tokenizers is None:  # here, so that a spawned worker need not be sent them
             self._tokenizers = [_build(settings) for settings in self.settings]
-        tokenized = []
-        for conversation in results.get("conversations") or ():
-            for tokenizer in self._tokenizers:
-                if tokenizer.reads(conversation):
-                    conversation = replace(conversation, tokens=tokenizer(conversation))
-            tokenized.append(conversation)
-        results["conversations"] = tuple(tokenized)
+        conversations = results.get("conversations") or ()
+        if self._tokenizers:
+            conversations = [self._tokenize(each, self._tokenizers) for each in conversations]
+        results["conversations"] = tuple(conversations)
         return results
+
+    def _tokenize(
+        self, conversation: Conversation, tokenizers: Sequence[ConversationTokenizer]
+    ) -> Conversation:
+        for tokenizer in tokenizers:
+            if tokenizer.reads(conversation):
+                tokens = tokenizer(conversation)
+                if tokens.cut:
+                    self.dropped.note(CUT)
+                return replace(conversation, tokens=tokens)
+        self.dropped.note(UNREAD)
+        return conversation
 
 
 def _build(settings: ConversationSettings) -> ConversationTokenizer:

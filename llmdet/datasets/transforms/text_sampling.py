@@ -241,8 +241,8 @@ def _keep_boxes(results: dict[str, Any], keep: np.ndarray) -> None:
 class RandomSamplingNegPos2(RandomSamplingNegPos):
     """:class:`RandomSamplingNegPos` under the name and with the arguments of the original LLMDet.
 
-    The language model's text is tokenised by the model, so `tokenizer_name2` (or `lmm_path`) and
-    `lmm_max_token_length` are ignored with a warning.
+    The language model's text is tokenised by :class:`TokenizeConversations` as the model says, so
+    `tokenizer_name2` (or `lmm_path`) and `lmm_max_token_length` are ignored with a warning.
     """
 
     def __init__(

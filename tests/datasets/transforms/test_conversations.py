@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from llmdet.datasets.transforms import TokenizeConversations
+from llmdet.datasets.transforms.conversations import CUT, UNREAD
 from llmdet.engine.conversations import share_conversation_settings
 from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
 from llmdet.prompts.tokenizers import load_tokenizer
@@ -30,17 +31,29 @@ def test_each_conversation_is_tokenised_by_the_settings_that_read_its_marks(sett
     conversations = (ask("<image>\nWhat?", "A star."), ask("<region:2>\nWhat?", "Star."))
     results = TokenizeConversations(settings).transform({"conversations": conversations})
     tokenizer = load_tokenizer(qwen)
-    for made, asked, own in zip(results["conversations"], conversations, settings, strict=True):
-        expected = ConversationTokenizer(tokenizer, own)(asked)
-        assert made == asked
+    for made, given, its in zip(results["conversations"], conversations, settings, strict=True):
+        expected = ConversationTokenizer(tokenizer, its)(given)
+        assert made == given
         assert np.array_equal(made.tokens.ids, expected.ids)
         assert made.tokens.slots == expected.slots
 
 
-def test_what_no_settings_read_stays_without_tokens(settings):
+def test_what_no_settings_read_stays_without_tokens_and_is_counted(settings):
     both = ask("Is <region> in <image>?", "Yes.")
-    made = TokenizeConversations(settings).transform({"conversations": (both,)})
+    transform = TokenizeConversations(settings)
+    made = transform.transform({"conversations": (both,)})
     assert made["conversations"][0].tokens is None
+    assert transform.dropped.counts == {UNREAD: 1}
+
+
+def test_a_conversation_beyond_max_length_is_cut_and_counted(settings):
+    transform = TokenizeConversations(settings)
+    said = (ask("<region>\nWhat?", "A star. " * 40), ask("<region>\nWhat?", "A star."))
+    long, short = transform.transform({"conversations": said})["conversations"]
+    assert len(long.tokens.ids) == 40
+    assert long.tokens.cut
+    assert not short.tokens.cut
+    assert transform.dropped.counts == {CUT: 1}
 
 
 def test_without_settings_the_model_is_left_to_tokenise():
