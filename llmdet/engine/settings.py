@@ -16,6 +16,8 @@ from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.registry import METRICS, MODELS
 from llmdet.utils.suggest import did_you_mean, misspelling_of
 
+from .tta import GroundingTTAModel
+
 #: Top-level settings beside the arguments of mmengine's runner.
 _BESIDE = (
     "activation_checkpointing",
@@ -76,14 +78,21 @@ def check_fixed_ap(config: Config) -> None:
     The best boxes of a class over the whole data set may be among those that such a limit cuts.
 
     Raises:
-        ConfigError: an evaluator measures fixed AP, and ``model.test_cfg.limit_per`` is "image".
+        ConfigError: an evaluator measures fixed AP, and ``model.test_cfg.limit_per`` is "image",
+            or a model of test-time augmentation cuts what it merged, as mmdet's does.
     """
     model = config.get("model") or {}
     detector = model.get("module", model) if isinstance(model, Mapping) else {}
     kind = MODELS.get(detector["type"]) if isinstance(detector.get("type"), str) else None
     if not (inspect.isclass(kind) and issubclass(kind, GroundingDINO)):
         return
-    if (detector.get("test_cfg") or {}).get("limit_per", "image") == "chunk":
+    if (detector.get("test_cfg") or {}).get("limit_per", "image") != "chunk":
+        limit = "model.test_cfg limits those of an image over all classes together; set "
+        limit += "model.test_cfg.limit_per='chunk'"
+    elif detector is not model and not _merges_all(model.get("type")):
+        limit = f"{model.get('type')} cuts those of an image where it merges its views; set "
+        limit += "tta_model=dict(type='GroundingTTAModel')"
+    else:
         return
     for name in ("val_evaluator", "test_evaluator"):
         for evaluator in _typed(config.get(name)):
@@ -91,9 +100,14 @@ def check_fixed_ap(config: Config) -> None:
             if inspect.isclass(metric) and issubclass(metric, LVISFixedAPMetric):
                 raise ConfigError(
                     f"{name}: {metric.__name__} counts the best boxes of each class over the "
-                    "whole data set, and model.test_cfg limits those of an image over all "
-                    "classes together; set model.test_cfg.limit_per='chunk'"
+                    f"whole data set, and {limit}"
                 )
+
+
+def _merges_all(kind: Any) -> bool:
+    """Whether a model of test-time augmentation keeps all boxes where the detector does."""
+    built = MODELS.get(kind) if isinstance(kind, str) else kind
+    return inspect.isclass(built) and issubclass(built, GroundingTTAModel)
 
 
 def _typed(part: Any) -> Iterator[Any]:

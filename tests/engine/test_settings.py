@@ -67,5 +67,18 @@ def test_it_is_refused_inside_test_time_augmentation_and_sets_too():
         check_settings(Config(config))
 
 
+def test_fixed_ap_of_merged_views_that_are_cut_per_image_is_refused():
+    module = dict(type="LLMDet", test_cfg=dict(limit_per="chunk"))
+    merging = dict(type="mmdet.DetTTAModel", tta_cfg=dict(max_per_img=100), module=module)
+    config = Config(dict(model=merging, test_evaluator=FIXED_AP))
+    with pytest.raises(ConfigError, match=r"DetTTAModel cuts .*tta_model=.*GroundingTTAModel"):
+        check_settings(config)
+    config.test_evaluator = dict(type="CocoMetric")
+    check_settings(config)
+    config.model.type = "GroundingTTAModel"
+    config.test_evaluator = FIXED_AP
+    check_settings(config)
+
+
 def test_other_models_have_limits_of_their_own():
     check_settings(Config(dict(model=dict(type="FasterRCNN"), test_evaluator=FIXED_AP)))

@@ -11,7 +11,7 @@ import torch
 from llmdet.models.language.language_model import LanguageModel
 from llmdet.models.regions.base import RegionBatch, batch_regions
 from llmdet.models.structures import EncoderOutput, FeaturePyramid
-from llmdet.models.systems.llmdet.region_attention import RegionAttentionAdapter
+from llmdet.models.systems.llmdet.adapter import RegionAttentionAdapter
 from llmdet.models.vision.detector_memory import DetectorOutput, detector_output
 from llmdet.models.vision.views import Frame
 

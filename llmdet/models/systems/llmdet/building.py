@@ -14,8 +14,8 @@ from llmdet.models.regions.connector import read_connector
 from llmdet.registry import MODELS
 from llmdet.utils.construct import construct
 
+from .adapter import RegionAttentionAdapter
 from .captioner import IMAGE_CAPTIONER, REGION_CAPTIONER, Captioner, CaptionerSettings
-from .region_attention import RegionAttentionAdapter
 
 Config = Mapping[str, Any]
 

@@ -30,7 +30,7 @@ from llmdet.prompts.conversation import (
 )
 from llmdet.registry import MODELS
 
-from .region_attention import RegionAttentionAdapter
+from .adapter import RegionAttentionAdapter
 
 Config = Mapping[str, Any]
 
