@@ -7,62 +7,32 @@ from mmdet import registry as mmdet
 from mmengine.registry import INFERENCERS as MMENGINE_INFERENCERS
 from mmengine.registry import Registry
 
-MODELS = Registry("model", parent=mmdet.MODELS, scope="llmdet", locations=["llmdet.models"])
-TASK_UTILS = Registry(
-    "task util", parent=mmdet.TASK_UTILS, scope="llmdet", locations=["llmdet.models"]
+
+def _child(parent: Registry, *locations: str) -> Registry:
+    """A registry below ``parent`` whose parts are registered by importing ``locations``."""
+    return Registry(parent.name, parent=parent, scope="llmdet", locations=list(locations))
+
+
+MODELS = _child(mmdet.MODELS, "llmdet.models")
+TASK_UTILS = _child(mmdet.TASK_UTILS, "llmdet.models")
+DATASETS = _child(
+    mmdet.DATASETS,
+    "llmdet.datasets.odvg",
+    "llmdet.datasets.coco_dataset",
+    "llmdet.datasets.lvis",
+    "llmdet.datasets.benchmarks",
 )
-DATASETS = Registry(
-    "dataset",
-    parent=mmdet.DATASETS,
-    scope="llmdet",
-    locations=[
-        "llmdet.datasets.odvg",
-        "llmdet.datasets.coco_dataset",
-        "llmdet.datasets.lvis",
-        "llmdet.datasets.benchmarks",
-    ],
-)
-DATA_SAMPLERS = Registry(
-    "data sampler",
-    parent=mmdet.DATA_SAMPLERS,
-    scope="llmdet",
-    locations=["llmdet.datasets.samplers"],
-)
-TRANSFORMS = Registry(
-    "transform",
-    parent=mmdet.TRANSFORMS,
-    scope="llmdet",
-    locations=["llmdet.datasets.transforms"],
-)
-METRICS = Registry(
-    "metric", parent=mmdet.METRICS, scope="llmdet", locations=["llmdet.evaluation.metrics"]
-)
-EVALUATOR = Registry(
-    "evaluator", parent=mmdet.EVALUATOR, scope="llmdet", locations=["llmdet.evaluation.metrics"]
-)
-HOOKS = Registry(
-    "hook",
-    parent=mmdet.HOOKS,
-    scope="llmdet",
-    locations=["llmdet.engine", "llmdet.visualization"],
-)
-RUNNERS = Registry("runner", parent=mmdet.RUNNERS, scope="llmdet", locations=["llmdet.engine"])
-LOOPS = Registry("loop", parent=mmdet.LOOPS, scope="llmdet", locations=["llmdet.engine"])
-OPTIM_WRAPPERS = Registry(
-    "optim_wrapper", parent=mmdet.OPTIM_WRAPPERS, scope="llmdet", locations=["llmdet.engine"]
-)
-OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    "optimizer wrapper constructor",
-    parent=mmdet.OPTIM_WRAPPER_CONSTRUCTORS,
-    scope="llmdet",
-    locations=["llmdet.engine"],
-)
-VISUALIZERS = Registry(
-    "visualizer", parent=mmdet.VISUALIZERS, scope="llmdet", locations=["llmdet.visualization"]
-)
-INFERENCERS = Registry(
-    "inferencer", parent=MMENGINE_INFERENCERS, scope="llmdet", locations=["llmdet.apis"]
-)
+DATA_SAMPLERS = _child(mmdet.DATA_SAMPLERS, "llmdet.datasets.samplers")
+TRANSFORMS = _child(mmdet.TRANSFORMS, "llmdet.datasets.transforms")
+METRICS = _child(mmdet.METRICS, "llmdet.evaluation.metrics")
+EVALUATOR = _child(mmdet.EVALUATOR, "llmdet.evaluation.metrics")
+HOOKS = _child(mmdet.HOOKS, "llmdet.engine", "llmdet.visualization")
+RUNNERS = _child(mmdet.RUNNERS, "llmdet.engine")
+LOOPS = _child(mmdet.LOOPS, "llmdet.engine")
+OPTIM_WRAPPERS = _child(mmdet.OPTIM_WRAPPERS, "llmdet.engine")
+OPTIM_WRAPPER_CONSTRUCTORS = _child(mmdet.OPTIM_WRAPPER_CONSTRUCTORS, "llmdet.engine")
+VISUALIZERS = _child(mmdet.VISUALIZERS, "llmdet.visualization")
+INFERENCERS = _child(MMENGINE_INFERENCERS, "llmdet.apis")
 
 # Kinds of which we have no parts of our own: mmengine warns of every kind that the scope lacks.
 for _parent in (
@@ -74,4 +44,4 @@ for _parent in (
     mmdet.VISBACKENDS,
     mmdet.WEIGHT_INITIALIZERS,
 ):
-    Registry(_parent.name, parent=_parent, scope="llmdet", locations=["llmdet.engine"])
+    _child(_parent, "llmdet.engine")

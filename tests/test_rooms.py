@@ -1,4 +1,4 @@
-"""The rooms of the package: no module imports in a circle, and none what lies below its room."""
+"""The rooms of the package: no imports in a circle or from a room below, and one of each tool."""
 
 import ast
 from pathlib import Path
@@ -99,3 +99,17 @@ def test_models_need_nothing_that_runs_them(graph):
     assert below(graph, "models", AROUND_MODELS) == []
     weights = {other for _, other in below(graph, "models", {"checkpoint"})}
     assert weights <= {FILES_OF_WEIGHTS}
+
+
+@pytest.mark.parametrize(
+    ("tool", "place"),
+    [
+        ("AutoTokenizer.from_pretrained", "prompts/tokenizers.py"),
+        ("get_close_matches", "utils/suggest.py"),
+        ("ijson.", "datasets/coco_file.py"),
+    ],
+)
+def test_tokenizers_near_matches_and_long_json_are_read_in_one_place(root, tool, place):
+    package = root / "llmdet"
+    users = [str(f.relative_to(package)) for f in package.rglob("*.py") if tool in f.read_text()]
+    assert [user for user in users if not user.startswith("testing/")] == [place]

@@ -59,12 +59,12 @@ def source_parts(model: nn.Module) -> Iterator[SourcePart]:
         prefix = f"{name}.causal_lm." if name else "causal_lm."
         present = module.causal_lm.state_dict(keep_vars=True)
         names = {source: _present_name(source, present) for source in module.source_names}
-        tensors = {source: present[own] for source, own in names.items()}
+        tensors = {source: present[present_name] for source, present_name in names.items()}
         yield SourcePart(
             module=module,
             prefix=prefix,
             tensors={source: tensor.detach() for source, tensor in tensors.items()},
-            keys={source: prefix + own for source, own in names.items()},
+            keys={source: prefix + present_name for source, present_name in names.items()},
             frozen=not any(tensor.requires_grad for tensor in tensors.values()),
         )
 

@@ -78,17 +78,17 @@ def load_state_dict(
 ) -> LoadReport:
     """The part of :func:`load_weights` after reading: ``state_dict`` already has our names."""
     _check_parts(model, load_missing)
-    own = model.state_dict()
-    state_dict = _fit_lora_names(state_dict, own)
-    _add_tied(state_dict, own)
+    in_model = model.state_dict()
+    state_dict = _fit_lora_names(state_dict, in_model)
+    _add_tied(state_dict, in_model)
     misfits = [
-        f"{key} {tuple(value.shape)}, model {tuple(own[key].shape)}"
+        f"{key} {tuple(value.shape)}, model {tuple(in_model[key].shape)}"
         for key, value in state_dict.items()
-        if key in own and own[key].shape != value.shape
+        if key in in_model and in_model[key].shape != value.shape
     ]
-    ignored, unknown = _sort_unexpected(state_dict, own)
-    kept, missing = _sort_missing(state_dict, own, load_missing)
-    fitting = {key: value for key, value in state_dict.items() if key in own}
+    ignored, unknown = _sort_unexpected(state_dict, in_model)
+    kept, missing = _sort_missing(state_dict, in_model, load_missing)
+    fitting = {key: value for key, value in state_dict.items() if key in in_model}
     _raise_if_any(source, "of another shape", misfits)
     if not fitting:
         raise CheckpointError(f"'{source}' does not fit the model: no tensor has a place in it")
@@ -109,8 +109,8 @@ def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:
         key.startswith(("model.backbone.conv_encoder.", "model.text_backbone.")) for key in keys
     ):
         return "transformers"
-    own = ("lmm.causal_lm.", *LLMDET_LANGUAGE[1:])
-    if any(key.startswith(own) for key in keys):
+    named_here = ("lmm.causal_lm.", *LLMDET_LANGUAGE[1:])
+    if any(key.startswith(named_here) for key in keys):
         return "llmdet"
     if any(key.startswith(UPSTREAM_LANGUAGE) for key in keys):
         return "upstream"
@@ -139,25 +139,25 @@ def is_language_key(key: str) -> bool:
     return key.startswith(LLMDET_LANGUAGE)
 
 
-def _fit_lora_names(state_dict: StateDict, own: Mapping[str, Tensor]) -> StateDict:
+def _fit_lora_names(state_dict: StateDict, in_model: Mapping[str, Tensor]) -> StateDict:
     """Finds a linear map's own weight whether or not LoRA is around it, here and there."""
     fitted: StateDict = {}
     for key, value in state_dict.items():
         stem, _, kind = key.rpartition(".")
         wrapped = f"{stem}.base_layer.{kind}"
         bare = key.replace(".base_layer.", ".")
-        fitted[next((name for name in (key, wrapped, bare) if name in own), key)] = value
+        fitted[next((name for name in (key, wrapped, bare) if name in in_model), key)] = value
     return fitted
 
 
 def _sort_unexpected(
-    state_dict: StateDict, own: Mapping[str, Tensor]
+    state_dict: StateDict, in_model: Mapping[str, Tensor]
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    has_language = any(is_language_key(key) for key in own)
+    has_language = any(is_language_key(key) for key in in_model)
     ignored: dict[str, list[str]] = {}
     unknown = []
     for key in state_dict:
-        if key in own:
+        if key in in_model:
             continue
         reason = reason_without_place(key, LLMDET_ONLY)
         if is_language_key(key) and not has_language:
@@ -170,12 +170,12 @@ def _sort_unexpected(
 
 
 def _sort_missing(
-    state_dict: StateDict, own: Mapping[str, Tensor], load_missing: Sequence[str]
+    state_dict: StateDict, in_model: Mapping[str, Tensor], load_missing: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     new_parts = tuple(f"{part}." for part in load_missing)
     kept: dict[str, list[str]] = {}
     missing = []
-    for key in own:
+    for key in in_model:
         if key in state_dict:
             continue
         reason = reason_without_place(key, LLMDET_ONLY)
@@ -188,10 +188,10 @@ def _sort_missing(
     return {reason: tuple(keys) for reason, keys in kept.items()}, missing
 
 
-def _add_tied(state_dict: StateDict, own: Mapping[str, Tensor]) -> None:
+def _add_tied(state_dict: StateDict, in_model: Mapping[str, Tensor]) -> None:
     """Add, in place, the second name of each tensor that a checkpoint stores under one."""
-    places = {own[key].data_ptr(): key for key in state_dict if key in own}
-    for key, value in own.items():
+    places = {in_model[key].data_ptr(): key for key in state_dict if key in in_model}
+    for key, value in in_model.items():
         if key not in state_dict and value.numel() and value.data_ptr() in places:
             state_dict[key] = state_dict[places[value.data_ptr()]]
 

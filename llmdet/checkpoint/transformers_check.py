@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from llmdet.models.text.sub_sentence import sub_sentence_attention
+from llmdet.prompts.tokenizers import load_tokenizer
 
 _CLOSING = ("[CLS]", "[SEP]", ".", "?")
 _MASKS = "generate_masks_with_special_tokens_and_transfer_map"
@@ -61,7 +62,7 @@ def measure_deviation(folder: str | Path) -> Deviation:
     import transformers
     from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as module
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(str(folder), "the exported folder")
     model = transformers.MMGroundingDinoForObjectDetection.from_pretrained(folder).eval()
     tokens = tokenizer([_TEXT], return_tensors="pt")
     ids = closing_ids(tokenizer)

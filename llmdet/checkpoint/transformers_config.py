@@ -75,26 +75,6 @@ def config_from_state_dict(
     }
 
 
-def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Our ``model`` settings that a transformers configuration determines, as config fields."""
-    backbone, text = config["backbone_config"], config["text_config"]
-    stages = [int(name.removeprefix("stage")) - 1 for name in backbone["out_features"]]
-    return {
-        "num_queries": config["num_queries"],
-        "num_feature_levels": config["num_feature_levels"],
-        "backbone": {
-            "embed_dims": backbone["embed_dim"],
-            "depths": backbone["depths"],
-            "num_heads": backbone["num_heads"],
-            "window_size": backbone["window_size"],
-            "out_indices": stages,
-        },
-        "language_model": {"width": text["hidden_size"], "layers": text["num_hidden_layers"]},
-        "encoder": {"num_layers": config["encoder_layers"]},
-        "decoder": {"num_layers": config["decoder_layers"]},
-    }
-
-
 def write_processor(
     folder: Path,
     tokenizer: str,

@@ -24,7 +24,7 @@ def load_tokenizer(
     Args:
         name: folder or hub id.
         role: the setting that names it, for messages.
-        options: of transformers' ``AutoTokenizer.from_pretrained``.
+        options: of transformers' ``AutoTokenizer``.
 
     Raises:
         ConfigError: it cannot be found, or has no fast version (character offsets need one).

@@ -18,9 +18,9 @@ TEXT = "red circle. blue square."
 def written(detector, exchangeable, bert, tmp_path):
     """A detector, and the transformers folder made of its checkpoint."""
     model = detector(**exchangeable, seed=1)
-    write_checkpoint(tmp_path / "own.pth", model.state_dict())
+    write_checkpoint(tmp_path / "llmdet.pth", model.state_dict())
     convert_checkpoint(
-        tmp_path / "own.pth",
+        tmp_path / "llmdet.pth",
         tmp_path / "folder",
         target_format="transformers",
         model=tiny_config(bert, **exchangeable),
@@ -48,11 +48,11 @@ def test_transformers_computes_the_same_from_what_we_write(written):
     tokens = processor.tokenizer([TEXT] * 2, return_tensors="pt")
     with corrected_text_positions(closing_ids(processor.tokenizer)):
         output = theirs(pixel_values=images, **tokens)
-    own = ours(model, images, TEXT)
-    torch.testing.assert_close(output.pred_boxes, own.boxes[-1], rtol=0, atol=1e-5)
+    expected = ours(model, images, TEXT)
+    torch.testing.assert_close(output.pred_boxes, expected.boxes[-1], rtol=0, atol=1e-5)
     length = tokens.input_ids.shape[1]
     logits = output.logits[..., :length]
-    torch.testing.assert_close(logits, own.logits[-1][..., :length], rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits, expected.logits[-1][..., :length], rtol=0, atol=1e-5)
 
 
 def test_a_transformers_folder_loads_by_path_and_gives_the_same_weights(
@@ -62,17 +62,17 @@ def test_a_transformers_folder_loads_by_path_and_gives_the_same_weights(
     again = detector(**exchangeable, seed=2)
     report = load_weights(again, folder)
     assert report.format == "transformers"
-    own, loaded = model.state_dict(), again.state_dict()
-    different = [key for key in own if not torch.equal(own[key], loaded[key])]
+    saved, loaded = model.state_dict(), again.state_dict()
+    different = [key for key in saved if not torch.equal(saved[key], loaded[key])]
     assert different == ["dn_query_generator.label_embedding.weight"]
 
 
 def test_the_processor_files_scale_as_asked(detector, exchangeable, bert, tmp_path):
     from transformers import AutoProcessor
 
-    write_checkpoint(tmp_path / "own.pth", detector(**exchangeable).state_dict())
+    write_checkpoint(tmp_path / "llmdet.pth", detector(**exchangeable).state_dict())
     convert_checkpoint(
-        tmp_path / "own.pth",
+        tmp_path / "llmdet.pth",
         tmp_path / "folder",
         target_format="transformers",
         model=tiny_config(bert, **exchangeable),
@@ -88,17 +88,17 @@ def test_the_processor_files_normalise_as_our_preprocessor_does(written):
     model, folder = written
     image = torch.randint(0, 255, (3, 800, 800), dtype=torch.uint8)
     theirs = AutoProcessor.from_pretrained(folder).image_processor(image, return_tensors="pt")
-    own = (image.float() - model.data_preprocessor.mean) / model.data_preprocessor.std
-    torch.testing.assert_close(theirs.pixel_values[0], own, rtol=0, atol=1e-4)
+    pixels = (image.float() - model.data_preprocessor.mean) / model.data_preprocessor.std
+    torch.testing.assert_close(theirs.pixel_values[0], pixels, rtol=0, atol=1e-4)
 
 
 def test_the_language_model_is_left_out_of_a_transformers_folder_with_a_reason(
     llmdet, exchangeable, bert, tmp_path
 ):
     model = llmdet(**exchangeable)
-    write_checkpoint(tmp_path / "own.pth", model.state_dict())
+    write_checkpoint(tmp_path / "llmdet.pth", model.state_dict())
     conversion = convert_checkpoint(
-        tmp_path / "own.pth",
+        tmp_path / "llmdet.pth",
         tmp_path / "folder",
         target_format="transformers",
         model=tiny_config(bert, **exchangeable),
@@ -110,9 +110,9 @@ def test_the_language_model_is_left_out_of_a_transformers_folder_with_a_reason(
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_to_the_originals_names_and_back_is_bit_exact(llmdet, tmp_path, suffix):
     source = llmdet().state_dict()
-    write_checkpoint(tmp_path / "own.pth", source)
+    write_checkpoint(tmp_path / "llmdet.pth", source)
     upstream, back = tmp_path / f"up.{suffix}", tmp_path / f"back.{suffix}"
-    convert_checkpoint(tmp_path / "own.pth", upstream, target_format="upstream")
+    convert_checkpoint(tmp_path / "llmdet.pth", upstream, target_format="upstream")
     conversion = convert_checkpoint(upstream, back, target_format="llmdet")
     assert conversion.source_format == "upstream"
     model = llmdet(seed=5)
@@ -122,12 +122,15 @@ def test_to_the_originals_names_and_back_is_bit_exact(llmdet, tmp_path, suffix):
 
 
 def test_unknown_formats_and_missing_tokenizers_are_refused(detector, tmp_path):
-    write_checkpoint(tmp_path / "own.pth", detector().state_dict())
+    write_checkpoint(tmp_path / "llmdet.pth", detector().state_dict())
     with pytest.raises(ConfigError, match="--to onnx is unknown"):
-        convert_checkpoint(tmp_path / "own.pth", tmp_path / "x", target_format="onnx")
+        convert_checkpoint(tmp_path / "llmdet.pth", tmp_path / "x", target_format="onnx")
     with pytest.raises(ConfigError, match="--tokenizer"):
-        convert_checkpoint(tmp_path / "own.pth", tmp_path / "x", target_format="transformers")
+        convert_checkpoint(tmp_path / "llmdet.pth", tmp_path / "x", target_format="transformers")
     with pytest.raises(CheckpointError, match="is a folder"):
         convert_checkpoint(
-            tmp_path / "own.pth", tmp_path / "x.pth", target_format="transformers", tokenizer="bert"
+            tmp_path / "llmdet.pth",
+            tmp_path / "x.pth",
+            target_format="transformers",
+            tokenizer="bert",
         )

@@ -181,9 +181,9 @@ def test_reordering_back_and_forth_changes_nothing():
 
 
 def test_a_round_trip_through_transformers_is_bit_exact(detector, exchangeable):
-    own = detector(**exchangeable).state_dict()
-    back = transformers_to_llmdet(llmdet_to_transformers(own))
-    for key, value in own.items():
+    weights = detector(**exchangeable).state_dict()
+    back = transformers_to_llmdet(llmdet_to_transformers(weights))
+    for key, value in weights.items():
         if not reason_without_place(key, LLMDET_ONLY):
             assert torch.equal(back[key], value), key
 

@@ -22,7 +22,7 @@ def assert_equal_weights(model, other):
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_our_own_checkpoint_comes_back(llmdet, tmp_path, suffix):
-    path = tmp_path / f"own.{suffix}"
+    path = tmp_path / f"llmdet.{suffix}"
     write_checkpoint(path, llmdet(seed=1).state_dict())
     model = llmdet(seed=2)
     report = load_weights(model, path)
@@ -86,9 +86,9 @@ def test_a_part_of_the_detector_may_be_new_where_it_is_named(detector, tmp_path)
 
 
 def test_a_misspelt_part_is_answered_with_its_nearest_match(detector, tmp_path):
-    write_checkpoint(tmp_path / "own.pth", detector().state_dict())
+    write_checkpoint(tmp_path / "llmdet.pth", detector().state_dict())
     with pytest.raises(ConfigError, match=r"load_missing names 'decodr'.*did you mean 'decoder'"):
-        load_weights(detector(), tmp_path / "own.pth", load_missing=["decodr"])
+        load_weights(detector(), tmp_path / "llmdet.pth", load_missing=["decodr"])
 
 
 def test_captions_need_weights_with_a_language_part(llmdet, detector, tmp_path):
@@ -169,9 +169,9 @@ def test_a_base_without_lora_fits_a_model_with_lora_and_back(llmdet, qwen, tmp_p
         load_weights(model, tmp_path / "bare.pth")
     report = load_weights(model, tmp_path / "bare.pth", load_missing=["lmm"])
     assert all("lora_" in key for key in report.kept["new, as load_missing says"])
-    own = model.state_dict()
+    weights = model.state_dict()
     stem = "lmm.causal_lm.model.layers.0.mlp.up_proj"
-    assert torch.equal(own[f"{stem}.base_layer.weight"], bare.state_dict()[f"{stem}.weight"])
-    write_checkpoint(tmp_path / "lora.pth", own)
+    assert torch.equal(weights[f"{stem}.base_layer.weight"], bare.state_dict()[f"{stem}.weight"])
+    write_checkpoint(tmp_path / "lora.pth", weights)
     with pytest.raises(CheckpointError, match="lora_A"):
         load_weights(bare, tmp_path / "lora.pth")

@@ -31,7 +31,7 @@ def difference(pair, texts: list[str], **corrected: bool) -> float:
     """Largest difference of boxes and logits; transformers' class unchanged without arguments."""
     ours, theirs = pair
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    own = run_ours(ours, images, texts, [(64, 96)] * 2)
+    expected = run_ours(ours, images, texts, [(64, 96)] * 2)
     tokenizer = ours.language_model.tokenizer
     tokens = tokenizer(texts, padding=True, return_tensors="pt")
     ids = closing_ids(tokenizer)
@@ -39,8 +39,8 @@ def difference(pair, texts: list[str], **corrected: bool) -> float:
         output = theirs(pixel_values=images, **tokens)
     logits = output.logits[..., : tokens.input_ids.shape[1]].double()
     finite = torch.isfinite(logits)
-    boxes = (output.pred_boxes - own["boxes"]).abs().max()
-    return max(float(boxes), float((logits - own["logits"])[finite].abs().max()))
+    boxes = (output.pred_boxes - expected["boxes"]).abs().max()
+    return max(float(boxes), float((logits - expected["logits"])[finite].abs().max()))
 
 
 def test_the_unchanged_class_equals_ours_where_all_positions_are_zero(pair):
@@ -76,10 +76,12 @@ def test_masks_are_right_and_positions_wrong_at_the_stops_alone(pair, texts):
 def test_the_deviation_of_an_export_is_measured(tmp_path):
     bert = bert_with_published_ids(tmp_path / "bert")
     model = tiny_grounding_dino(bert, seed=1, **EXCHANGEABLE)
-    write_checkpoint(tmp_path / "own.pth", model.state_dict())
+    write_checkpoint(tmp_path / "llmdet.pth", model.state_dict())
     settings = tiny_config(bert, **EXCHANGEABLE)
     folder = tmp_path / "folder"
-    convert_checkpoint(tmp_path / "own.pth", folder, target_format="transformers", model=settings)
+    convert_checkpoint(
+        tmp_path / "llmdet.pth", folder, target_format="transformers", model=settings
+    )
     deviation = measure_deviation(folder)
     assert deviation.knows_ids
     assert deviation.score > 1e-3

@@ -39,23 +39,23 @@ def config(tmp_path, monkeypatch):
 def run(config, monkeypatch):
     """Metrics, and how often the model was asked."""
     runner = Runner.from_cfg(config)
-    asked = []
+    batches = []
     predict = runner.model.test_step
 
     def counted(batch):
-        asked.append(batch)
+        batches.append(batch)
         return predict(batch)
 
     monkeypatch.setattr(runner.model, "test_step", counted)
-    return runner.test(), len(asked)
+    return runner.test(), len(batches)
 
 
 def test_only_images_that_are_missing_in_their_set_are_predicted_again(config, monkeypatch):
-    first, asked = run(config, monkeypatch)
-    assert asked == 2
+    first, batches = run(config, monkeypatch)
+    assert batches == 2
     assert {file.name for file in Path("preds").iterdir()} == {"val.jsonl", "test.jsonl"}
     assert run(config, monkeypatch) == (first, 0)
     Path("preds/test.jsonl").unlink()
-    _, asked = run(config, monkeypatch)
-    assert asked == 1
+    _, batches = run(config, monkeypatch)
+    assert batches == 1
     assert [image.image_id for image in read_predictions("preds/test.jsonl")[1]] == [1]

@@ -43,7 +43,7 @@ def test_all_configs_of_the_project_pass(root):
 
 
 def test_the_configs_of_mmdet_that_users_extend_pass(tmp_path):
-    path = tmp_path / "own.py"
+    path = tmp_path / "mine.py"
     base = "mmdet::mm_grounding_dino/coco/grounding_dino_swin-t_finetune_16xb4_1x_coco.py"
     path.write_text(f"_base_ = '{base}'\ndefault_scope = 'llmdet'\n")
     check_settings(load_config(path))

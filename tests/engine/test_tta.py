@@ -98,11 +98,11 @@ def test_the_test_pipeline_is_run_at_three_scales():
 
 
 def test_the_configs_own_augmentation_has_precedence():
-    own = [LOAD, {"type": "TestTimeAug", "transforms": [[PACK]]}]
-    settings = config([LOAD, PACK], tta_pipeline=own, tta_model={"type": "DetTTAModel"})
+    pipeline = [LOAD, {"type": "TestTimeAug", "transforms": [[PACK]]}]
+    settings = config([LOAD, PACK], tta_pipeline=pipeline, tta_model={"type": "DetTTAModel"})
     use_test_time_augmentation(settings)
     assert settings.model.type == "DetTTAModel"
-    assert settings.test_dataloader.dataset.datasets[0].pipeline == own
+    assert settings.test_dataloader.dataset.datasets[0].pipeline == pipeline
 
 
 def test_a_pipeline_without_resize_is_refused():

@@ -161,7 +161,7 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
     detect = LLMDetInferencer(ROOT / config, checkpoint, captions=True)
     shares = {}
     for split, title in SPLITS.items():
-        tally, phrases, asked = Tally(), [], []
+        tally, phrases, kinds_of_boxes = Tally(), [], []
         names = list(SEEN_NAMES if split == "val_seen" else CLASS_NAMES)  # as for AP
         for row in read_rows(f"{split}_detection.jsonl", count):
             kinds, boxes = annotated(row)
@@ -173,7 +173,7 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
             )["predictions"]
             size = (row["width"], row["height"])
             tally += judge_description(said["description"], kinds, boxes, size)
-            asked += kinds
+            kinds_of_boxes += kinds
             phrases += [
                 judge_phrase(text, kind) for text, kind in zip(said["captions"], kinds, strict=True)
             ]
@@ -181,7 +181,7 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
         right = np.column_stack([right, right.all(1)])
         regions = {}
         for kind, chosen in (("seen", False), ("unseen", True)):
-            rows = right[[(asked_kind in HELD_OUT) == chosen for asked_kind in asked]]
+            rows = right[[(kind_of_box in HELD_OUT) == chosen for kind_of_box in kinds_of_boxes]]
             shares_of_kind = rows.mean(0) if len(rows) else [float("nan")] * 3
             for word, share in zip(("colour", "shape", "both"), shares_of_kind, strict=True):
                 regions[f"{kind} {word}"] = share

@@ -157,8 +157,8 @@ def make_predictions(
         source = random.choice(annotated, count)
         shift = random.normal(0, 0.1, (count, 4)) * np.tile(truth.boxes.boxes[source, 2:], 2)
         xywh[near] = (truth.boxes.boxes[source] + shift)[near]
-        own = (truth.boxes.categories[source] - 1) // per_chunk == chunk
-        right = near & (own | (chunks == 1)) & (random.random(count) < 0.7)
+        in_chunk = (truth.boxes.categories[source] - 1) // per_chunk == chunk
+        right = near & (in_chunk | (chunks == 1)) & (random.random(count) < 0.7)
         labels[right] = truth.boxes.categories[source][right] - 1
         scores = np.where(right, random.beta(3, 3, count), random.beta(1, 6, count))
         xywh[:, 2:] = np.maximum(xywh[:, 2:], 1)

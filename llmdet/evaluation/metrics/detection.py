@@ -210,17 +210,16 @@ class LVISFixedAPMetric(MetricShell):
         super().__init__(ann_file, BestOfClass(topk), evaluation, **shell)
 
 
-@METRICS.register_module(name=["D3Metric", "DODCocoMetric"])
-class D3Metric(MetricShell):
-    """D3 AP of one of its annotation files (full, pres or abs) and by length of description.
+class DescribedMetric(MetricShell):
+    """AP over descriptions, which each image has of its own.
 
     Args:
-        ann_file: ``d3_{full,pres,abs}_annotations.json``.
+        ann_file: COCO annotations whose categories are the descriptions.
         format_only: see :class:`BoxReport`, likewise outfile_prefix.
         **shell: of :class:`MetricShell`.
     """
 
-    default_prefix = "d3"
+    ap: Callable[[GroundTruth, DetectionTable], Values]
 
     def __init__(
         self,
@@ -230,34 +229,25 @@ class D3Metric(MetricShell):
         outfile_prefix: str | None = None,
         **shell: Any,
     ) -> None:
-        report = BoxReport("D3Metric", format_only, outfile_prefix)
-        evaluation = partial(described_values, ap=d3_ap, report=report)
+        report = BoxReport(type(self).__name__, format_only, outfile_prefix)
+        evaluation = partial(described_values, ap=self.ap, report=report)
         super().__init__(ann_file, Boxes(label_space="image"), evaluation, **shell)
+
+
+@METRICS.register_module(name=["D3Metric", "DODCocoMetric"])
+class D3Metric(DescribedMetric):
+    """D3 AP of ``d3_{full,pres,abs}_annotations.json``, and by length of description."""
+
+    default_prefix = "d3"
+    ap = staticmethod(d3_ap)
 
 
 @METRICS.register_module()
-class OVDEvalMetric(MetricShell):
-    """OVDEval's NMS-AP of one of its files.
-
-    Args:
-        ann_file: annotations of a file of OVDEval.
-        format_only: see :class:`BoxReport`, likewise outfile_prefix.
-        **shell: of :class:`MetricShell`.
-    """
+class OVDEvalMetric(DescribedMetric):
+    """OVDEval's NMS-AP of one of its files."""
 
     default_prefix = "ovdeval"
-
-    def __init__(
-        self,
-        ann_file: str | None = None,
-        *,
-        format_only: bool = False,
-        outfile_prefix: str | None = None,
-        **shell: Any,
-    ) -> None:
-        report = BoxReport("OVDEvalMetric", format_only, outfile_prefix)
-        evaluation = partial(described_values, ap=nms_ap, report=report)
-        super().__init__(ann_file, Boxes(label_space="image"), evaluation, **shell)
+    ap = staticmethod(nms_ap)
 
 
 @METRICS.register_module()

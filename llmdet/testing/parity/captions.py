@@ -63,9 +63,9 @@ def build_llmdet(folder: Path, config: Mapping[str, Any]) -> LLMDet:
     settings = _translate(folder, config)
     model = MODELS.build(ConfigDict(settings))
     weights = upstream_to_llmdet(read_tensors(folder / "state_dict.pt"))
-    own = model.state_dict()
+    in_model = model.state_dict()
     # Variants share one file, so that some lack modules that others have.
-    model.load_state_dict({k: v.clone() for k, v in weights.items() if k in own}, strict=True)
+    model.load_state_dict({k: v.clone() for k, v in weights.items() if k in in_model}, strict=True)
     return model
 
 
@@ -158,8 +158,8 @@ def inject_denoising(
         return
     counts = [len(sample.gt_instances) for sample in samples]
     padded = expected["dn.bbox_query(inverse_sigmoid)"].unflatten(1, (-1, max(counts)))
-    own = [boxes[:, :count] for boxes, count in zip(padded, counts, strict=True)]
-    flat = torch.cat(own, 1).flatten(0, 1)
+    unpadded = [boxes[:, :count] for boxes, count in zip(padded, counts, strict=True)]
+    flat = torch.cat(unpadded, 1).flatten(0, 1)
     generator = model.dn_query_generator
     generator.noise_labels = lambda *_: expected["dn.noisy_labels_flat"]  # type: ignore[method-assign]
     generator.noise_boxes = lambda *_: flat  # type: ignore[method-assign]

@@ -48,9 +48,9 @@ def build_detector(folder: Path, config: Mapping[str, Any]) -> GroundingDINO:
     settings["quirks"] = all_quirks()
     model = MODELS.build(ConfigDict(type="GroundingDINO", **settings))
     weights = read_tensors(folder / "state_dict.pt")
-    own = model.state_dict()
+    in_model = model.state_dict()
     # Language weights of complete models have no place in the detector alone.
-    model.load_state_dict({k: v.clone() for k, v in weights.items() if k in own}, strict=True)
+    model.load_state_dict({k: v.clone() for k, v in weights.items() if k in in_model}, strict=True)
     return model
 
 
