@@ -28,6 +28,7 @@ METRICS = _child(mmdet.METRICS, "llmdet.evaluation.metrics")
 EVALUATOR = _child(mmdet.EVALUATOR, "llmdet.evaluation.metrics")
 HOOKS = _child(mmdet.HOOKS, "llmdet.engine", "llmdet.visualization")
 RUNNERS = _child(mmdet.RUNNERS, "llmdet.engine")
+LOG_PROCESSORS = _child(mmdet.LOG_PROCESSORS, "llmdet.engine")
 LOOPS = _child(mmdet.LOOPS, "llmdet.engine")
 OPTIM_WRAPPERS = _child(mmdet.OPTIM_WRAPPERS, "llmdet.engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(mmdet.OPTIM_WRAPPER_CONSTRUCTORS, "llmdet.engine")
@@ -36,7 +37,6 @@ INFERENCERS = _child(MMENGINE_INFERENCERS, "llmdet.apis")
 
 # Kinds of which we have no parts of our own: mmengine warns of every kind that the scope lacks.
 for _parent in (
-    mmdet.LOG_PROCESSORS,
     mmdet.MODEL_WRAPPERS,
     mmdet.OPTIMIZERS,
     mmdet.PARAM_SCHEDULERS,

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
 from torch import nn
 
 from llmdet.errors import ConfigError
 from llmdet.registry import OPTIM_WRAPPERS
 
+from .scalars import DeferredOptimWrapper
+
 logger = logging.getLogger(__name__)
 
 
 @OPTIM_WRAPPERS.register_module()
-class BFloat16OptimWrapper(OptimWrapper):
+class BFloat16OptimWrapper(DeferredOptimWrapper):
     """Optimizer wrapper that runs the forward pass under bf16 autocast, on CUDA and on CPU.
 
     bf16 has the exponent range of float32, so that gradients need no loss scaling; mmengine's

@@ -13,7 +13,7 @@ SWITCHES = {
     "matching": "costs of each layer and image go to the host by themselves",
     "vocabulary": "logits of all positions of a conversation instead of the supervised ones",
     "optimizer": "a group of each parameter",
-    "logging": "each loss is read from the device by itself",
+    "logging": "each loss and the norm of the gradients are read in every step, each by itself",
 }
 
 

@@ -278,6 +278,8 @@ class Step:
     def _step(self, batch: Any, clock: Clock) -> None:
         import torch
 
+        from llmdet.engine.scalars import scalars_of
+
         model = self.bench.model
         torch.manual_seed(0)  # the same noise in both ways
         with clock.part("rest"):
@@ -289,7 +291,11 @@ class Step:
             self.wrapper.step()
             self.wrapper.zero_grad()
         with clock.part("logging"):
-            self.loss = read_logs(logs, one_by_one="logging" in self.switches)
+            scalars = scalars_of(self.wrapper.message_hub)
+            scalars.deferring = "logging" not in self.switches
+            for values in [logs] if scalars.deferring else [{name: logs[name]} for name in logs]:
+                scalars.add(values)
+        self.loss = total.item()
 
     @contextmanager
     def _memory(self) -> Iterator[None]:
@@ -314,11 +320,6 @@ class Step:
         self.kept = sum(storages.values())
         if cuda:
             self.peak = torch.cuda.max_memory_allocated() - before
-
-
-def read_logs(logs: dict[str, Any], one_by_one: bool) -> float:
-    """Read what is logged; returns the total loss."""
-    return {name: value.item() for name, value in logs.items()}["loss"]
 
 
 def parts_of(model: Any, clock: Clock) -> Iterator[Any]:
