@@ -11,12 +11,14 @@ from .drop_summary import DropSummaryHook
 from .flexible import FlexibleRunner
 from .optimizer import GroupedOptimWrapperConstructor
 from .runner import Runner, build_runner, finished_processes
+from .saving import CheckpointHook
 from .scalars import DeferredOptimWrapper, DeferredRuntimeInfoHook, FlushingLogProcessor
 from .testing import ResumableTestLoop, write_predictions
 from .tta import GroundingTTAModel, use_test_time_augmentation
 
 __all__ = [
     "BFloat16OptimWrapper",
+    "CheckpointHook",
     "DeferredOptimWrapper",
     "DeferredRuntimeInfoHook",
     "DropSummaryHook",

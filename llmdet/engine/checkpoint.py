@@ -6,7 +6,11 @@ last word; foreign weights are the business of :mod:`llmdet.checkpoint`.
 
 from __future__ import annotations
 
+import logging
 import pickle
+import re
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,6 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import (
-    find_latest_checkpoint,
     get_external_models,
     get_torch_safe_globals,
     get_torchvision_models,
@@ -24,6 +27,14 @@ from mmengine.runner.checkpoint import (
 from llmdet.checkpoint.remote import fetch, is_address
 from llmdet.errors import CheckpointError
 from llmdet.utils.suggest import did_you_mean
+
+logger = logging.getLogger(__name__)
+
+#: The file of a work dir that names its newest checkpoint.
+POINTER = "last_checkpoint"
+_NUMBERED = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
+#: What zipfile and PyTorch raise over a file of which some bytes are wrong.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 #: Methods of its own that every pickled HistoryBuffer refers to.
 _STATISTICS = ("min", "max", "current", "mean")
@@ -48,6 +59,10 @@ def read_training_state(path: str | Path, map_location: Any = "cpu") -> dict[str
     path = fetch(str(path)) if is_address(path) else Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"Checkpoint '{path}' does not exist.")
+    with path.open("rb") as file:
+        is_pickle = file.read(1) == pickle.PROTO  # as PyTorch wrote files before 1.6
+    if not is_pickle:
+        _check_sums(path)
     try:
         with torch.serialization.safe_globals(_safe_globals()):
             return torch.load(path, map_location=map_location, weights_only=True)
@@ -56,27 +71,82 @@ def read_training_state(path: str | Path, map_location: Any = "cpu") -> dict[str
             f"Checkpoint '{path}' holds more than tensors and training state, and reading it would "
             f"execute code; refused ({_first_line(error)})."
         ) from error
-    except (EOFError, OSError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(
             f"Checkpoint '{path}' is damaged or incomplete: {_first_line(error)}"
         ) from error
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest checkpoint of a run, None before it has written one.
+    """The newest whole checkpoint of a run, None before it has written one.
+
+    Newer ones that are damaged are passed over with a warning.
 
     Raises:
-        CheckpointError: the run's folder names a checkpoint that is gone.
+        CheckpointError: the run has checkpoints and none of them is whole.
     """
-    if not (Path(work_dir) / "last_checkpoint").is_file():
-        return None
-    path = Path(find_latest_checkpoint(str(work_dir)))
-    if not path.is_file():
+    problems = []
+    for path in _newest_first(Path(work_dir)):
+        try:
+            if path.is_file():  # others are folders of DeepSpeed, or gone
+                _check_sums(path)
+            elif not path.is_dir():
+                raise CheckpointError(f"'{path}' does not exist")
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            logger.warning("%s: passed over, '%s' is the newest whole one", problem, path)
+        return path
+    if problems:
         raise CheckpointError(
-            f"'{work_dir}/last_checkpoint' names '{path}', which does not exist: resume from "
-            "another file with --resume FILE, or remove last_checkpoint to start anew."
+            f"'{work_dir}' has no checkpoint to continue from: {'; '.join(problems)}. Resume from "
+            f"another file with --resume FILE, or remove {POINTER} to start anew."
         )
-    return path
+    return None
+
+
+def _newest_first(work_dir: Path) -> list[Path]:
+    """What the pointer names, its predecessors, and what was written after it."""
+    numbered = {
+        path: int(match[1])
+        for path in work_dir.glob("*.pth")
+        if (match := _NUMBERED.fullmatch(path.name))
+    }
+    pointer = work_dir / POINTER
+    if pointer.is_file():
+        newest = work_dir / pointer.read_text().strip()
+        if not newest.exists() and (work_dir / newest.name).exists():
+            newest = work_dir / newest.name  # of a run whose folder was moved
+        match = _NUMBERED.fullmatch(newest.name)
+        reached = int(match[1]) if match else -1
+        written = pointer.stat().st_mtime_ns
+        # Higher numbers that are older than the pointer are of another run in this folder.
+        numbered = {
+            path: number
+            for path, number in numbered.items()
+            if number <= reached or path.stat().st_mtime_ns >= written
+        }
+        numbered[newest] = reached
+    return sorted(numbered, key=lambda path: numbered[path], reverse=True)
+
+
+def _check_sums(path: Path) -> None:
+    """Raise a CheckpointError unless every record of a file has the sum that was saved with it.
+
+    PyTorch writes these sums, and reads without looking at them.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"Checkpoint '{path}' is damaged or incomplete: {_first_line(error)}"
+        ) from error
+    if wrong is not None:
+        raise CheckpointError(
+            f"Checkpoint '{path}' is damaged: the checksum of its record '{wrong}' is wrong"
+        )
 
 
 def _safe_globals() -> list[Any]:

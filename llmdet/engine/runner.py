@@ -28,6 +28,7 @@ from .build import checked_builds
 from .checkpoint import read_training_state
 from .conversations import share_conversation_settings
 from .logs import NoiseFilter, file_messages_to, report_environment
+from .saving import written_whole
 from .settings import check_settings
 
 logger = logging.getLogger(__name__)
@@ -156,6 +157,20 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         load_state_dict(bare(self.model), checkpoint["state_dict"], filename)
         self._has_loaded = True
         return checkpoint
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Write a checkpoint; a file of its name is there whole, or as it was before.
+
+        Raises:
+            CheckpointError: the disk is full, or the folder cannot be written.
+        """
+        if self.rank != 0:
+            return
+        if "://" in out_dir:  # not a local file
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        with written_whole(Path(out_dir) / filename) as partial:
+            super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Continue a run; raises a CheckpointError where the optimizer's state does not fit."""

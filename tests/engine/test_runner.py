@@ -6,43 +6,20 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import MODELS
 from torch import nn
-from torch.utils.data import Dataset
 
 import llmdet.engine as engine
 from llmdet.checkpoint import read_checkpoint
 from llmdet.engine import build_runner, checked_builds
 from llmdet.errors import CheckpointError, ConfigError
-
-
-class Line(Dataset):
-    """Points of y = 2x + 1."""
-
-    metainfo: ClassVar = {"classes": ("point",)}
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        x = torch.tensor([index / 8.0])
-        return torch.cat([x, 2 * x + 1])
-
-
-class Regression(BaseModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(1, 1)
-
-    def forward(self, *points: torch.Tensor, mode: str = "loss") -> dict[str, torch.Tensor]:
-        x, y = torch.stack(points).split(1, dim=1)
-        return {"loss": (self.linear(x) - y).square().mean()}
+from llmdet.testing.line import Regression
+from llmdet.testing.line import line_config as config
 
 
 class HeadedRegression(Regression):
@@ -60,29 +37,6 @@ class HeadedRegression(Regression):
 @pytest.fixture(autouse=True)
 def registered():
     MODELS.register_module(name="HeadedRegression", module=HeadedRegression, force=True)
-    DATASETS.register_module(name="Line", module=Line, force=True)
-    MODELS.register_module(name="Regression", module=Regression, force=True)
-
-
-def config(work_dir: Path, max_iters: int = 4, **changes) -> Config:
-    settings = dict(
-        model=dict(type="Regression"),
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            dataset=dict(type="Line"),
-            batch_size=2,
-            num_workers=0,
-            sampler=dict(type="InfiniteSampler", shuffle=True),
-        ),
-        train_cfg=dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=100),
-        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.1)),
-        param_scheduler=dict(type="LinearLR", start_factor=0.1, end=10, by_epoch=False),
-        default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False)),
-        default_scope="mmengine",
-        randomness=dict(seed=3),
-        experiment_name=work_dir.name,
-    )
-    return Config({**settings, **changes})
 
 
 def test_training_writes_checkpoints_and_resume_continues_counting(tmp_path):
@@ -340,14 +294,11 @@ def test_messages_of_llmdet_reach_the_runs_log_file(tmp_path):
 
 TWO_PROCESSES = """
 import sys
-sys.path.insert(0, {tests!r})
 import torch
 from pathlib import Path
-from test_runner import DATASETS, MODELS, Line, Regression, config
 from llmdet.engine import build_runner
-DATASETS.register_module(name="Line", module=Line)
-MODELS.register_module(name="Regression", module=Regression)
-settings = config(Path({work_dir!r}), launcher="pytorch")
+from llmdet.testing.line import line_config
+settings = line_config(Path({work_dir!r}), launcher="pytorch")
 settings.env_cfg = dict(dist_cfg=dict(backend="nccl", timeout=60))
 runner = build_runner(settings)
 runner.train()
@@ -363,10 +314,7 @@ torch.distributed.destroy_process_group()
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
 def test_two_processes_train_over_gloo_and_stay_equal(tmp_path):
     script = tmp_path / "train.py"
-    tests = str(Path(__file__).parent)
-    script.write_text(
-        textwrap.dedent(TWO_PROCESSES).format(tests=tests, work_dir=str(tmp_path / "run"))
-    )
+    script.write_text(textwrap.dedent(TWO_PROCESSES).format(work_dir=str(tmp_path / "run")))
     torchrun = str(Path(sys.executable).with_name("torchrun"))
     result = subprocess.run(
         [torchrun, "--nproc_per_node=2", "--standalone", str(script)],

@@ -1,0 +1,176 @@
+"""Checkpoints when a run is killed, a disk is full, a bit flips or a folder moves."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.fileio.backends import LocalBackend
+
+from llmdet.engine import build_runner, latest_checkpoint, read_training_state
+from llmdet.engine.saving import written_whole
+from llmdet.errors import CheckpointError
+from llmdet.testing.line import line_config
+
+
+def config(work_dir: Path, max_iters: int = 4, keep: int = -1, **changes):
+    hook = dict(type="CheckpointHook", interval=2, by_epoch=False, max_keep_ckpts=keep)
+    made = line_config(work_dir, max_iters, default_scope="llmdet", **changes)
+    made.default_hooks = dict(checkpoint=hook)
+    return made
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def test_the_pointer_names_the_checkpoint_as_seen_from_a_folder_that_may_move(tmp_path):
+    build_runner(config(tmp_path / "run")).train()
+    assert (tmp_path / "run/last_checkpoint").read_text() == "iter_4.pth"
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert latest_checkpoint(tmp_path / "moved") == tmp_path / "moved/iter_4.pth"
+
+
+def test_an_absolute_pointer_of_a_run_that_was_moved_is_followed(tmp_path):
+    torch.save({}, tmp_path / "iter_4.pth")
+    (tmp_path / "last_checkpoint").write_text("/elsewhere/run/iter_4.pth")
+    assert latest_checkpoint(tmp_path) == tmp_path / "iter_4.pth"
+
+
+class Killed(BaseException):
+    """Stands for the end of a process at this line."""
+
+
+@pytest.mark.parametrize("bytes_written", [0, 500])
+def test_the_only_checkpoint_outlives_a_kill_while_the_next_is_written(
+    tmp_path, monkeypatch, bytes_written
+):
+    put = LocalBackend.put
+
+    def put_or_die(self, content, path):
+        if "iter_4" not in str(path):
+            return put(self, content, path)
+        put(self, content[:bytes_written], path)
+        raise Killed
+
+    monkeypatch.setattr(LocalBackend, "put", put_or_die)
+    with pytest.raises(Killed):
+        build_runner(config(tmp_path, keep=1)).train()
+    assert latest_checkpoint(tmp_path) == tmp_path / "iter_2.pth"
+    assert read_training_state(tmp_path / "iter_2.pth")["meta"]["iter"] == 2
+
+
+def test_old_checkpoints_go_when_the_new_one_and_its_pointer_stand(tmp_path, monkeypatch):
+    seen = []
+    remove = LocalBackend.remove
+
+    def watched(self, path):
+        seen.append((Path(path).name, (tmp_path / "last_checkpoint").read_text()))
+        remove(self, path)
+
+    monkeypatch.setattr(LocalBackend, "remove", watched)
+    build_runner(config(tmp_path, max_iters=6, keep=1)).train()
+    assert seen == [("iter_2.pth", "iter_4.pth"), ("iter_4.pth", "iter_6.pth")]
+    assert [name for name in names(tmp_path) if name.endswith(".pth")] == ["iter_6.pth"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_partial_file(tmp_path, monkeypatch):
+    put = LocalBackend.put
+
+    def full(self, content, path):
+        if "iter_4" in str(path):
+            put(self, content[:100], path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return put(self, content, path)
+
+    monkeypatch.setattr(LocalBackend, "put", full)
+    with pytest.raises(CheckpointError, match=r"iter_4\.pth.*No space left.*--resume"):
+        build_runner(config(tmp_path)).train()
+    assert [name for name in names(tmp_path) if "iter" in name] == ["iter_2.pth"]
+    assert latest_checkpoint(tmp_path) == tmp_path / "iter_2.pth"
+
+
+def test_what_a_killed_run_left_half_written_is_removed_by_the_next(tmp_path):
+    (tmp_path / "iter_9.pth.partial").write_bytes(b"half")
+    build_runner(config(tmp_path, max_iters=2)).train()
+    assert "iter_9.pth.partial" not in names(tmp_path)
+
+
+def test_a_file_that_is_replaced_keeps_its_content_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(Killed), written_whole(path) as partial:
+        partial.write_text("ne")
+        raise Killed
+    assert path.read_text() == "old"
+    with written_whole(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_no_flipped_bit_changes_what_is_read(tmp_path):
+    content = {"state_dict": {"w": torch.rand(40, 40)}, "meta": {"iter": 3}}
+    path = tmp_path / "iter_3.pth"
+    torch.save(content, path)
+    whole = path.read_bytes()
+    positions = random.Random(0).sample(range(len(whole) * 8), 400)
+    found = 0
+    for position in positions:
+        broken = bytearray(whole)
+        broken[position // 8] ^= 1 << position % 8
+        path.write_bytes(broken)
+        try:
+            state = read_training_state(path)
+        except CheckpointError:
+            found += 1
+        else:  # in the padding between records
+            assert torch.equal(state["state_dict"]["w"], content["state_dict"]["w"])
+            assert state["meta"] == content["meta"]
+    assert found > 200
+
+
+def three_checkpoints(folder: Path) -> None:
+    for number in (2, 4, 6):
+        torch.save({"w": torch.rand(100)}, folder / f"iter_{number}.pth")
+    (folder / "last_checkpoint").write_text("iter_6.pth")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "gone"])
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(tmp_path, caplog, damage):
+    three_checkpoints(tmp_path)
+    newest = tmp_path / "iter_6.pth"
+    content = bytearray(newest.read_bytes())
+    if damage == "flipped":
+        content[content.index(b"data/0") + 200] ^= 1
+    newest.write_bytes({"truncated": content[:700], "empty": b""}.get(damage, content))
+    if damage == "gone":
+        newest.unlink()
+    logging.getLogger("llmdet").propagate = True
+    with caplog.at_level(logging.WARNING):
+        assert latest_checkpoint(tmp_path) == tmp_path / "iter_4.pth"
+    assert "iter_6.pth" in caplog.text
+
+
+def test_a_checkpoint_that_was_written_after_the_pointer_is_the_newest(tmp_path):
+    three_checkpoints(tmp_path)
+    torch.save({}, tmp_path / "iter_8.pth")
+    assert latest_checkpoint(tmp_path) == tmp_path / "iter_8.pth"
+
+
+def test_checkpoints_of_an_older_run_in_the_folder_are_not_the_newest(tmp_path):
+    torch.save({}, tmp_path / "iter_500.pth")
+    os.utime(tmp_path / "iter_500.pth", (1, 1))
+    three_checkpoints(tmp_path)
+    assert latest_checkpoint(tmp_path) == tmp_path / "iter_6.pth"
+
+
+def test_a_folder_without_a_whole_checkpoint_is_refused(tmp_path):
+    (tmp_path / "iter_2.pth").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"iter_2\.pth.*--resume FILE"):
+        latest_checkpoint(tmp_path)
