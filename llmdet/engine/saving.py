@@ -61,6 +61,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     checkpoint, and on every rank, hooks that have a stage ``before_checkpoint`` may refuse.
     """
 
+    file_backend: Any
+
     def before_train(self, runner: Runner) -> None:
         """Prepare, and remove what a killed run left half-written."""
         super().before_train(runner)

@@ -104,9 +104,14 @@ def test_what_a_killed_run_left_half_written_is_removed_by_the_next(tmp_path):
 def test_a_file_that_is_replaced_keeps_its_content_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(Killed), written_whole(path) as partial:
-        partial.write_text("ne")
-        raise Killed
+
+    def write_half() -> None:
+        with written_whole(path) as partial:
+            partial.write_text("ne")
+            raise Killed
+
+    with pytest.raises(Killed):
+        write_half()
     assert path.read_text() == "old"
     with written_whole(path) as partial:
         partial.write_text("new")
@@ -139,6 +144,17 @@ def three_checkpoints(folder: Path) -> None:
     for number in (2, 4, 6):
         torch.save({"w": torch.rand(100)}, folder / f"iter_{number}.pth")
     (folder / "last_checkpoint").write_text("iter_6.pth")
+
+
+def test_a_record_that_became_a_folder_is_noticed(tmp_path):
+    path = tmp_path / "iter_3.pth"
+    torch.save({"w": torch.rand(40, 40)}, path)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"data/0"))
+    content[entry + 38] |= 0x10  # PyTorch would give what was in memory
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_training_state(path)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "gone"])
