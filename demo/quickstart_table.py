@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 
 #: Title of a row -> split, names of its COCO AP50 and AP, name of its LVIS fixed AP. On images
-#: with unseen combinations all classes are asked for, and the unseen ones are counted: they are
+#: with unseen combinations the prompt has all classes, and the unseen ones are counted: they are
 #: the novel classes of the split and the rare ones of the LVIS file.
 ROWS = {
     "seen in training": ("val_seen", "AP50", "AP", "AP"),

@@ -1,6 +1,6 @@
 """The inference interface that demo, notebooks and export call.
 
-The inferencer is imported when it is first asked for: whoever only checks inputs or prompts
+The inferencer is imported when it is first used: whoever only checks inputs or prompts
 does not wait for mmdet.
 """
 

@@ -28,7 +28,7 @@ class GroundedPhrase:
 
     types: tuple[str, ...]  # people, clothing, ...
     boxes: np.ndarray  # [N, 4] xyxy, N > 0
-    label: int = 0  # place among all phrases of the sentence that a model is asked for
+    label: int = 0  # place among all phrases of the sentence that a prompt has
 
 
 def read_flickr30k(

@@ -55,7 +55,7 @@ def federated_mask(truth: LVISGroundTruth, detections: DetectionTable) -> np.nda
     boxes = _existing_boxes(truth)
     annotated = np.stack([boxes.images, boxes.categories], axis=1)
     judged = _contains(np.concatenate([annotated, truth.negative]), detections)
-    rows = np.flatnonzero(judged)  # few of all, where a detector is asked for every class
+    rows = np.flatnonzero(judged)  # few of all, where prompts have every class
     judged[rows] = detections.select(rows).areas() > 0
     return judged
 

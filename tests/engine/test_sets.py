@@ -37,7 +37,7 @@ def config(tmp_path, monkeypatch):
 
 
 def run(config, monkeypatch):
-    """Metrics, and how often the model was asked."""
+    """Metrics, and the number of batches that the model predicted."""
     runner = Runner.from_cfg(config)
     batches = []
     predict = runner.model.test_step
