@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from llmdet.errors import ConfigError
 from llmdet.prompts.tokenizers import MAX_TOKENS, TEXT_ENCODER
+from llmdet.utils.config import type_name, typed_parts
 
 #: Transforms that write prompts.
 _WRITERS = ("RandomSamplingNegPos", "RandomSamplingNegPos2")
@@ -31,7 +31,8 @@ def share_text_encoder(config: Any) -> None:
         "max_tokens": ("max_tokens", language.get("max_tokens", MAX_TOKENS)),
     }
     for split in ("train", "val", "test"):
-        for step in _writers((config.get(f"{split}_dataloader") or {}).get("dataset")):
+        steps = typed_parts((config.get(f"{split}_dataloader") or {}).get("dataset"))
+        for step in (step for step in steps if type_name(step) in _WRITERS):
             for field, (source, value) in shared.items():
                 if step.setdefault(field, value) != value:
                     raise ConfigError(
@@ -39,13 +40,3 @@ def share_text_encoder(config: Any) -> None:
                         f"model.language_model.{source} is {value!r}: leave {field} out, it is "
                         "taken from the model"
                     )
-
-
-def _writers(part: Any) -> Iterator[Any]:
-    if isinstance(part, dict):
-        if str(part.get("type")).rpartition(".")[2] in _WRITERS:
-            yield part
-        part = list(part.values())
-    if isinstance(part, (list, tuple)):
-        for value in part:
-            yield from _writers(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
+
+from llmdet.utils.config import type_name, typed_parts
 
 KIND = "TokenizeConversations"
 
@@ -17,16 +18,6 @@ def share_conversation_settings(model: Any, dataloader: Any) -> None:
     """
     make = getattr(model, "conversation_settings", None)
     settings = make() if make is not None else ()
-    if settings:
-        _fill(dataloader, settings)
-
-
-def _fill(part: Any, settings: tuple[Any, ...]) -> None:
-    if isinstance(part, Mapping):
-        if str(part.get("type")).rpartition(".")[2] == KIND and part.get("settings") is None:
-            part["settings"] = settings  # type: ignore[index]
-            return
-        part = list(part.values())
-    if isinstance(part, (list, tuple)):
-        for value in part:
-            _fill(value, settings)
+    for part in typed_parts(dataloader) if settings else ():
+        if type_name(part) == KIND and part.get("settings") is None:
+            part["settings"] = settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -14,6 +14,7 @@ from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics import LVISFixedAPMetric
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.registry import METRICS, MODELS
+from llmdet.utils.config import typed_parts
 from llmdet.utils.suggest import did_you_mean, misspelling_of
 
 from .tta import GroundingTTAModel
@@ -95,8 +96,9 @@ def check_fixed_ap(config: Config) -> None:
     else:
         return
     for name in ("val_evaluator", "test_evaluator"):
-        for evaluator in _typed(config.get(name)):
-            metric = METRICS.get(evaluator) if isinstance(evaluator, str) else evaluator
+        for evaluator in typed_parts(config.get(name)):
+            kind = evaluator["type"]
+            metric = METRICS.get(kind) if isinstance(kind, str) else kind
             if inspect.isclass(metric) and issubclass(metric, LVISFixedAPMetric):
                 raise ConfigError(
                     f"{name}: {metric.__name__} counts the best boxes of each class over the "
@@ -108,17 +110,6 @@ def _merges_all(kind: Any) -> bool:
     """Whether a model of test-time augmentation keeps all boxes where the detector does."""
     built = MODELS.get(kind) if isinstance(kind, str) else kind
     return inspect.isclass(built) and issubclass(built, GroundingTTAModel)
-
-
-def _typed(part: Any) -> Iterator[Any]:
-    """All types that are named in a part of a config."""
-    if isinstance(part, Mapping):
-        if "type" in part:
-            yield part["type"]
-        part = list(part.values())
-    if isinstance(part, (list, tuple)):
-        for inner in part:
-            yield from _typed(inner)
 
 
 def _arguments(function: Any) -> list[str]:

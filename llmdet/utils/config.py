@@ -97,6 +97,22 @@ def leaf_datasets(dataset: Any) -> Iterator[Any]:
         yield from leaf_datasets(part)
 
 
+def typed_parts(part: Any) -> Iterator[Any]:
+    """Yield every mapping with a ``type`` in a part of a config, outer ones first."""
+    if isinstance(part, Mapping):
+        if "type" in part:
+            yield part
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        for inner in part:
+            yield from typed_parts(inner)
+
+
+def type_name(part: Mapping[str, Any]) -> str:
+    """The type of a part without the scope that may stand before it."""
+    return str(part["type"]).rpartition(".")[2]
+
+
 def _drop_scope(part: Any, scope: str) -> None:
     if isinstance(part, dict):
         if part.get("_scope_") == scope:

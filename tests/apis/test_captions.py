@@ -70,7 +70,7 @@ def test_images_and_shown_boxes_are_described(describe, photos):
     result = describe(photos, **CLASSES, pred_score_thr=0.3, generation=SHORT)
     everything = describe(photos, **CLASSES, pred_score_thr=0.0, generation=SHORT)
     for shown, every in zip(result["predictions"], everything["predictions"], strict=True):
-        assert isinstance(shown["description"], str)
+        assert shown["description"] == every["description"] != ""
         assert len(shown["captions"]) == len(shown["bboxes"]) <= len(every["bboxes"])
         # a box says the same whether or not others are described
         assert shown["captions"] == every["captions"][: len(shown["captions"])]

@@ -96,21 +96,28 @@ def test_the_language_model_stays_frozen_and_in_eval_mode(make_llmdet):
 
 def test_images_and_boxes_are_described(make_llmdet, samples):
     model = make_llmdet()
-    found = model.predict(
-        IMAGES, [samples(2), samples(1)], captions={"image", "regions"}, max_new_tokens=4
-    )
-    for sample in found:
-        assert isinstance(sample.image_description, str)
-        assert len(sample.pred_instances.captions) == len(sample.pred_instances.bboxes)
+    options = {"captions": {"image", "regions"}, "max_new_tokens": 4}
+    found = model.predict(IMAGES, [samples(2), samples(1)], **options)
+    for number, count in enumerate((2, 1)):
+        (alone,) = model.predict(IMAGES[number : number + 1], [samples(count)], **options)
+        assert found[number].image_description == alone.image_description != ""
+        captions = found[number].pred_instances.captions
+        assert captions == alone.pred_instances.captions
+        assert len(captions) == len(found[number].pred_instances.bboxes) > 0
 
 
 def test_given_boxes_are_described_instead_of_detected_ones(make_llmdet, samples):
     model = make_llmdet()
-    boxes = [torch.tensor([[10.0, 10, 60, 60], [0, 0, 128, 128]]), torch.zeros(0, 4)]
-    found = model.predict(
+    detected = model.predict(
+        IMAGES, [samples(2), samples(1)], captions={"regions"}, max_new_tokens=4
+    )
+    boxes = [detected[0].pred_instances.bboxes[:2], torch.zeros(0, 4)]
+    given = model.predict(
         IMAGES, [samples(2), samples(1)], captions={"regions"}, boxes=boxes, max_new_tokens=4
     )
-    assert [len(sample.region_descriptions) for sample in found] == [2, 0]
+    assert given[0].region_descriptions == detected[0].pred_instances.captions[:2]
+    assert given[1].region_descriptions == []
+    assert "captions" not in given[0].pred_instances
 
 
 def test_a_description_does_not_depend_on_how_many_boxes_are_asked_for_at_once(
