@@ -44,6 +44,7 @@ from llmdet.models.transformer.encoder import GroundingDINOEncoder
 from llmdet.models.transformer.positions import SinePositionalEncoding
 from llmdet.models.transformer.proposals import pixel_proposals
 from llmdet.models.transformer.pyramid import build_pyramid, valid_level_sizes
+from llmdet.ops.linear import use_fast_linear
 from llmdet.prompts.types import TokenizedPrompt
 from llmdet.registry import MODELS
 from llmdet.utils.construct import construct
@@ -138,6 +139,7 @@ class GroundingDINO(BaseDetector):
         self.text_feat_map = nn.Linear(self.language_model.language_dim, dims)
         self._init_own_weights()
         self._freeze()
+        use_fast_linear(self)
 
     def _init_own_weights(self) -> None:
         for parameter in [*self.encoder.parameters(), *self.decoder.parameters()]:

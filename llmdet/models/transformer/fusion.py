@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
+from llmdet.ops.linear import batched_linear
 
 
 class BiMultiHeadAttention(nn.Module):
@@ -32,6 +35,7 @@ class BiMultiHeadAttention(nn.Module):
         if embed_dim % num_heads:
             raise ConfigError(f"fusion embed_dim={embed_dim} is no multiple of {num_heads} heads")
         self.num_heads, self.dropout = num_heads, dropout
+        self.head_dims = embed_dim // num_heads
         self.v_proj = nn.Linear(v_dim, embed_dim)
         self.l_proj = nn.Linear(l_dim, embed_dim)
         self.values_v_proj = nn.Linear(v_dim, embed_dim)
@@ -41,15 +45,6 @@ class BiMultiHeadAttention(nn.Module):
         for layer in (module for module in self.children() if isinstance(module, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, tokens, C/heads]
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None) -> Tensor:
-        allowed = None if blocked is None else ~blocked[:, None, None]
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, allowed, dropout)
-        return out.transpose(1, 2).flatten(2)
 
     def forward(
         self,
@@ -69,6 +64,18 @@ class BiMultiHeadAttention(nn.Module):
         Returns:
             [B, S, v_dim] and [B, L, l_dim].
         """
+        if self.training or torch.is_grad_enabled():
+            return self._attend_both(visual, language, visual_padding, language_padding)
+        return self._attend_folded(visual, language, visual_padding, language_padding)
+
+    def _attend_both(
+        self,
+        visual: Tensor,
+        language: Tensor,
+        visual_padding: Tensor | None,
+        language_padding: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The formula as it stands, through fused attention, which keeps little for gradients."""
         query, key = self._heads(self.v_proj(visual)), self._heads(self.l_proj(language))
         from_text = self.out_v_proj(
             self._attend(query, key, self._heads(self.values_l_proj(language)), language_padding)
@@ -77,6 +84,59 @@ class BiMultiHeadAttention(nn.Module):
             self._attend(key, query, self._heads(self.values_v_proj(visual)), visual_padding)
         )
         return from_text, from_image
+
+    def _attend_folded(
+        self,
+        visual: Tensor,
+        language: Tensor,
+        visual_padding: Tensor | None,
+        language_padding: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The same sums in another order, for inference: a quarter of the products.
+
+        Pixels are many and tokens few, so the maps of the image's width that stand beside a token
+        are multiplied with the token instead of with every pixel: (v W) k = v (W k). Products of
+        queries and keys are made once and normalised over tokens and over pixels.
+        """
+        key = self._heads(self.l_proj(language)) / math.sqrt(self.head_dims)  # [B, heads, L, d]
+        products = batched_linear(
+            visual,
+            (key @ self._per_head(self.v_proj.weight)).flatten(1, 2),
+            (key @ self._per_head(self.v_proj.bias)[..., None]).flatten(1),
+        )  # [B, S, heads * L]
+
+        over_pixels = products
+        if visual_padding is not None:
+            over_pixels = products.masked_fill(visual_padding[..., None], float("-inf"))
+        pixels = batched_linear(over_pixels.softmax(1).transpose(1, 2), visual.transpose(1, 2))
+        pixels = pixels.unflatten(1, (self.num_heads, -1))  # [B, heads, L, v_dim]
+        values = pixels @ self._per_head(self.values_v_proj.weight).transpose(1, 2)
+        values = values.transpose(1, 2).flatten(2) + self.values_v_proj.bias
+        from_image = self.out_l_proj(values)
+
+        over_tokens = products.unflatten(2, (self.num_heads, -1))  # [B, S, heads, L]
+        if language_padding is not None:
+            over_tokens = over_tokens.masked_fill_(language_padding[:, None, None], float("-inf"))
+        tokens = self._heads(self.values_l_proj(language))  # [B, heads, L, d]
+        tokens = tokens @ self.out_v_proj.weight.unflatten(1, (self.num_heads, -1)).permute(1, 2, 0)
+        from_text = batched_linear(
+            over_tokens.softmax(-1).flatten(2),
+            tokens.flatten(1, 2).transpose(1, 2),
+            self.out_v_proj.bias.expand(len(tokens), -1),
+        )
+        return from_text, from_image
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, tokens, C/heads]
+
+    def _per_head(self, parameter: Tensor) -> Tensor:
+        return parameter.unflatten(0, (self.num_heads, -1))  # [heads, C/heads, ...]
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None) -> Tensor:
+        allowed = None if blocked is None else ~blocked[:, None, None]
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(query, key, value, allowed, dropout)
+        return out.transpose(1, 2).flatten(2)
 
 
 class FusionLayer(nn.Module):

@@ -43,7 +43,8 @@ def read(query, key, value, blocked):
     return torch.cat(parts, -1)
 
 
-def test_image_and_text_read_each_other_through_the_same_products():
+@pytest.mark.parametrize("gradients", [True, False])
+def test_image_and_text_read_each_other_through_the_same_products(gradients):
     attention = layer().attn
     visual, language = features()
     no_pixel, no_token = torch.rand(B, PIXELS) > 0.7, torch.rand(B, TOKENS) > 0.7
@@ -51,9 +52,23 @@ def test_image_and_text_read_each_other_through_the_same_products():
     query, key = attention.v_proj(visual), attention.l_proj(language)
     from_text = read(query, key, attention.values_l_proj(language), no_token)
     from_image = read(key, query, attention.values_v_proj(visual), no_pixel)
-    found = attention(visual, language, no_pixel, no_token)
+    with torch.set_grad_enabled(gradients):
+        found = attention(visual, language, no_pixel, no_token)
     torch.testing.assert_close(found[0], attention.out_v_proj(from_text))
     torch.testing.assert_close(found[1], attention.out_l_proj(from_image))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_inference_at_real_width_is_the_formula_in_float32(padded):
+    attention = BiMultiHeadAttention(256, 256, 1024, 4).eval()
+    visual, language = torch.randn(2, 500, 256), torch.randn(2, 30, 256)
+    no_pixel = (torch.arange(500) > 400).expand(2, -1) if padded else None
+    no_token = (torch.arange(30) > torch.tensor([[20], [29]])) if padded else None
+    inputs = (visual, language, no_pixel, no_token)
+    expected = attention._attend_both(*inputs)
+    found = attention(*inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_layer_is_that_of_transformers():
