@@ -138,13 +138,19 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Check what is cheap to check, build the model, detect, and say what was found."""
-    from llmdet.apis.inputs import collect_images
+def run(args: argparse.Namespace) -> int:
+    """Check what is cheap to check, build the model, detect, and say what was found.
+
+    Returns:
+        The exit code: 1 where an image could not be read, 0 otherwise.
+    """
+    from llmdet.apis.inputs import collect_images, readable_images
     from llmdet.apis.prompts import image_prompts, parse_boxes, parse_spans
     from llmdet.utils.config import load_config
 
-    images = collect_images(args.inputs)
+    images, broken = readable_images(collect_images(args.inputs))
+    if not images:
+        raise broken[0]
     boxes = None if args.boxes is None else parse_boxes(args.boxes)
     spans = None if args.tokens_positive is None else parse_spans(args.tokens_positive)
     prompt: dict[str, Any] = {"custom_entities": args.custom_entities, "tokens_positive": spans}
@@ -179,8 +185,13 @@ def run(args: argparse.Namespace) -> None:
         print_result=args.print_result,
         boxes=boxes,
         generation=_generation(args),
+        skip_broken=True,
     )
+    broken += result["broken"]
+    if not result["predictions"]:
+        raise broken[0]
     _summarize(result["predictions"], args)
+    return _report_broken(broken, len(result["predictions"]))
 
 
 def _generation(args: argparse.Namespace) -> dict[str, Any]:
@@ -213,6 +224,14 @@ def _summarize(predictions: Sequence[dict[str, Any]], args: argparse.Namespace) 
         print(f"Saved in {' and '.join(saved)}.", file=sys.stderr)
 
 
+def _report_broken(broken: Sequence[Exception], read: int) -> int:
+    """Name the images that could not be read; returns the exit code."""
+    if broken:
+        number = f"{len(broken)} of {len(broken) + read} images could not be read:"
+        print(number, *broken, sep="\n  ", file=sys.stderr)
+    return int(bool(broken))
+
+
 def _captions(prediction: dict[str, Any]) -> Iterator[str]:
     """The description of an image, and one line for each box."""
     if "description" in prediction:
@@ -222,12 +241,12 @@ def _captions(prediction: dict[str, Any]) -> Iterator[str]:
         yield from (f"{name}: {caption}" for name, caption in named)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the program on a command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program on a command line; returns 1 where an image could not be read."""
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("llmdet").setLevel(logging.INFO)
-    run(args)
+    return run(args)
 
 
 if __name__ == "__main__":

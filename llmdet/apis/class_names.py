@@ -8,6 +8,7 @@ from typing import Any
 
 from llmdet.errors import ConfigError, DataError
 from llmdet.utils.config import leaf_datasets
+from llmdet.utils.files import read_text
 
 #: Name -> the class in mmdet.datasets whose METAINFO lists the classes.
 _DATASETS = {
@@ -144,10 +145,9 @@ def _category_names(path: Path) -> tuple[str, ...]:
 
 def _read_names(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = read_text(path).splitlines()
+    except DataError as error:
         raise DataError(
-            f"V3Det's class names are read from {path}, which cannot be opened "
-            f"({error.strerror}): put the file of V3Det's annotations there."
+            f"V3Det's class names are read from {path}, a file of its annotations: {error}"
         ) from error
     return tuple(line.strip() for line in lines if line.strip())

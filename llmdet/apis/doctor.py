@@ -93,7 +93,8 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
             Path(leaf.ann_file), form, ReadOptions(images, names=names), ReportLedger(report)
         )
         source.samples = iter(findings.progress(source.samples, source.total))
-        validate(source, report, images if images.is_dir() else None, pictures)
+        folder = images if images.is_dir() else None
+        validate(source, report, folder, pictures, getattr(leaf, "picture_roots", ()))
     except LLMDetError as error:
         findings.problem(str(error))
         return

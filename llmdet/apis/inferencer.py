@@ -27,7 +27,7 @@ from llmdet.apis.captions import (
     keep_language_model,
 )
 from llmdet.apis.class_names import config_class_names
-from llmdet.apis.inputs import ImageSource, InputImage, collect_images
+from llmdet.apis.inputs import ImageSource, InputImage, collect_images, readable_images
 from llmdet.apis.prompts import Texts, image_prompts
 from llmdet.apis.results import Delivery, ImageDetections
 from llmdet.checkpoint import load_weights, locate_checkpoint
@@ -130,6 +130,7 @@ class LLMDetInferencer:
         print_result: bool = False,
         boxes: np.ndarray | None = None,
         generation: Mapping[str, Any] | None = None,
+        skip_broken: bool = False,
     ) -> dict[str, list[Any]]:
         """Detect, and save, show or return what was found.
 
@@ -153,6 +154,7 @@ class LLMDetInferencer:
             generation: Options of transformers' ``generate`` for captions, such as
                 ``{"do_sample": True, "temperature": 0.7, "max_new_tokens": 100}``; greedy by
                 default.
+            skip_broken: Go on with the other images where one cannot be read.
 
         Returns:
             ``predictions``: per image ``labels``, ``scores``, ``bboxes`` (xyxy in pixels of the
@@ -160,7 +162,8 @@ class LLMDetInferencer:
             ``width`` and ``height``, and ``best_score``, whether above the threshold or not;
             with ``captions=True`` also ``captions`` of the boxes and the image's
             ``description``. ``boxes`` have no scores. ``visualization``: per
-            image [H, W, 3] uint8 RGB if ``return_vis``, else nothing.
+            image [H, W, 3] uint8 RGB if ``return_vis``, else nothing. ``broken``: the
+            :class:`DataError` of each image that was skipped.
 
         Raises:
             ConfigError: Texts and images do not match, or an argument has no such value.
@@ -170,7 +173,12 @@ class LLMDetInferencer:
             raise ConfigError("boxes are given to be described: build with captions=True.")
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: it is 1 or more.")
+        if not 0 <= pred_score_thr <= 1:
+            raise ConfigError(f"pred_score_thr is {pred_score_thr}: it is a number from 0 to 1.")
         images = self._collect(inputs)
+        if not skip_broken:
+            for fault in readable_images(images)[1]:
+                raise fault
         if texts is None:
             texts = self._config_texts(tokens_positive)
         prompts = image_prompts(
@@ -181,9 +189,14 @@ class LLMDetInferencer:
         vis_dir = None if folder is None or no_save_vis else folder / "vis"
         deliver = Delivery(pred_dir, vis_dir, self.draw, print_result, show, return_vis)
         request = Request(pred_score_thr, boxes, generation or {})
-        for image, pixels, found in self._detect(images, prompts, batch_size, request):
+        broken: list[DataError] | None = [] if skip_broken else None
+        for image, pixels, found in self._detect(images, prompts, batch_size, request, broken):
             deliver(image, pixels, found)
-        return {"predictions": deliver.predictions, "visualization": deliver.visualization}
+        return {
+            "predictions": deliver.predictions,
+            "visualization": deliver.visualization,
+            "broken": broken or [],
+        }
 
     def draw(self, image: np.ndarray, found: ImageDetections) -> np.ndarray:
         """Draw detections on a [H, W, 3] BGR image; returns uint8 RGB."""
@@ -197,22 +210,35 @@ class LLMDetInferencer:
         prompts: Sequence[Prompt],
         batch_size: int,
         request: Request,
+        broken: list[DataError] | None,
     ) -> Iterator[tuple[InputImage, np.ndarray, ImageDetections]]:
-        """Yield each image, its pixels ([H, W, 3] BGR, original size) and what was found."""
+        """Yield each image, its pixels ([H, W, 3] BGR, original size) and what was found.
+
+        ``broken`` gets what is wrong with images that cannot be read; without it that is raised.
+        """
         starts = range(0, len(images), batch_size)
         # tqdm's disable=None keeps quiet where the standard error is no terminal.
         for start in tqdm(starts, unit="batch", disable=None if self.show_progress else True):
-            batch = images[start : start + batch_size]
-            loaded = [self._read(image) for image in batch]
-            if request.boxes is not None:
-                for image, fields in zip(batch, loaded, strict=True):
+            end = start + batch_size
+            read: list[tuple[InputImage, dict[str, Any]]] = []
+            inputs = []
+            for image, prompt in zip(images[start:end], prompts[start:end], strict=True):
+                try:
+                    fields = self._read(image)
+                except DataError as error:
+                    if broken is None:
+                        raise
+                    broken.append(error)
+                    continue
+                if request.boxes is not None:
                     check_inside(request.boxes, image, fields["img"].shape)
-            inputs = [self._transform(dict(fields)) for fields in loaded]
-            for packed, prompt in zip(inputs, prompts[start:], strict=False):
+                packed = self._transform(dict(fields))
                 # Not through the pipeline: its last step packs only what the config lists.
                 packed["data_samples"].set_metainfo({"grounding": GroundingSample(prompt)})
-            detections = self._predict(pseudo_collate(inputs), request)
-            for image, fields, found in zip(batch, loaded, detections, strict=True):
+                read.append((image, fields))
+                inputs.append(packed)
+            detections = self._predict(pseudo_collate(inputs), request) if inputs else []
+            for (image, fields), found in zip(read, detections, strict=True):
                 yield image, fields["img"], found
 
     @torch.no_grad()
@@ -243,13 +269,9 @@ class LLMDetInferencer:
             shape = image.source.shape[:2]
             pixels = image.source.copy()
             return {"img": pixels, "img_path": None, "img_shape": shape, "ori_shape": shape}
-        try:
-            fields = self._load_image({"img_path": str(image.source)})
-        except (OSError, ValueError, AttributeError, SyntaxError) as error:
-            # Decoders answer damage with any of these; AttributeError: OpenCV returned None.
-            raise DataError(f"{image.source} is damaged or no image ({error}).") from error
-        if not fields or fields.get("img") is None:
-            raise DataError(f"{image.source} is damaged or no image.")
+        fields = self._load_image({"img_path": str(image.source)})
+        if fields is None:  # by ignore_empty of the config
+            raise DataError(f"the picture {image.source} cannot be read")
         return fields
 
     def _config_texts(self, tokens_positive: int | list | None) -> Prompt:

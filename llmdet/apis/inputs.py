@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from llmdet.datasets.pictures import open_picture, upright_rgb
 from llmdet.errors import DataError
+from llmdet.utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class InputImage:
 def collect_images(
     inputs: ImageSource | Sequence[ImageSource], first_array: int = 0
 ) -> list[InputImage]:
-    """List the images that ``inputs`` stands for and check that each can be opened.
+    """List the images that ``inputs`` stands for; files are not opened.
 
     Args:
         inputs: An image file; a folder (its images, sorted, without subfolders); a text file
@@ -47,9 +49,8 @@ def collect_images(
         first_array: The number from which arrays, which have no name, are counted.
 
     Raises:
-        DataError: A path does not exist, is no image, or is a URL; an array is no BGR image;
-            nothing was found. Only the head of a file is read here, so that damage further
-            inside a file shows when it is loaded.
+        DataError: A path does not exist or is a URL; a list is no text; an array is no BGR image;
+            nothing was found.
     """
     single = isinstance(inputs, (str, Path, np.ndarray, Image.Image))
     given = cast(Sequence[ImageSource], [inputs] if single else inputs)
@@ -57,7 +58,8 @@ def collect_images(
     if not sources:
         raise DataError("There is no image to look at: the list of inputs is empty.")
     for source in sources:
-        _check(source)
+        if isinstance(source, np.ndarray):
+            _check(source)
     files = [source for source in sources if isinstance(source, Path)]
     named, numbered = iter(output_names(files)), itertools.count(first_array)
     names = [next(named) if isinstance(s, Path) else f"{next(numbered):08d}" for s in sources]
@@ -105,8 +107,7 @@ def _expand(entry: ImageSource) -> list[Path | np.ndarray]:
     if isinstance(entry, np.ndarray):
         return [entry]
     if isinstance(entry, Image.Image):
-        upright = ImageOps.exif_transpose(entry).convert("RGB")
-        return [np.asarray(upright)[..., ::-1]]
+        return [np.asarray(upright_rgb(entry, "that was given"))[..., ::-1]]
     if not isinstance(entry, (str, Path)):
         raise DataError(
             f"An image is a path, a numpy array or a PIL image, not a {type(entry).__name__}."
@@ -124,7 +125,10 @@ def _expand(entry: ImageSource) -> list[Path | np.ndarray]:
 
 
 def _images_of(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
+    try:
+        files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be read ({error.strerror}).") from None
     found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise DataError(f"The folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
@@ -136,7 +140,7 @@ def _images_of(folder: Path) -> list[Path]:
 
 def _read_list(path: Path) -> Iterable[Path]:
     """Read image paths, which are relative to here or else to the folder of the list."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         entry = line.strip()
         if not entry:
             continue
@@ -149,18 +153,27 @@ def _read_list(path: Path) -> Iterable[Path]:
         yield image
 
 
-def _check(source: Path | np.ndarray) -> None:
-    if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
-            raise DataError(
-                f"An image array is [H, W, 3] uint8 in BGR order, not {list(source.shape)} "
-                f"{source.dtype}."
-            )
-        if source.size == 0:
-            raise DataError(f"An image array of shape {list(source.shape)} has no pixel.")
-        return
-    try:
-        with Image.open(source):
-            pass
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{source} is not an image that can be read ({error}).") from error
+def readable_images(
+    images: Sequence[InputImage],
+) -> tuple[list[InputImage], list[DataError]]:
+    """Those images whose heads can be read, and what is wrong with the others."""
+    readable, faults = [], []
+    for image in images:
+        try:
+            if isinstance(image.source, Path):
+                with open_picture(image.source):
+                    pass
+            readable.append(image)
+        except DataError as error:
+            faults.append(error)
+    return readable, faults
+
+
+def _check(source: np.ndarray) -> None:
+    if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
+        raise DataError(
+            f"An image array is [H, W, 3] uint8 in BGR order, not {list(source.shape)} "
+            f"{source.dtype}."
+        )
+    if source.size == 0:
+        raise DataError(f"An image array of shape {list(source.shape)} has no pixel.")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from llmdet.chat import ChatModel, ChatRequest, ask
 from llmdet.data_engines.caption_rules import (
@@ -30,7 +30,9 @@ from llmdet.datasets.formats.writing import (
     readable_name,
 )
 from llmdet.datasets.ledger import Ledger
+from llmdet.datasets.pictures import read_picture
 from llmdet.datasets.row_targets import UNIFORM_PROMPT
+from llmdet.errors import DataError
 
 #: Counted up whenever the same answers would give other rows.
 VERSION = 1
@@ -181,10 +183,9 @@ class CaptionEngine:
         """What is asked of a sample, or what is wrong with its picture."""
         path = self.images / sample.filename
         try:
-            with Image.open(path) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            return f"{sample.where}: the picture {path} cannot be read ({error})"
+            image = read_picture(path)
+        except DataError as error:
+            return f"{sample.where}: {error}"
         learnt = [instance for instance in sample.instances if not instance.ignored]
         names = ", ".join(sorted({_name(instance) for instance in learnt}))
         prompt = self.settings.caption_prompt.replace("{names}", names)

@@ -13,8 +13,9 @@ from mmengine.dataset import force_full_init
 
 from llmdet.datasets.coco_file import CocoFile
 from llmdet.datasets.ledger import SharedLedger
+from llmdet.datasets.pictures import check_place, picture_roots
 from llmdet.datasets.row_targets import BOX_OUTSIDE, BOX_TINY
-from llmdet.errors import ConfigError, DataError
+from llmdet.errors import ConfigError, DataError, naming
 from llmdet.registry import DATASETS
 from llmdet.utils.suggest import did_you_mean
 
@@ -37,6 +38,12 @@ class CocoDataset(BaseDetDataset):
     Samples carry img_path, img_id, height, width, instances (bbox xyxy, bbox_label, ignore_flag)
     and, with ``return_classes=True``, text (the class names), custom_entities and caption_prompt.
 
+    Args:
+        max_bad_rows: different images that may have a broken picture, over all workers and ranks
+            together; they are skipped and counted while training.
+        picture_folders: further folders that file names and symbolic links may lead to; without
+            them pictures lie in the folder of `data_prefix` or in `data_root`.
+
     Attributes:
         cat_ids: category id of each label.
         dropped: what was left out, by cause.
@@ -50,11 +57,20 @@ class CocoDataset(BaseDetDataset):
     _fully_initialized: bool
     serialize_data: bool
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        data_root: str | None = "",
+        max_bad_rows: int = 0,
+        picture_folders: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         self.cat_ids: list[int] = []
         causes = (BOX_OUTSIDE, BOX_TINY, BOX_UNLISTED, IMAGE_EMPTY, IMAGE_SMALL)
-        self.dropped = SharedLedger(*causes, replicated=True)
-        super().__init__(*args, **kwargs)
+        self.max_bad_rows = max_bad_rows
+        self.dropped = SharedLedger(*causes, max_bad_rows=max_bad_rows, replicated=True)
+        self.picture_roots = picture_roots(data_root, picture_folders)
+        super().__init__(*args, data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[Json]:
         """Read the file; class names are known afterwards."""
@@ -137,6 +153,26 @@ class CocoDataset(BaseDetDataset):
             raise DataError(
                 f"{self.ann_file}: image {image['id']!r}: field 'file_name' is missing."
             ) from None
+
+    def prepare_data(self, idx: int) -> Json | None:
+        """Run the pipeline on an image; None (fetch another) if it is filtered or may be skipped.
+
+        Raises:
+            DataError: the picture is broken or lies outside its folder; names file and image.
+        """
+        info = self.get_data_info(idx)
+        where = f"{self.ann_file}: image {info['img_id']!r}"
+        try:
+            check_place(
+                info["img_path"], self.data_prefix.get("img", ""), where, self.picture_roots
+            )
+            with naming(where):
+                return self.pipeline(info)
+        except DataError as error:
+            if self.test_mode:
+                raise
+            self.dropped.reject(error)
+            return None
 
     def filter_data(self) -> list[Json]:
         """Apply ``filter_cfg=dict(filter_empty_gt, min_size)`` while training."""

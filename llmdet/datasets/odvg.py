@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os.path as osp
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from llmdet.datasets.formats.rows import read_label_map
 from llmdet.datasets.formats.samples import image_size
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.ledger import SharedLedger
+from llmdet.datasets.pictures import picture_path, picture_roots
 from llmdet.datasets.row_targets import (
     ROW_CAUSES,
     CaptionOptions,
@@ -24,7 +24,7 @@ from llmdet.datasets.row_targets import (
     phrase_targets,
 )
 from llmdet.datasets.rows import Row, read_row
-from llmdet.errors import ConfigError, DataError
+from llmdet.errors import ConfigError, DataError, naming
 from llmdet.registry import DATASETS
 
 IMAGE_EMPTY = "image without boxes (filter_empty_gt)"
@@ -54,8 +54,10 @@ class ODVGDataset(BaseDetDataset):
         use_uniform_prompt: ask every image the same question; see :class:`CaptionOptions`.
         clean_caption: remove speculative clauses: True, False, or "upstream" for the original
             program's way; see :class:`CaptionOptions`.
-        max_bad_rows: different rows that may be broken, over all workers and ranks together; they
-            are skipped and counted while training.
+        max_bad_rows: different rows that may be broken, or have a broken picture, over all workers
+            and ranks together; they are skipped and counted while training.
+        picture_folders: further folders that file names and symbolic links may lead to; without
+            them pictures lie in the folder of `data_prefix` or in `data_root`.
 
     Raises:
         ConfigError: a mode or option is unknown.
@@ -75,6 +77,7 @@ class ODVGDataset(BaseDetDataset):
         use_uniform_prompt: bool = True,
         clean_caption: bool | str = True,
         max_bad_rows: int = 0,
+        picture_folders: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         if clean_caption not in (True, False, "upstream"):
@@ -97,6 +100,7 @@ class ODVGDataset(BaseDetDataset):
             short=use_short_cap and self.dataset_mode == "VG",
         )
         self.max_bad_rows = max_bad_rows
+        self.picture_roots = picture_roots(data_root, picture_folders)
         self.dropped = SharedLedger(
             *ROW_CAUSES, IMAGE_EMPTY, IMAGE_SMALL, max_bad_rows=max_bad_rows
         )
@@ -147,7 +151,7 @@ class ODVGDataset(BaseDetDataset):
         classes = None if self.label_map is None else len(self.label_map)
         row = read_row(self._jsonl[index], self._jsonl.location(index), classes)
         self._check_form(row)
-        path = osp.join(self._image_prefix, row.filename)
+        path = picture_path(self._image_prefix, row.filename, row.where, self.picture_roots)
         size = _size(row, path)
         info: dict[str, Any] = {
             "img_path": path,
@@ -196,12 +200,17 @@ class ODVGDataset(BaseDetDataset):
     def prepare_data(self, idx: int) -> dict[str, Any] | None:
         """Run the pipeline on a row; None (fetch another) if it is filtered or may be skipped."""
         if self.test_mode:
-            return self.pipeline(self.get_data_info(idx))
-        try:
             info = self.get_data_info(idx)
+            with naming(self._where(idx)):
+                return self.pipeline(info)
+        try:
+            return self._prepare_training(idx)
         except DataError as error:
             self.dropped.reject(error)
             return None
+
+    def _prepare_training(self, idx: int) -> dict[str, Any] | None:
+        info = self.get_data_info(idx)
         filters = self.filter_cfg or {}
         if filters.get("filter_empty_gt", False) and not info["instances"]:
             self.dropped.note(IMAGE_EMPTY)
@@ -209,7 +218,11 @@ class ODVGDataset(BaseDetDataset):
         if min(info["width"], info["height"]) < filters.get("min_size", 0):
             self.dropped.note(IMAGE_SMALL)
             return None
-        return self.pipeline(info)
+        with naming(self._where(idx)):
+            return self.pipeline(info)
+
+    def _where(self, idx: int) -> str:
+        return self._jsonl.location(int(self._rows[idx]))
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Parse every row into one list: for small files and tools, never used for training."""

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from llmdet.datasets.fields import Fields
-from llmdet.datasets.formats.samples import Instance, Sample, Source, image_size
+from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.ledger import BROKEN, Ledger
+from llmdet.datasets.pictures import check_picture, picture_path
 from llmdet.datasets.rows import read_conversation, read_regions
-from llmdet.errors import DataError
+from llmdet.errors import DataError, naming
 
 EXAMPLES_PER_CAUSE = 10
 # The sizes of pictures stored turned sideways, or scaled by an annotation tool, differ by more.
@@ -82,6 +84,7 @@ def validate(
     report: ValidationReport,
     images: Path | None = None,
     pictures: int | None = None,
+    picture_folders: Sequence[str] = (),
 ) -> None:
     """Check every sample of a source, opened with a :class:`ReportLedger` of the same report.
 
@@ -89,12 +92,13 @@ def validate(
         source: What a reader of :mod:`llmdet.datasets.formats` opened.
         report: Gets problems and counts.
         images: The folder of the pictures; None leaves them unopened.
-        pictures: How many of them are opened, spread over the data set; None opens all.
+        pictures: How many of them are decoded, spread over the data set; None decodes all.
+        picture_folders: Further folders in which pictures may lie.
     """
     _check_categories(source, report)
     seen: set[int] = set()
     annotation_ids: set[int] = set()
-    size_of = lru_cache(maxsize=1024)(image_size)
+    size_of = lru_cache(maxsize=1024)(check_picture)
     step = 1 if pictures is None else max(1, (source.total or 0) // max(pictures, 1))
     for number, sample in enumerate(source.samples):
         report.facts["images"] += 1
@@ -102,7 +106,7 @@ def validate(
         _check_size(sample, report)
         if images is not None and number % step == 0:
             report.facts["pictures opened"] += 1
-            _check_picture(sample, images, size_of, report)
+            _check_picture(sample, images, picture_folders, size_of, report)
         for instance in sample.instances:
             _check_box(instance, sample, report)
         _check_text(sample, report)
@@ -135,15 +139,24 @@ def _check_size(sample: Sample, report: ValidationReport) -> None:
             report.error(f"wrong {name}", f"{sample.where}: field {name!r} is {value!r}")
 
 
-def _check_picture(sample: Sample, images: Path, size_of, report: ValidationReport) -> None:
+def _check_picture(
+    sample: Sample,
+    images: Path,
+    folders: Sequence[str],
+    size_of: Callable[[Path], tuple[int, int]],
+    report: ValidationReport,
+) -> None:
     try:
-        size = size_of(images / sample.filename, sample.where)
+        path = picture_path(str(images), sample.filename, sample.where, folders)
+        with naming(sample.where):
+            size = size_of(Path(path))
     except DataError as error:
         report.error("picture missing or broken", str(error))
         return
-    annotated = (sample.width, sample.height)
-    if not all(isinstance(value, int) for value in annotated):
+    width, height = sample.width, sample.height
+    if not isinstance(width, int) or not isinstance(height, int):
         return
+    annotated = (width, height)
     if max(abs(a - b) for a, b in zip(annotated, size, strict=True)) > _SIZE_TOLERANCE:
         turned = " (turned by 90 degrees)" if annotated == size[::-1] else ""
         report.error(

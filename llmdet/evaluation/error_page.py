@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
+from llmdet.datasets.pictures import read_picture
 from llmdet.errors import DataError
 from llmdet.evaluation.coco_ap import coco_curves
 from llmdet.evaluation.detections import DetectionTable
@@ -229,10 +230,7 @@ def _names_given(diagnosis: Diagnosis, rows: np.ndarray, names: Mapping[int, str
 
 
 def _draw(path: Path, marks: Sequence[tuple[np.ndarray, tuple[int, int, int], str]]) -> bytes:
-    try:
-        picture = Image.open(path).convert("RGB")
-    except OSError as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
+    picture = read_picture(path)
     scale = min(1.0, PICTURE_SIDE / max(picture.size))
     picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
     draw = ImageDraw.Draw(picture)

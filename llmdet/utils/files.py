@@ -32,16 +32,33 @@ def read_bytes(path: str | Path) -> bytes:
         raise DataError(f"{path} is a damaged gzip file ({error}); copy it again") from error
 
 
+def read_text(path: str | Path) -> str:
+    """Content of a UTF-8 text file, gzipped or not, with or without a byte order mark.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8; the message names the line.
+    """
+    content = read_bytes(path)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{line} is not UTF-8 (byte {content[error.start]:#04x}): convert the file, "
+            "for example with iconv -f LATIN1 -t UTF-8"
+        ) from None
+
+
 def read_json(path: str | Path) -> Any:
     """Parsed content of a ``.json`` or ``.json.gz`` file.
 
     Raises:
         DataError: the file is missing or is not JSON; the message names line and column.
     """
-    content = read_bytes(path)
+    text = read_text(path)
     try:
-        return json.loads(content)
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
 
 
@@ -51,7 +68,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: the file is missing or a line is not JSON; the message names the line.
     """
-    for number, line in enumerate(read_bytes(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from llmdet.apis.inputs import collect_images, output_names
+from llmdet.apis.inputs import collect_images, output_names, readable_images
 from llmdet.errors import DataError
 
 
@@ -120,7 +120,27 @@ def test_what_is_missing_is_named(tmp_path):
 def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     picture(tmp_path / "good.jpg")
-    with pytest.raises(DataError, match=r"broken\.jpg is not an image"):
+    readable, (fault,) = readable_images(collect_images(tmp_path))
+    assert [image.name for image in readable] == ["good"]
+    assert "broken.jpg cannot be read (it is no picture" in str(fault)
+
+
+def test_a_list_that_is_no_utf8_is_named_with_its_line_and_a_byte_order_mark_is_none(tmp_path):
+    picture(tmp_path / "a.png")
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(b"\xef\xbb\xbfa.png\n")
+    assert [image.name for image in collect_images(listed)] == ["a"]
+    listed.write_bytes(b"a.png\n\xe9t\xe9.png\n")
+    with pytest.raises(DataError, match=r"list\.txt:2 is not UTF-8 \(byte 0xe9\)"):
+        collect_images(listed)
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"cannot be read .*Permission denied"):
         collect_images(tmp_path)
 
 

@@ -116,3 +116,17 @@ def test_names_are_not_stored_with_every_image(open_coco):
     dataset = open_coco(coco(categories=many), return_classes=True)
     assert len(dataset[0]["text"]) == 2000
     assert dataset.data_bytes.nbytes < 2000
+
+
+def test_a_broken_picture_or_one_outside_its_folder_is_named_or_counted(open_coco, scope):
+    settings = dict(pipeline=[dict(type="LoadImageFromFile")])
+    size = dict(width=60, height=40)
+    images = [dict(id=1, file_name="a.jpg", **size), dict(id=2, file_name="../../b.jpg", **size)]
+    for index, message in enumerate(["does not exist", "outside the folder"]):
+        with pytest.raises(DataError, match=rf"coco\.json: image {index + 1}: .*{message}"):
+            open_coco(coco(images=images), **settings).prepare_data(index)
+    lenient = open_coco(coco(images=images), **settings, max_bad_rows=2)
+    assert [lenient.prepare_data(index) for index in (0, 1, 0)] == [None] * 3
+    assert lenient.dropped.counts == {"broken record": 2}
+    with pytest.raises(DataError, match="does not exist"):  # results would lack an image
+        open_coco(coco(images=images), **settings, max_bad_rows=2, test_mode=True)[0]

@@ -361,3 +361,34 @@ def test_datasets_of_both_forms_concatenate_from_a_config(write_rows, write_json
 def test_load_data_list_parses_every_row(open_rows):
     infos = open_rows(*numbered(3)).load_data_list()
     assert [info["sample_idx"] for info in infos] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xd8\xff\xe0 cut"])
+def test_a_broken_picture_counts_as_its_row_and_is_named_with_it(
+    open_rows, tmp_path, scope, content
+):
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures/good.jpg"), np.zeros((40, 60, 3), np.uint8))
+    if content is not None:
+        (tmp_path / "pictures/a.jpg").write_bytes(content)
+    rows = [grounding(), grounding(filename="good.jpg")]
+    settings = dict(
+        data_root=str(tmp_path),
+        pipeline=[dict(type="LoadImageFromFile")],
+        lazy_init=False,
+    )
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: the picture .*a\.jpg"):
+        open_rows(*rows, **settings).prepare_data(0)
+    lenient = open_rows(*rows, **settings, max_bad_rows=1)
+    assert [lenient.prepare_data(0), lenient.prepare_data(0)] == [None, None]
+    assert lenient.prepare_data(1)["img"].shape == (40, 60, 3)
+    assert lenient.dropped.counts == {"broken record": 1}
+
+
+def test_a_picture_outside_its_folder_needs_that_folder_by_name(open_rows, tmp_path):
+    row = grounding(filename="/srv/other/a.jpg")
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: the picture .* outside the folder"):
+        open_rows(row)[0]
+    assert open_rows(row, picture_folders=["/srv/other"])[0]["img_path"] == "/srv/other/a.jpg"
+    with pytest.raises(ConfigError, match="picture_folders is a list"):
+        open_rows(row, picture_folders="/srv/other")

@@ -77,7 +77,7 @@ def test_a_mistake_ends_with_one_sentence_and_status_2(root, tiny, photos, tmp_p
     result = program(root, tmp_path, tmp_path, tiny.config, "--text", "dog")
     assert result.returncode == 2
     assert result.stdout == ""
-    assert "broken.jpg is not an image" in result.stderr
+    assert "broken.jpg cannot be read (it is no picture" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "outputs").exists()
 
@@ -183,6 +183,29 @@ def test_show_needs_a_screen(start, photos, monkeypatch):
     plt.switch_backend("agg")
     with pytest.raises(ConfigError, match="leave out --show"):
         start(photos / "cat.jpg", "--text", "dog", "-c", "--show")
+
+
+def test_broken_images_of_a_folder_are_named_at_the_end_and_the_others_detected(
+    demo, tiny, photos, tmp_path, capsys
+):
+    whole = (photos / "cat.jpg").read_bytes()
+    for name, content in (
+        ("a.jpg", whole),
+        ("b.jpg", whole[: len(whole) // 2]),  # its head is there
+        ("c.jpg", b""),
+        ("d.jpg", whole),
+    ):
+        (tmp_path / name).write_bytes(content)
+    arguments = ["--weights", str(tiny.weights), "--device", "cpu", "--text", "cat", "-c"]
+    arguments += ["--out-dir", str(tmp_path / "out"), "--batch-size", "2"]
+    assert demo.main([str(tmp_path), str(tiny.config), *arguments]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-3] == "2 of 4 images could not be read:"
+    assert "c.jpg cannot be read (the file is empty)" in said[-2]
+    assert "b.jpg cannot be read (image file is truncated" in said[-1]
+    assert {file.stem for file in (tmp_path / "out/preds").iterdir()} == {"a", "d"}
+    with pytest.raises(DataError, match=r"b\.jpg cannot be read"):
+        demo.main([str(tmp_path / "b.jpg"), str(tiny.config), *arguments])
 
 
 # --- mistakes are found before the model is built

@@ -122,6 +122,16 @@ def test_every_fault_of_a_row_is_listed_with_file_and_line(
     assert problem.format(file=root / "annotations" / "train_detection.jsonl") in to_fix
 
 
+def test_a_truncated_picture_is_not_ready(doctor, config: Path, root: Path, capsys) -> None:
+    rows = (root / "annotations/train_detection.jsonl").read_text().splitlines()
+    picture = root / "images" / json.loads(rows[0])["filename"]
+    picture.write_bytes(picture.read_bytes()[:-200])
+    code, text = check_up(doctor, config, capsys, "--steps", "0")
+    assert code == 1
+    assert f"picture missing or broken: {root}/annotations/train_detection.jsonl:1: " in text
+    assert "image file is truncated" in text[text.index("to fix (") :]
+
+
 def test_missing_files_and_folders_are_listed_together(doctor, config, root, capsys) -> None:
     (root / "annotations" / "train_detection.jsonl").unlink()
     (root / "images").rename(root / "pictures")

@@ -8,7 +8,6 @@ back gives the original file. Without it new ids are given, and that is said.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.rows import read_row
 from llmdet.errors import DataError
+from llmdet.utils.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -91,10 +91,7 @@ def read_label_map(path: Path) -> list[str]:
     Raises:
         DataError: The file is no such mapping.
     """
-    try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: the label map cannot be read ({error})") from None
+    mapping = read_json(path)
     if not isinstance(mapping, dict) or set(mapping) != {str(i) for i in range(len(mapping))}:
         raise DataError(f'{path}: a label map is {{"0": name, "1": name, ...}} without holes')
     return [str(mapping[str(label)]) for label in range(len(mapping))]

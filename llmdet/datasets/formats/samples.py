@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmdet.datasets.pictures import picture_size
 from llmdet.datasets.sample import Mask
-from llmdet.errors import DataError
+from llmdet.errors import DataError, naming
+from llmdet.utils.files import read_text
 
 
 @dataclass(slots=True)
@@ -64,32 +66,18 @@ class ReadOptions:
 
 
 def image_size(path: Path, where: str) -> tuple[int, int]:
-    """Width and height of a picture as it will be decoded, that is after its EXIF rotation.
+    """Width and height of a picture that annotations name, after its EXIF rotation.
 
     Raises:
-        DataError: The file is missing or is not a picture.
+        DataError: The file is missing or is not a picture; names the place in the annotations.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    orientation_tag, transposed = 0x0112, (5, 6, 7, 8)
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(orientation_tag) in transposed
-    except FileNotFoundError:
-        raise DataError(f"{where}: the picture {path} does not exist") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{where}: the picture {path} cannot be read ({error})") from None
-    return (height, width) if turned else (width, height)
+    with naming(where):
+        return picture_size(path)
 
 
 def class_names(path: Path) -> list[str]:
     """Names of a text file with one class a line; blank lines at its end are not classes."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: the class names cannot be read ({error.strerror})") from None
-    names = [line.strip() for line in lines]
+    names = [line.strip() for line in read_text(path).splitlines()]
     while names and not names[-1]:
         names.pop()
     if "" in names:

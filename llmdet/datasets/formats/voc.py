@@ -17,6 +17,7 @@ from llmdet.datasets.formats.samples import (
 )
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
+from llmdet.utils.files import read_text
 
 
 def read_voc(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
@@ -43,10 +44,7 @@ def _files_of_split(path: Path, folder: Path, split: str | None) -> list[Path]:
     if split is None:
         return sorted(folder.glob("*.xml"))
     listing = path / "ImageSets" / "Main" / f"{split}.txt"
-    try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{listing}: the split cannot be read ({error.strerror})") from None
+    lines = read_text(listing).splitlines()
     return [folder / f"{line.split()[0]}.xml" for line in lines if line.strip()]
 
 

@@ -18,6 +18,7 @@ from llmdet.datasets.formats.samples import (
 )
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
+from llmdet.utils.files import read_text
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
@@ -54,7 +55,7 @@ def _settings(path: Path, root: Path) -> dict[str, Any]:
             raise DataError(f"{file}: the file does not exist")
         return {}
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:
         raise DataError(f"{file}: not valid YAML ({error})") from None
     if not isinstance(settings, dict):
@@ -115,7 +116,7 @@ def _sample(file: Path, images: Path, names: list[str], ledger: Ledger) -> Sampl
         ledger.note("picture without a label file, taken as negative", str(file))
         return sample
     sample.where = str(label_file)
-    for number, line in enumerate(label_file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(label_file).splitlines(), start=1):
         if line.strip():
             where = f"{label_file}:{number}"
             sample.instances.append(_instance(line, names, (width, height), where))

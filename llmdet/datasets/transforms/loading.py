@@ -1,0 +1,77 @@
+"""The beginning of a pipeline: a picture's file becomes pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
+from mmengine import fileio
+
+from llmdet.datasets.pictures import MAX_PIXELS, is_plain, is_whole, open_picture, upright_rgb
+from llmdet.errors import DataError
+from llmdet.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(MMCVLoadImageFromFile):
+    """mmcv's ``LoadImageFromFile`` that names broken pictures and shows each as a viewer does.
+
+    Ordinary pictures (8 bits, RGB or grey, opaque) are decoded by ``imdecode_backend``, to the
+    last bit as by mmcv. All others (CMYK, 16 bits, alpha, palettes) are decoded alike whatever the
+    backend, see :mod:`llmdet.datasets.pictures`.
+
+    Required key: img_path. Added keys: img ([H, W, 3] uint8 BGR), img_shape, ori_shape.
+
+    Args:
+        max_pixels: larger pictures are refused before they are decoded.
+        **kwargs: as of mmcv's transform.
+    """
+
+    def __init__(self, *, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_pixels = max_pixels
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """Read one picture.
+
+        Raises:
+            DataError: it is missing, damaged, no picture or too large; with ``ignore_empty``
+                the sample is skipped instead.
+        """
+        try:
+            image = self._decode(results["img_path"])
+        except DataError:
+            if self.ignore_empty:
+                return None
+            raise
+        if self.to_float32:
+            image = image.astype(np.float32)
+        results["img"] = image
+        results["img_shape"] = image.shape[:2]
+        results["ori_shape"] = image.shape[:2]
+        return results
+
+    def _decode(self, path: str) -> np.ndarray:
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except FileNotFoundError:
+            raise DataError(f"the picture {path} does not exist") from None
+        except OSError as error:
+            raise DataError(f"the picture {path} cannot be read ({error.strerror})") from None
+        with open_picture(bytes(content), path, self.max_pixels) as opened:
+            if self.color_type == "color" and not is_plain(opened):
+                return np.ascontiguousarray(np.asarray(upright_rgb(opened, path))[..., ::-1])
+            if not is_whole(content, opened):
+                opened.load()
+            try:
+                image = mmcv.imfrombytes(
+                    content, flag=self.color_type, backend=self.imdecode_backend
+                )
+            except cv2.error as error:
+                raise DataError(f"the picture {path} cannot be read ({error.err})") from None
+        if image is None:
+            raise DataError(f"the picture {path} cannot be read (its contents are damaged)")
+        return image
