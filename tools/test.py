@@ -51,6 +51,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="test-time augmentation: the config's tta_model and tta_pipeline, or three scales",
     )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="of matrix products; boxes stay float32; default: the config's model.test_cfg.dtype, "
+        "float32",
+    )
     add_config_options(parser)
     add_launcher(parser)
     return parser.parse_args(argv)
@@ -68,6 +74,8 @@ def prepare(args: argparse.Namespace) -> Config:
         config.load_missing = []  # what training may begin anew must be there when it is tested
     if config.model.get("lmm") is not None:
         config.model.lmm = None  # detection needs no language model: neither loaded nor in memory
+    if args.dtype:
+        config.merge_from_dict({"model.test_cfg.dtype": args.dtype})
     set_work_dir(config, args.config, args.work_dir)
     if args.show or args.show_dir:
         _draw(config, args)

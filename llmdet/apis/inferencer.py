@@ -71,6 +71,8 @@ class LLMDetInferencer:
         chunked_size: Most classes in one prompt; -1 takes as many as fit into the text encoder.
             None keeps the config's ``model.test_cfg.chunked_size``.
         noun_phrases: "nltk", "rules", or "auto": NLTK's tagger where its data is installed.
+        dtype: What matrix products are computed in: "float32", "bfloat16" or "float16"; boxes stay
+            float32. None keeps the config's ``model.test_cfg.dtype``.
         captions: Keep the language model and describe each image and each shown box.
         show_progress: Show a progress bar on terminals.
 
@@ -93,6 +95,7 @@ class LLMDetInferencer:
         *,
         chunked_size: int | None = None,
         noun_phrases: str = "auto",
+        dtype: str | None = None,
         captions: bool = False,
         show_progress: bool = False,
     ) -> None:
@@ -104,7 +107,7 @@ class LLMDetInferencer:
         self.device = _choose_device(device)
         if weights is not None:
             locate_checkpoint(weights)  # a typing error shows before anything is downloaded
-        self.model = _build_model(self.config, chunked_size, noun_phrases, captions)
+        self.model = _build_model(self.config, chunked_size, noun_phrases, dtype, captions)
         if weights is None:
             logger.warning("No weights were given: the model is random, and so are its boxes.")
         else:
@@ -298,7 +301,11 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def _build_model(
-    config: Config, chunked_size: int | None, noun_phrases: str, captions: bool
+    config: Config,
+    chunked_size: int | None,
+    noun_phrases: str,
+    dtype: str | None,
+    captions: bool,
 ) -> BaseModel:
     if noun_phrases not in NOUN_PHRASES:
         raise ConfigError(
@@ -314,6 +321,8 @@ def _build_model(
     settings.test_cfg.limit_per = "image"  # people look at images; only fixed AP wants chunks
     if chunked_size is not None:
         settings.test_cfg.chunked_size = chunked_size
+    if dtype is not None:
+        settings.test_cfg.dtype = dtype
     with checked_builds():
         return MODELS.build(settings)
 

@@ -78,12 +78,13 @@ def describe_test(config: Config) -> dict[str, Any]:
     settings = plain(config.model.module if augmented else config.model)
     augmentation = {k: v for k, v in plain(config.model).items() if k != "module"}
     test_cfg, quirks = settings.pop("test_cfg", None) or {}, settings.pop("quirks", None) or {}
-    limit_per, limit = None, test_cfg.get("max_per_img")
+    limit_per, limit, dtype = None, test_cfg.get("max_per_img"), "float32"
     if _is_grounding_dino(settings["type"]):
         test_cfg = dataclasses.asdict(TestSettings.from_config(test_cfg))
         quirks = dataclasses.asdict(construct(Quirks, quirks, "model.quirks"))
         limit_per, limit = test_cfg.pop("limit_per"), test_cfg.pop("max_per_img")
         test_cfg["noun_phrases"] = choose_method(test_cfg["noun_phrases"])
+        dtype = test_cfg.pop("dtype")
         del test_cfg["chunks_per_forward"]  # how much runs at once changes no number
     if augmented and augmentation["type"] != "GroundingTTAModel":
         limit_per, limit = "image", augmentation.get("tta_cfg", {}).get("max_per_img")
@@ -100,7 +101,7 @@ def describe_test(config: Config) -> dict[str, Any]:
             "test_cfg": test_cfg,
             "quirks": quirks,
             "test_time_augmentation": augmentation if augmented else None,
-            "dtype": "float16" if config.get("test_cfg", {}).get("fp16") else "float32",
+            "dtype": "float16" if config.get("test_cfg", {}).get("fp16") else dtype,
             "matmul_precision": torch.get_float32_matmul_precision(),
             "model": {k: v for k, v in settings.items() if k not in TRAINING_ONLY},
         },

@@ -70,7 +70,7 @@ CHANGES = {
     "protocol.quirks.pad_before_backbone": {"model.quirks": {"pad_before_backbone": True}},
     "protocol.model.num_queries": {"model.num_queries": 300},
     "protocol.model.data_preprocessor.mean": {"model.data_preprocessor.mean": [0.0, 0.0, 0.0]},
-    "protocol.dtype": {"test_cfg.fp16": True},
+    "protocol.dtype": {"model.test_cfg": {"dtype": "bfloat16"}},
     "protocol.data.pipeline[1].scale": {
         "test_dataloader.dataset.pipeline": [PIPELINE[0], {**PIPELINE[1], "scale": (400, 667)}]
     },

@@ -1,15 +1,18 @@
 """Time of detection at real size, beside transformers' implementation with the same weights.
 
     python tools/benchmark/inference.py                     # Swin-T, one image of 800 x 1333
-    python tools/benchmark/inference.py --height 480 --width 640 --classes 80
+    python tools/benchmark/inference.py --height 480 --width 640 --classes 80 --threads 1
 
-Both run the same random weights on the same image and prompt. A "warm" run has its prompt's text
-features cached, as every image after the first has.
+Both run the same random weights on the same image and prompt, one after the other in each repeat;
+the fastest repeat counts. Our text features are computed anew in every run, as transformers' are.
+On a CPU the seconds are those of the processor, all threads together: what else the machine does
+is not in them.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 import time
@@ -35,36 +38,128 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=800, help="of the image (default 800)")
     parser.add_argument("--width", type=int, default=1333, help="of the image (default 1333)")
     parser.add_argument(
-        "--classes", type=int, default=40, help="in the prompt, 84 at most (default 40)"
+        "--classes", type=int, default=30, help="in the prompt, 84 at most (default 30)"
     )
     parser.add_argument("--repeats", type=int, default=2, help="timed runs of each (default 2)")
+    parser.add_argument("--threads", type=int, help="of torch; default: as torch chooses")
     parser.add_argument("--device", help="default: cuda where there is one")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print seconds of each way and the ratio to transformers'."""
+    """Print seconds by part of each way, and the ratio to transformers'."""
     args = parse_args(argv)
     import torch
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.threads:
+        torch.set_num_threads(args.threads)
     names = class_names(args.classes)
     text = "".join(f"{name}. " for name in names)
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = build_pair(args.model, folder)
-        ours, theirs = ours.to(device), theirs.to(device)
-        image = torch.randn(1, 3, args.height, args.width, device=device)
-        ways = {
-            "transformers": lambda: run_theirs(theirs, ours, image, text),
-            "ours": lambda: run_ours(ours, image, names, cached=False),
-            "ours, warm": lambda: run_ours(ours, image, names, cached=True),
-        }
-        print(f"Swin-{args.model.upper()}, {args.height} x {args.width}, {args.classes} classes, ")
-        print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32")
-        seconds = {name: clock(way, args.repeats, device) for name, way in ways.items()}
-    for name, value in seconds.items():
-        print(f"{name:>14} {value:8.3f} s   {seconds['transformers'] / value:5.2f} x")
+    ours, theirs = ours.to(device), theirs.to(device)
+    clock = Clock(device)
+    clock.watch(ours, OURS)
+    clock.watch(theirs, THEIRS)
+    image = torch.randn(1, 3, args.height, args.width, device=device)
+    ways = {
+        "transformers": lambda: run_theirs(theirs, ours, image, text),
+        "float32": lambda: run_ours(ours, image, names, "float32"),
+        "bfloat16": lambda: run_ours(ours, image, names, "bfloat16"),
+    }
+    print(f"Swin-{args.model.upper()}, {args.height} x {args.width}, {args.classes} classes, ")
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    seconds = clock.fastest(ways, args.repeats)
+    print(table(seconds))
     return 0
+
+
+#: By part: the modules of each of its runs, first and last; "*" stands for the number of a layer.
+Parts = dict[str, tuple[str, str]]
+OURS: Parts = {
+    "backbone": ("backbone", "neck"),
+    "text": ("language_model", "language_model"),
+    "deformable attention": ("encoder.layers.*.self_attn", "encoder.layers.*.self_attn"),
+    "fusion": ("encoder.fusion_layers.*", "encoder.fusion_layers.*"),
+    "FFN": ("encoder.layers.*.ffn", "encoder.layers.*.ffn"),
+    "decoder": ("decoder", "decoder"),
+}
+THEIR_LAYER = "model.encoder.layers.*"
+THEIRS: Parts = {
+    "backbone": ("model.backbone", "model.input_proj_vision.3"),
+    "text": ("model.text_backbone", "model.text_backbone"),
+    "deformable attention": (
+        f"{THEIR_LAYER}.deformable_layer.self_attn",
+        f"{THEIR_LAYER}.deformable_layer.self_attn",
+    ),
+    "fusion": (f"{THEIR_LAYER}.fusion_layer", f"{THEIR_LAYER}.fusion_layer"),
+    "FFN": (f"{THEIR_LAYER}.deformable_layer.fc1", f"{THEIR_LAYER}.deformable_layer.fc2"),
+    "decoder": ("model.decoder", "model.decoder"),
+}
+
+
+class Clock:
+    """Seconds of a run and of its parts, by hooks on modules."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device.startswith("cuda")
+        self.spent: dict[str, float] = {}
+        self._began = 0.0
+
+    def now(self) -> float:
+        """Seconds: of the wall on a GPU, of the processor on a CPU."""
+        import torch
+
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() if self.cuda else time.process_time()
+
+    def watch(self, model: Any, parts: Parts) -> None:
+        """Add up the seconds of these parts whenever ``model`` runs."""
+        modules = dict(model.named_modules())
+        layers = [str(number) for number in range(100)]
+        for part, (first, last) in parts.items():
+            for number in layers if "*" in first else layers[:1]:
+                if (name := first.replace("*", number)) in modules:
+                    modules[name].register_forward_pre_hook(self._start)
+                    modules[last.replace("*", number)].register_forward_hook(self._stop(part))
+
+    def fastest(
+        self, ways: dict[str, Callable[[], None]], repeats: int
+    ) -> dict[str, dict[str, float]]:
+        """Seconds by part of the fastest run of each way, after one that is not counted."""
+        best: dict[str, dict[str, float]] = {}
+        for way in ways.values():
+            way()
+        for _ in range(repeats):
+            for name, way in ways.items():
+                self.spent = {}
+                start = self.now()
+                way()
+                whole = self.now() - start
+                found = {**self.spent, "rest": whole - sum(self.spent.values()), "all": whole}
+                best[name] = min(best.get(name, found), found, key=lambda parts: parts["all"])
+        return best
+
+    def _start(self, *_: Any) -> None:
+        self._began = self.now()
+
+    def _stop(self, part: str) -> Callable[..., None]:
+        def stop(*_: Any) -> None:
+            self.spent[part] = self.spent.get(part, 0.0) + self.now() - self._began
+
+        return stop
+
+
+def table(seconds: dict[str, dict[str, float]]) -> str:
+    """Seconds by part as a table of Markdown; the last row is the share of transformers' time."""
+    rows = [["seconds", *seconds], ["---"] * (len(seconds) + 1)]
+    for part in [*OURS, "rest", "all"]:
+        rows.append([part, *(f"{parts.get(part, 0.0):.2f}" for parts in seconds.values())])
+    whole = seconds["transformers"]["all"]
+    rows.append(["of transformers'", *(f"{v['all'] / whole:.2f}" for v in seconds.values())])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def build_pair(model: str, folder: str) -> tuple[Any, Any]:
@@ -99,12 +194,12 @@ def build_pair(model: str, folder: str) -> tuple[Any, Any]:
     return ours, theirs.eval()
 
 
-def run_ours(model: Any, image: Any, names: Sequence[str], cached: bool) -> None:
-    """Detect with our model; without ``cached`` the text encoder runs."""
+def run_ours(model: Any, image: Any, names: Sequence[str], dtype: str) -> None:
+    """Detect with our model, its text encoder included."""
     from mmdet.structures import DetDataSample
 
-    if not cached:
-        model.language_model.train().eval()  # forgets encoded prompts
+    model.language_model.train().eval()  # forgets encoded prompts
+    model.test_cfg = dataclasses.replace(model.test_cfg, dtype=dtype)
     size = (image.shape[-2], image.shape[-1])
     sample = DetDataSample(
         metainfo={"text": list(names), "img_shape": size, "scale_factor": (1.0, 1.0)}
@@ -119,21 +214,6 @@ def run_theirs(theirs: Any, ours: Any, image: Any, text: str) -> None:
     tokens = ours.language_model.tokenizer([text], return_tensors="pt").to(image.device)
     with torch.no_grad():
         theirs(pixel_values=image, **tokens)
-
-
-def clock(way: Callable[[], None], repeats: int, device: str) -> float:
-    """Seconds of the fastest of some runs, after one that is not counted."""
-    import torch
-
-    way()
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        way()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def class_names(count: int) -> list[str]:

@@ -340,20 +340,23 @@ class GroundingDINO(BaseDetector):
         """
         settings, samples = self.test_cfg, batch_data_samples
         prompts = [prompts_of(sample, self.language_model, settings) for sample in samples]
-        maps = self.extract_maps(batch_inputs, samples)
         found: list[list[InstanceData]] = [[] for _ in samples]
         kept: PromptedFeatures | None = None
-        at_once = settings.chunks_per_forward or chunks_that_fit(
-            maps, self.encoder.floats_per_pixel, free_memory(batch_inputs.device)
-        )
-        for jobs in split_jobs(prompts, at_once, keep_features):
-            chunks = [job.prompt for job in jobs]
-            features = self.forward_prompts(maps.of([job.image for job in jobs]), chunks)
-            parts = read_detections(self.bbox_head, features.predictions, jobs, samples, settings)
-            for job, part in zip(jobs, parts, strict=True):
-                found[job.image].append(part)
-            if keep_features and kept is None:
-                kept = features
+        with settings.arithmetic(batch_inputs.device):
+            maps = self.extract_maps(batch_inputs, samples)
+            at_once = settings.chunks_per_forward or chunks_that_fit(
+                maps, self.encoder.floats_per_pixel, free_memory(batch_inputs.device)
+            )
+            for jobs in split_jobs(prompts, at_once, keep_features):
+                chunks = [job.prompt for job in jobs]
+                features = self.forward_prompts(maps.of([job.image for job in jobs]), chunks)
+                parts = read_detections(
+                    self.bbox_head, features.predictions, jobs, samples, settings
+                )
+                for job, part in zip(jobs, parts, strict=True):
+                    found[job.image].append(part)
+                if keep_features and kept is None:
+                    kept = features
         joined = [
             join_chunks(parts, texts, sample, settings, rescale)
             for parts, texts, sample in zip(found, prompts, samples, strict=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from llmdet.errors import ConfigError
 from llmdet.prompts.noun_phrases import METHODS
@@ -12,6 +15,7 @@ from llmdet.prompts.writing import PromptOptions
 from llmdet.utils.construct import construct
 
 LIMITS = ("image", "chunk")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class TestSettings:
         chunks_per_forward: how many pairs of image and prompt run at once; None: 8, or fewer
             where an image's pyramid is so large that they would take more than half of the free
             memory.
+        dtype: what matrix products are computed in: "float32", "bfloat16" or "float16". Sampling
+            locations and boxes are float32 in any case.
         noun_phrases: method for sentences, see :mod:`llmdet.prompts.noun_phrases`.
         referring: settings of :class:`ReferringSettings`.
     """
@@ -57,6 +63,7 @@ class TestSettings:
     limit_per: str = "image"
     chunked_size: int = -1
     chunks_per_forward: int | None = None
+    dtype: str = "float32"
     noun_phrases: str = "auto"
     referring: ReferringSettings = ReferringSettings()
 
@@ -64,6 +71,12 @@ class TestSettings:
     def prompt_options(self) -> PromptOptions:
         """How prompts are written under these settings."""
         return PromptOptions(self.chunked_size, self.noun_phrases, self.referring.subject_only)
+
+    def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Where the detector runs: autocast to ``dtype``, or nothing for float32."""
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=getattr(torch, self.dtype))
 
     @classmethod
     def from_config(cls, test_cfg: Mapping[str, Any] | None) -> TestSettings:
@@ -86,6 +99,10 @@ class TestSettings:
             raise ConfigError(
                 f"model.test_cfg.limit_per={self.limit_per!r}; choose 'image', or 'chunk' for "
                 "fixed AP"
+            )
+        if self.dtype not in DTYPES:
+            raise ConfigError(
+                f"model.test_cfg.dtype={self.dtype!r}; choose one of {', '.join(DTYPES)}"
             )
         if self.noun_phrases not in METHODS:
             raise ConfigError(

@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 from llmdet.datasets.sample import GroundingSample
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError, DataError
+from llmdet.models.detectors.settings import TestSettings
 from llmdet.prompts import parse_prompt
 from llmdet.testing.models import tiny_grounding_dino
 
@@ -149,6 +150,18 @@ def test_chunks_give_the_same_however_many_run_at_once(bert, per_forward):
         model = tiny_grounding_dino(bert, test_cfg={"chunks_per_forward": count})
         found.append(model.predict(images, [asked(names)])[0].pred_instances)
     assert_same_detections(*found)
+
+
+def test_bfloat16_detections_are_near_those_of_float32_with_boxes_in_float32(bert):
+    torch.manual_seed(0)
+    image, text = torch.randn(1, 3, 64, 96), ["cat", "dog"]
+    model = tiny_grounding_dino(bert)
+    exact = model.detect(image, [asked(text)]).detections[0]
+    model.test_cfg = TestSettings(dtype="bfloat16")
+    found = model.detect(image, [asked(text)]).detections[0]
+    assert found.bboxes.dtype == found.scores.dtype == torch.float32
+    assert not torch.equal(found.scores, exact.scores)
+    torch.testing.assert_close(found.scores, exact.scores, rtol=0, atol=2e-2)
 
 
 def test_a_label_without_spans_is_found_nowhere(model):

@@ -21,6 +21,7 @@ def test_nothing_said_is_the_protocol_of_the_released_models():
         ({"referring": {"position_boost": "yes"}}, r"referring\.position_boost='yes'"),
         ({"limit_per": "prompt"}, r"limit_per='prompt'; choose 'image', or 'chunk'"),
         ({"noun_phrases": "spacy"}, r"noun_phrases='spacy'; choose one of auto, nltk, rules"),
+        ({"dtype": "fp16"}, r"dtype='fp16'; choose one of float32, bfloat16, float16"),
         ({"max_per_img": 0}, r"max_per_img=0; give a whole number of at least 1"),
         ({"chunked_size": 0}, r"chunked_size=0; .*or -1"),
         ({"chunks_per_forward": 2.5}, r"chunks_per_forward=2\.5"),
