@@ -11,6 +11,7 @@ SWITCHES = {
     "attention": "products and softmax of their own instead of scaled_dot_product_attention",
     "proposals": "the two-stage box map on all pixels instead of the chosen ones",
     "matching": "costs of each layer and image go to the host by themselves",
+    "losses": "losses of one layer after the other",
     "vocabulary": "logits of all positions of a conversation instead of the supervised ones",
     "optimizer": "a group of each parameter",
     "logging": "each loss and the norm of the gradients are read in every step, each by itself",
@@ -96,6 +97,25 @@ def match_one_by_one(model: Any) -> Any:
     return replaced(model.bbox_head, "match", match)
 
 
+def losses_by_layer(model: Any) -> Any:
+    """Losses of a layer at a time."""
+    import torch
+
+    losses = model.bbox_head.losses
+    at_once = losses.of_layers
+
+    def of_layers(
+        logits: Any, boxes: Any, targets: Any, matches: Any, average: Any
+    ) -> dict[str, Any]:
+        each = [
+            at_once(logits[i : i + 1], boxes[i : i + 1], targets, matches[i : i + 1], average)
+            for i in range(len(logits))
+        ]
+        return {name: torch.cat([layer[name] for layer in each]) for name in each[0]}
+
+    return replaced(losses, "of_layers", of_layers)
+
+
 def whole_vocabulary(model: Any) -> Any:
     """Logits of all positions."""
     import torch.nn.functional as F
@@ -115,5 +135,6 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "attention": explicit_attention,
     "proposals": propose_everywhere,
     "matching": match_one_by_one,
+    "losses": losses_by_layer,
     "vocabulary": whole_vocabulary,
 }

@@ -67,7 +67,7 @@ def config(work_dir: Path, scope: str, iterations: int = 11, **changes) -> Confi
         log_processor=dict(type="LogProcessor", window_size=3, by_epoch=False),
         default_scope=scope,
         randomness=dict(seed=3),
-        experiment_name=f"{work_dir.name}_{scope}",
+        experiment_name=f"{work_dir.parent.name}_{work_dir.name}",
     )
     return Config({**settings, **changes})
 

@@ -131,31 +131,37 @@ class GroundingDINOHead(BaseModule):
         # Every layer matches as many boxes as there are: one exchange between processes for all.
         matched = sum(len(index) for index in proposal_matches.query_indices)
         average = self.losses.average_count(matched, proposals.boxes)
-        losses = self.losses.of_layer(
-            proposals.logits, proposals.boxes, targets, proposal_matches, average, "enc_"
+        losses = self._named(
+            self.losses.of_layers(
+                proposals.logits[None], proposals.boxes[None], targets, [proposal_matches], average
+            ),
+            ["enc_"],
         )
-        for layer, layer_matches in enumerate(matches):
-            losses |= self.losses.of_layer(
-                matching.logits[layer],
-                matching.boxes[layer],
-                targets,
-                layer_matches,
-                average,
-                self._prefix(layer),
-            )
+        layers = [self._prefix(layer) for layer in range(self.num_layers)]
+        found = self.losses.of_layers(matching.logits, matching.boxes, targets, matches, average)
+        losses |= self._named(found, layers)
         if denoising is not None:
             positive = denoising.num_groups * sum(len(target.boxes) for target in targets)
             average = self.losses.average_count(positive, proposals.boxes)
-            for layer in range(self.num_layers):
-                losses |= self.losses.of_denoising(
-                    predictions.logits[layer, :, :count],
-                    predictions.boxes[layer, :, :count],
-                    targets,
-                    denoising,
-                    average,
-                    f"{self._prefix(layer)}dn_",
-                )
+            found = self.losses.of_denoising(
+                predictions.logits[:, :, :count],
+                predictions.boxes[:, :, :count],
+                targets,
+                denoising,
+                average,
+            )
+            losses |= self._named(found, [f"{prefix}dn_" for prefix in layers])
         return losses, matches
+
+    @staticmethod
+    def _named(losses: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+        """A loss of each layer, layer by layer, from losses [D]."""
+        each = {name: values.unbind() for name, values in losses.items()}
+        return {
+            f"{prefix}{name}": values[layer]
+            for layer, prefix in enumerate(prefixes)
+            for name, values in each.items()
+        }
 
     def _prefix(self, layer: int) -> str:
         return "" if layer == self.num_layers - 1 else f"d{layer}."

@@ -1,8 +1,9 @@
-"""Grounding losses of one layer: focal over text tokens, L1 and GIoU over boxes."""
+"""Grounding losses of all layers at once: focal over text tokens, L1 and GIoU over boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from llmdet.models.heads.matching import Targets
 from llmdet.models.structures import DenoisingQueries, Matches
-from llmdet.models.transformer.boxes import cxcywh_to_xyxy
+from llmdet.models.transformer.boxes import axes_scales, cxcywh_to_xyxy
 from llmdet.models.transformer.denoising import denoising_targets
 from llmdet.ops.precision import float32_island
 from llmdet.registry import MODELS
@@ -19,10 +20,12 @@ from llmdet.registry import MODELS
 FOCAL = {"type": "FocalLoss", "use_sigmoid": True, "gamma": 2.0, "alpha": 0.25, "loss_weight": 1.0}
 L1 = {"type": "L1Loss", "loss_weight": 5.0}
 GIOU = {"type": "GIoULoss", "loss_weight": 2.0}
+#: What mmdet adds to the number that a sum is divided by.
+EPS = torch.finfo(torch.float32).eps
 
 
 class GroundingLoss(nn.Module):
-    """Losses of the queries of one layer (Grounding DINO, arXiv 2303.05499, section 3.4).
+    """Losses of the queries of each layer (Grounding DINO, arXiv 2303.05499, section 3.4).
 
     Args:
         loss_cls: element-wise loss of logits against 0/1 targets.
@@ -51,27 +54,30 @@ class GroundingLoss(nn.Module):
         all_reduce(number, op="mean")
         return number.clamp(min=1)
 
-    def of_layer(
+    def of_layers(
         self,
         logits: Tensor,
         boxes: Tensor,
         targets: Sequence[Targets],
-        matches: Matches,
+        matches: Sequence[Matches],
         average: Tensor,
-        prefix: str,
     ) -> dict[str, Tensor]:
-        """Losses of matched queries.
+        """Losses of matched queries of D layers.
 
         Args:
-            logits: [B, Q, L], -inf at padded text.
-            boxes: [B, Q, 4] cxcywh in 0..1.
-            targets: ground truth per image.
-            matches: which query is which box.
+            logits: [D, B, Q, L], -inf at padded text.
+            boxes: [D, B, Q, 4] cxcywh in 0..1.
+            targets: ground truth of the B images.
+            matches: of each layer, which query is which box; as many in each layer.
             average: what sums are divided by, see :meth:`average_count`.
-            prefix: put before ``loss_cls``, ``loss_bbox`` and ``loss_iou``.
+
+        Returns:
+            ``loss_cls``, ``loss_bbox`` and ``loss_iou``, [D] each.
         """
-        pairs = (matches.query_indices, matches.box_indices)
-        return self._losses(logits, boxes, targets, *pairs, average, prefix)
+        queries = torch.stack([torch.cat(layer.query_indices) for layer in matches])
+        matched = torch.stack([torch.cat(layer.box_indices) for layer in matches])
+        counts = [len(index) for index in matches[0].query_indices]
+        return self._losses(logits, boxes, targets, queries, matched, counts, average)
 
     def of_denoising(
         self,
@@ -80,15 +86,16 @@ class GroundingLoss(nn.Module):
         targets: Sequence[Targets],
         denoising: DenoisingQueries,
         average: Tensor,
-        prefix: str,
     ) -> dict[str, Tensor]:
-        """Losses of denoising queries [B, M, ...]: positive ones must find their own box."""
-        if logits.shape[1] == 0:
-            zero = denoising.content.sum() + logits.sum() + boxes.sum()
-            return {f"{prefix}loss_{name}": zero * 0 for name in ("cls", "bbox", "iou")}
+        """Losses of denoising queries [D, B, M, ...]: positive ones must find their own box."""
+        if logits.shape[2] == 0:
+            zero = denoising.content.sum() + (logits.sum((1, 2, 3)) + boxes.sum((1, 2, 3)))
+            return dict.fromkeys(("loss_cls", "loss_bbox", "loss_iou"), zero * 0)
         pairs = [denoising_targets(len(t.boxes), denoising, logits.device) for t in targets]
-        queries, matched = zip(*pairs, strict=True)
-        return self._losses(logits, boxes, targets, queries, matched, average, prefix)
+        queries = torch.cat([query for query, _ in pairs]).expand(len(logits), -1)
+        matched = torch.cat([box for _, box in pairs]).expand(len(logits), -1)
+        counts = [len(query) for query, _ in pairs]
+        return self._losses(logits, boxes, targets, queries, matched, counts, average)
 
     @float32_island
     def _losses(
@@ -96,38 +103,59 @@ class GroundingLoss(nn.Module):
         logits: Tensor,
         boxes: Tensor,
         targets: Sequence[Targets],
-        queries: Sequence[Tensor],
-        matched: Sequence[Tensor],
+        queries: Tensor,
+        matched: Tensor,
+        counts: Sequence[int],
         average: Tensor,
-        prefix: str,
     ) -> dict[str, Tensor]:
-        count = sum(len(index) for index in queries)
+        """``queries`` and ``matched`` [D, P]: first the ``counts[0]`` pairs of image 0."""
+        layer, image, box = _positions(matched, counts, targets)
         positive = torch.zeros_like(logits)
-        for image, (query, box, target) in enumerate(zip(queries, matched, targets, strict=True)):
-            positive[image, query] = target.positive_map[box].to(logits.dtype)
+        positive_maps = torch.cat([target.positive_map for target in targets])
+        positive[layer, image, queries] = positive_maps[box].to(logits.dtype)
         valid = logits > float("-inf")
         loss_cls = self.classification(
-            logits.masked_fill(~valid, 0.0).flatten(0, 1),
-            positive.flatten(0, 1),
-            valid.flatten(0, 1).to(logits.dtype),
-            avg_factor=average if self.sync_avg_factor else max(count, 1),
+            logits.masked_fill(~valid, 0.0).flatten(0, 2),
+            positive.flatten(0, 2),
+            valid.flatten(0, 2).to(logits.dtype),
+            reduction_override="none",
         )
-        predicted = torch.cat([boxes[i, query] for i, query in enumerate(queries)])
-        true = torch.cat([t.boxes[box] for t, box in zip(targets, matched, strict=True)])
-        pixels = torch.cat([_pixels(t, len(q)) for t, q in zip(targets, queries, strict=True)])
-        pixels = pixels.to(boxes.device, non_blocking=True)
-        true = true.to(predicted.dtype)
+        predicted = boxes[layer, image, queries]  # [D, P, 4]
+        true = torch.cat([target.boxes for target in targets])[box].to(predicted.dtype)
+        pixels = axes_scales([target.size for target in targets], predicted)[image]
+        loss_bbox, loss_iou = (
+            loss(first.flatten(0, 1), second.flatten(0, 1), reduction_override="none")
+            for loss, first, second in (
+                (self.l1, predicted, true),
+                (self.giou, cxcywh_to_xyxy(predicted) * pixels, cxcywh_to_xyxy(true) * pixels),
+            )
+        )
+        count = average if self.sync_avg_factor else max(sum(counts), 1)
+        layers = len(logits)
         return {
-            f"{prefix}loss_cls": loss_cls,
-            f"{prefix}loss_bbox": self.l1(predicted, true, avg_factor=average),
-            f"{prefix}loss_iou": self.giou(
-                cxcywh_to_xyxy(predicted) * pixels,
-                cxcywh_to_xyxy(true) * pixels,
-                avg_factor=average,
-            ),
+            "loss_cls": _sums(loss_cls, layers, count),
+            "loss_bbox": _sums(loss_bbox, layers, average),
+            "loss_iou": _sums(loss_iou, layers, average),
         }
 
 
-def _pixels(target: Targets, count: int) -> Tensor:
-    height, width = target.size
-    return torch.tensor([width, height, width, height], dtype=torch.float32).expand(count, 4)
+def _positions(
+    matched: Tensor, counts: Sequence[int], targets: Sequence[Targets]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Layer [D, 1], image [P] and box [D, P] among those of all images, of the pairs."""
+    image = [number for number, count in enumerate(counts) for _ in range(count)]
+    before = [0, *accumulate(len(target.boxes) for target in targets)]
+    on_host = torch.tensor([image, [before[number] for number in image]], dtype=torch.int64)
+    images, offsets = on_host.to(matched.device, non_blocking=True)
+    layer = torch.arange(len(matched), device=matched.device)[:, None]
+    return layer, images, matched + offsets
+
+
+def _sums(loss: Tensor, layers: int, count: Tensor | float) -> Tensor:
+    """The sum of each layer [D] over the number of boxes, as mmdet's losses average.
+
+    mmdet's losses of no box are one number, 0.
+    """
+    if loss.numel() == 0 or loss.dim() == 0:
+        return loss.sum().expand(layers)
+    return loss.reshape(layers, -1).sum(-1) / (count + EPS)

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import generalized_box_iou
 
 from llmdet.errors import ConfigError
 from llmdet.models.structures import Matches
-from llmdet.models.transformer.boxes import axes_scale, cxcywh_to_xyxy
+from llmdet.models.transformer.boxes import axes_scales, cxcywh_to_xyxy
 from llmdet.ops.precision import float32_island
 from llmdet.utils.construct import construct
 from llmdet.utils.suggest import did_you_mean
@@ -103,52 +105,61 @@ class HungarianMatcher:
             targets: ground truth of the B images.
 
         Returns:
-            Per layer, indices on the device of ``logits``. Costs travel to the host once.
+            Per layer, indices on the device of ``logits``. Costs travel to the host once, and
+            matches back once.
         """
-        device = logits[0].device
-        all_logits, all_boxes = torch.stack(list(logits), 1), torch.stack(list(boxes), 1)
-        costs = [
-            self.cost(all_logits[i], all_boxes[i], target) for i, target in enumerate(targets)
-        ]  # per image [layers, Q, N_i]
-        flat = torch.cat([cost.flatten() for cost in costs]).cpu()
-        on_host = flat.split([cost.numel() for cost in costs])
-        queries: list[list[Tensor]] = [[] for _ in logits]
-        matched: list[list[Tensor]] = [[] for _ in logits]
-        for cost, numbers in zip(costs, on_host, strict=True):
-            # A prediction that is not finite must not stop training here: it costs the most.
-            table = torch.nan_to_num(
-                numbers.view(cost.shape), nan=100.0, posinf=100.0, neginf=-100.0
-            )
-            for layer, layer_cost in enumerate(table.numpy()):
-                query, box = linear_sum_assignment(layer_cost)
+        costs = self.cost(torch.stack(list(logits), 1), torch.stack(list(boxes), 1), targets)
+        # A prediction that is not finite must not stop training here: it costs the most.
+        tables = torch.nan_to_num(costs.cpu(), nan=100.0, posinf=100.0, neginf=-100.0).numpy()
+        counts = [min(len(target.boxes), costs.shape[2]) for target in targets]
+        found = np.empty((2, len(logits), sum(counts)), dtype=np.int64)
+        stop = 0
+        for image, target in enumerate(targets):
+            start, stop = stop, stop + counts[image]
+            for layer, table in enumerate(tables[image, :, :, : len(target.boxes)]):
+                query, box = linear_sum_assignment(table)
                 order = box.argsort()
-                queries[layer].append(torch.from_numpy(query[order]).to(device, non_blocking=True))
-                matched[layer].append(torch.from_numpy(box[order]).to(device, non_blocking=True))
-        return [Matches(tuple(q), tuple(b)) for q, b in zip(queries, matched, strict=True)]
+                found[:, layer, start:stop] = query[order], box[order]
+        queries, matched = torch.from_numpy(found).to(costs.device, non_blocking=True)
+        return [
+            Matches(query.split(counts), box.split(counts))
+            for query, box in zip(queries, matched, strict=True)
+        ]
 
     @float32_island
-    def cost(self, logits: Tensor, boxes: Tensor, target: Targets) -> Tensor:
-        """Cost [layers, Q, N] of matching queries of one image with its boxes."""
-        boxes_true = target.boxes.to(boxes.dtype)
-        l1 = torch.cdist(boxes, boxes_true[None].expand(len(boxes), -1, -1), p=1)
-        height, width = target.size
-        scale = axes_scale(width, height, boxes)
-        giou = generalized_box_iou(
-            cxcywh_to_xyxy(boxes.flatten(0, 1)) * scale, cxcywh_to_xyxy(boxes_true) * scale
-        ).view_as(l1)
-        classes = self._focal_cost(logits, target.positive_map.to(logits.dtype))
+    def cost(self, logits: Tensor, boxes: Tensor, targets: Sequence[Targets]) -> Tensor:
+        """Cost of matching each query of an image with each of its boxes.
+
+        Args:
+            logits: [B, layers, Q, L], -inf at padded text.
+            boxes: [B, layers, Q, 4] cxcywh in 0..1.
+            targets: ground truth of the B images.
+
+        Returns:
+            [B, layers, Q, N]; N is the number of boxes of the fullest image, and columns beyond
+            those of an image mean nothing.
+        """
+        true = pad_sequence([target.boxes for target in targets], batch_first=True).to(boxes.dtype)
+        true = true[:, None]  # [B, 1, N, 4]
+        l1 = torch.cdist(boxes, true.expand(-1, boxes.shape[1], -1, -1), p=1)
+        scale = axes_scales([target.size for target in targets], boxes)[:, None, None]
+        giou = generalized_box_iou(cxcywh_to_xyxy(boxes) * scale, cxcywh_to_xyxy(true) * scale)
+        maps = pad_sequence([target.positive_map for target in targets], batch_first=True)
+        classes = self._focal_cost(logits, maps[:, None].to(logits.dtype))
         return self.classification * classes + self.l1 * l1 - self.giou * giou
 
     def _focal_cost(self, logits: Tensor, positive_map: Tensor) -> Tensor:
-        valid = logits > float("-inf")  # [layers, Q, L]; the same for all queries
+        valid = logits > float("-inf")  # [B, layers, Q, L]; the same for all queries
         finite = logits.masked_fill(~valid, 0.0)
         probability = finite.sigmoid()
         # softplus is -log(1 - p), and stays exact where p rounds to 1.
         negative = F.softplus(finite) * (1 - self.alpha) * probability**self.gamma
         positive = F.softplus(-finite) * self.alpha * (1 - probability) ** self.gamma
-        weights = positive_map.T  # [L, N]
+        # In float64 the shape of a product does not change what it rounds to.
+        weights = positive_map.transpose(-2, -1).double()  # [B, 1, L, N]
         absent = (negative * valid).sum(-1, keepdim=True)  # cost of naming no token at all
-        return ((positive - negative) * valid) @ weights + absent
+        named = ((positive - negative) * valid).double() @ weights
+        return named.to(logits.dtype) + absent
 
 
 def _focal_weights(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,5 +34,10 @@ def axes_scale(width: float, height: float, like: Tensor) -> Tensor:
 
     The host does not wait for the copy to the device, as it does in ``new_tensor``.
     """
-    scale = torch.tensor([width, height, width, height], dtype=like.dtype)
-    return scale.to(like.device, non_blocking=True)
+    return axes_scales([(height, width)], like)[0]
+
+
+def axes_scales(sizes: Sequence[tuple[float, float]], like: Tensor) -> Tensor:
+    """[B, 4], :func:`axes_scale` of B images, ``sizes`` (height, width) of each, in one copy."""
+    scales = [[width, height, width, height] for height, width in sizes]
+    return torch.tensor(scales, dtype=like.dtype).to(like.device, non_blocking=True)

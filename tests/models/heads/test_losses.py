@@ -31,7 +31,10 @@ def predictions(images):
 
 def of_layer(logits, boxes, targets, matches, average=2.0, **settings):
     average = torch.tensor(average, dtype=torch.float64)
-    return GroundingLoss(**settings).of_layer(logits, boxes, targets, matches, average, "")
+    losses = GroundingLoss(**settings).of_layers(
+        logits[None], boxes[None], targets, [matches], average
+    )
+    return {name: value.squeeze(0) for name, value in losses.items()}
 
 
 def focal(logit, wanted, alpha=0.25, gamma=2.0):
@@ -88,6 +91,30 @@ def test_focal_l1_and_giou_are_summed_over_matches_and_divided_by_their_number()
     assert found.keys() == expected.keys()
     for name, value in found.items():
         assert float(value) == pytest.approx(expected[name], rel=1e-6), name
+
+
+@pytest.mark.parametrize("counts", [(3, 0, 1), (0, 0, 0), (1, 0, 0)])
+@pytest.mark.parametrize("sync", [True, False])
+def test_losses_of_all_layers_at_once_are_those_of_each_layer(counts, sync):
+    targets = [target(count) for count in counts]
+    logits, boxes = (
+        torch.stack(parts) for parts in zip(*(predictions(3) for _ in range(4)), strict=True)
+    )
+    matches = [
+        Matches(
+            tuple(torch.randperm(Q)[:count] for count in counts),
+            tuple(torch.randperm(count) for count in counts),
+        )
+        for _ in range(4)
+    ]
+    losses = GroundingLoss(sync_avg_factor=sync)
+    found = losses.of_layers(logits, boxes, targets, matches, torch.tensor(3.0).double())
+    for layer, layer_matches in enumerate(matches):
+        average = 3.0 if sync else max(sum(counts), 1)
+        expected = by_definition(logits[layer], boxes[layer], targets, layer_matches, 1.0)
+        for name, value in expected.items():
+            number = average if name == "loss_cls" else 3.0
+            assert float(found[name][layer]) == pytest.approx(value / number, rel=1e-6), name
 
 
 def test_an_image_without_boxes_still_teaches_that_nothing_is_there():
@@ -165,27 +192,30 @@ def test_positive_denoising_queries_must_find_their_own_box_and_others_nothing()
     logits = torch.randn(2, total, TOKENS).double()
     boxes = torch.rand(2, total, 4).double() * 0.4 + 0.2
     average = torch.tensor(6.0).double()
-    found = GroundingLoss().of_denoising(logits, boxes, targets, queries, average, "dn_")
+    found = GroundingLoss().of_denoising(
+        torch.stack([logits, -logits]), torch.stack([boxes] * 2), targets, queries, average
+    )
     matches = Matches(
         (torch.tensor([0, 1, 4, 5]), torch.tensor([0, 4])),
         (torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0])),
     )
-    expected = GroundingLoss().of_layer(logits, boxes, targets, matches, average, "dn_")
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value)
+    for layer, sign in enumerate((1, -1)):
+        expected = of_layer(sign * logits, boxes, targets, matches, 6.0)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name][layer], value)
 
 
 def test_without_any_box_denoising_losses_are_zero_and_reach_their_embedding():
     targets = [target(0), target(0)]
     queries = denoising(targets)
     found = GroundingLoss().of_denoising(
-        torch.zeros(2, 0, TOKENS), torch.zeros(2, 0, 4), targets, queries, torch.tensor(1.0), "dn_"
+        torch.zeros(3, 2, 0, TOKENS), torch.zeros(3, 2, 0, 4), targets, queries, torch.tensor(1.0)
     )
-    assert {name: float(value) for name, value in found.items()} == {
-        "dn_loss_cls": 0.0,
-        "dn_loss_bbox": 0.0,
-        "dn_loss_iou": 0.0,
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "loss_cls": [0.0] * 3,
+        "loss_bbox": [0.0] * 3,
+        "loss_iou": [0.0] * 3,
     }
     assert all(value.requires_grad for value in found.values())
 

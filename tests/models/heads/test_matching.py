@@ -65,6 +65,44 @@ def test_matches_are_those_of_mmdets_assigner():
             assert torch.equal(assigned, result.gt_inds)
 
 
+@pytest.mark.parametrize("counts", [(4, 2, 0), (0, 0, 0), (Q + 3, 1, Q), (1, 7, 3)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_all_layers_and_images_at_once_match_as_each_by_itself(counts, ties):
+    logits, boxes = predictions(3, layers=4)
+    targets = [target(count) for count in counts]
+    if ties:  # equal queries, and equal boxes with equal tokens
+        logits[:, :, Q // 2 :], boxes[:, :, Q // 2 :] = (
+            part[:, :, : Q // 2] for part in (logits, boxes)
+        )
+        for truth in targets:
+            half = len(truth.boxes) // 2
+            for part in (truth.boxes, truth.corners, truth.positive_map):
+                part[half : 2 * half] = part[:half]
+    matcher = HungarianMatcher()
+    together = matcher(list(logits), list(boxes), targets)
+    for layer, found in enumerate(together):
+        for image, truth in enumerate(targets):
+            single = logits[layer, image, None], boxes[layer, image, None]
+            (alone,) = matcher([single[0]], [single[1]], [truth])
+            if not ties:
+                assert torch.equal(found.query_indices[image], alone.query_indices[0])
+                assert torch.equal(found.box_indices[image], alone.box_indices[0])
+            # Rounding decides between equals, whichever way costs are computed.
+            cost = matcher.cost(single[0][:, None], single[1][:, None], [truth])[0, 0]
+            ours = cost[found.query_indices[image], found.box_indices[image]].sum()
+            theirs = cost[alone.query_indices[0], alone.box_indices[0]].sum()
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_costs_and_matches_travel_once_whatever_the_layers_and_images(monkeypatch):
+    logits, boxes = predictions(3, layers=4)
+    travels = []
+    to_host = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: travels.append(self) or to_host(self))
+    HungarianMatcher()(list(logits), list(boxes), [target(count) for count in (4, 2, 1)])
+    assert [tuple(costs.shape) for costs in travels] == [(3, 4, Q, 4)]
+
+
 def test_padded_text_and_images_without_boxes_change_no_other_match():
     logits, boxes = predictions(2)
     targets = [target(3), target(0)]
@@ -124,7 +162,7 @@ def test_matching_finds_the_cheapest_of_all_assignments():
     logits, boxes = predictions(1)
     truth = target(3)
     matcher = HungarianMatcher()
-    cost = matcher.cost(logits[:, 0], boxes[:, 0], truth)[0]  # [Q, N]
+    cost = matcher.cost(logits, boxes, [truth])[0, 0]  # [Q, N]
     best = min(
         sum(float(cost[query, box]) for box, query in enumerate(chosen))
         for chosen in itertools.permutations(range(Q), 3)
@@ -140,13 +178,11 @@ def test_each_weight_counts_its_own_cost():
     truth = target(2)
     parts = [
         HungarianMatcher(**{"classification": 0, "l1": 0, "giou": 0, name: 1}).cost(
-            logits[:, 0], boxes[:, 0], truth
+            logits, boxes, [truth]
         )
         for name in ("classification", "l1", "giou")
     ]
-    together = HungarianMatcher(classification=2, l1=5, giou=2).cost(
-        logits[:, 0], boxes[:, 0], truth
-    )
+    together = HungarianMatcher(classification=2, l1=5, giou=2).cost(logits, boxes, [truth])
     torch.testing.assert_close(together, 2 * parts[0] + 5 * parts[1] + 2 * parts[2])
     distance = (boxes[0, 0, 4] - truth.boxes[1]).abs().sum()
-    torch.testing.assert_close(parts[1][0, 4, 1], distance)
+    torch.testing.assert_close(parts[1][0, 0, 4, 1], distance)
