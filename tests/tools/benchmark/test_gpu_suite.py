@@ -65,6 +65,23 @@ def test_only_what_failed_is_run_again(suite, python, tmp_path, capsys):
     assert written["parts"]["bad"]["figures"] == "found True"
 
 
+def test_an_interrupted_call_leaves_a_table_of_what_is_done(suite, python, tmp_path, monkeypatch):
+    python(first="print('found 1')", second="print('found 2')")
+    run = suite.run
+
+    def interrupted(part, *rest):
+        if part.name == "second":
+            raise KeyboardInterrupt
+        return run(part, *rest)
+
+    monkeypatch.setattr(suite, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        suite.main(["--out", str(tmp_path)])
+    table = (tmp_path / "results.md").read_text()
+    assert "| first | done |" in table
+    assert "| second | not run |" in table
+
+
 def test_another_machine_is_measured_anew(suite, python, tmp_path, monkeypatch, capsys):
     python(good="print('found 1')")
     suite.main(["--out", str(tmp_path)])
