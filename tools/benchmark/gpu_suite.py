@@ -146,7 +146,7 @@ def all_parts(device: str, tiny: bool) -> list[Part]:
     if tiny:
         captions = ["--batch 2 --tokens 20 --supervised 6 --width 16 --vocabulary 90 --repeat 1"]
     lm_loss = [tool("lm_loss", "--dtype", x, *s.split()) for x in floats[:2] for s in captions]
-    detection = sizes("--height 64 --width 96 --classes 3 --repeats 1", "--repeats 10")
+    detection = sizes("--height 192 --width 320 --classes 3 --repeats 1", "--repeats 10")
     models = ("t",) if tiny else ("t", "b", "l")
     step = sizes("--size tiny --repeats 1", "--like upstream --repeats 5")
     return [
