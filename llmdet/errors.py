@@ -26,6 +26,10 @@ class CheckpointError(LLMDetError, RuntimeError):
     """A checkpoint cannot be read, is unsafe to read, or does not fit the model."""
 
 
+class DivergenceError(LLMDetError, ArithmeticError):
+    """A training run has a loss or a weight that is infinite or no number."""
+
+
 @contextmanager
 def naming(where: object) -> Iterator[None]:
     """Put the file or image at fault in front of every :class:`DataError` raised inside.

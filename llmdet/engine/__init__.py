@@ -8,6 +8,7 @@ from .amp import BFloat16OptimWrapper, use_mixed_precision
 from .build import checked_builds
 from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
+from .finite import FiniteLossHook
 from .flexible import FlexibleRunner
 from .optimizer import GroupedOptimWrapperConstructor
 from .runner import Runner, build_runner, finished_processes
@@ -22,6 +23,7 @@ __all__ = [
     "DeferredOptimWrapper",
     "DeferredRuntimeInfoHook",
     "DropSummaryHook",
+    "FiniteLossHook",
     "FlexibleRunner",
     "FlushingLogProcessor",
     "GroundingTTAModel",

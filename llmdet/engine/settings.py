@@ -43,6 +43,7 @@ _HOOKS = (
     "checkpoint",
     "visualization",
     "dropped",
+    "finite_losses",
 )
 
 
