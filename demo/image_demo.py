@@ -14,19 +14,20 @@ Descriptions of the image and of every shown box, or of given boxes:
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # What runs with `python image_demo.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmdet.utils.cli import add_config_options, run_cli
+from llmdet.utils.cli import add_config_options, fast_startup, run_cli
+
+if TYPE_CHECKING:
+    from llmdet.apis import LLMDetInferencer
 
 PALETTES = ("none", "random", "coco", "voc", "citys")
 NOUN_PHRASES = ("auto", "nltk", "rules")
@@ -146,7 +147,6 @@ def run(args: argparse.Namespace) -> int:
     """
     from llmdet.apis.inputs import collect_images, readable_images
     from llmdet.apis.prompts import image_prompts, parse_boxes, parse_spans
-    from llmdet.utils.config import load_config
 
     images, broken = readable_images(collect_images(args.inputs))
     if not images:
@@ -154,24 +154,14 @@ def run(args: argparse.Namespace) -> int:
     boxes = None if args.boxes is None else parse_boxes(args.boxes)
     spans = None if args.tokens_positive is None else parse_spans(args.tokens_positive)
     prompt: dict[str, Any] = {"custom_entities": args.custom_entities, "tokens_positive": spans}
-    # mmdet announces a data set that it could not import on the standard output, which is ours.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with fast_startup():
         if args.texts is not None:
             image_prompts(args.texts, len(images), **prompt)
-        from llmdet.apis import LLMDetInferencer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # of BERT's weights, which are there at once
-    detect = LLMDetInferencer(
-        load_config(args.config, args.cfg_options),
-        args.weights,
-        args.device,
-        args.palette,
-        chunked_size=args.chunked_size,
-        noun_phrases=args.noun_phrases,
-        captions=args.caption or boxes is not None,
-        show_progress=len(images) > args.batch_size,
-    )
+        detect = _build(
+            args,
+            captions=args.caption or boxes is not None,
+            show_progress=len(images) > args.batch_size,
+        )
     result = detect(
         [image.source for image in images],
         args.texts,
@@ -192,6 +182,25 @@ def run(args: argparse.Namespace) -> int:
         raise broken[0]
     _summarize(result["predictions"], args)
     return _report_broken(broken, len(result["predictions"]))
+
+
+def _build(args: argparse.Namespace, **options: bool) -> LLMDetInferencer:
+    """Import what is heavy, and build the model."""
+    from transformers.utils import logging as transformers_logging
+
+    from llmdet.apis import LLMDetInferencer
+    from llmdet.utils.config import load_config
+
+    transformers_logging.disable_progress_bar()  # of weights, which are there at once
+    return LLMDetInferencer(
+        load_config(args.config, args.cfg_options),
+        args.weights,
+        args.device,
+        args.palette,
+        chunked_size=args.chunked_size,
+        noun_phrases=args.noun_phrases,
+        **options,
+    )
 
 
 def _generation(args: argparse.Namespace) -> dict[str, Any]:

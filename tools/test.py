@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 # What runs with `python tools/test.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmdet.utils.cli import add_config_options, add_launcher, run_cli
+from llmdet.utils.cli import add_config_options, add_launcher, fast_startup, run_cli
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -100,10 +100,13 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
-    from llmdet.engine import build_runner, checked_builds, finished_processes
+    with fast_startup():
+        from llmdet.engine import build_runner, finished_processes
+        from llmdet.utils.build import checked_builds
 
+        config = prepare(args)
     with finished_processes():
-        runner = build_runner(prepare(args))
+        runner = build_runner(config)
         with checked_builds():
             runner.test()
 

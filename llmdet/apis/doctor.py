@@ -21,13 +21,13 @@ from llmdet.datasets.inspection import (
 )
 from llmdet.datasets.ledger import BROKEN, dropped_totals
 from llmdet.datasets.validate import ReportLedger, ValidationReport, validate
-from llmdet.engine.build import checked_builds
 from llmdet.engine.overfit import OverfitResult, overfit
 from llmdet.errors import DataError, LLMDetError
 from llmdet.prompts.parse import parse_prompt
 from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer
 from llmdet.registry import MODELS
+from llmdet.utils.build import checked_builds
 
 _LISTED_CLASSES = 30
 _COUNTED_TEXTS = 2000

@@ -32,11 +32,11 @@ from llmdet.apis.prompts import Texts, image_prompts
 from llmdet.apis.results import Delivery, ImageDetections
 from llmdet.checkpoint import load_weights, locate_checkpoint
 from llmdet.datasets.sample import GroundingSample
-from llmdet.engine.build import checked_builds
 from llmdet.errors import ConfigError, DataError
 from llmdet.prompts.parse import parse_prompt
 from llmdet.prompts.types import Prompt
 from llmdet.registry import MODELS, TRANSFORMS
+from llmdet.utils.build import checked_builds
 from llmdet.utils.config import leaf_datasets, load_config
 from llmdet.visualization.drawing import draw_boxes
 from llmdet.visualization.palette import RGB

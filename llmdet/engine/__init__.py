@@ -1,11 +1,10 @@
-"""What runs a training or a test: the runner, mixed precision, errors of a config's parts.
+"""What runs a training or a test: the runner and mixed precision.
 
 Importing this package registers the optimizer wrapper, the test loop and the model of
 test-time augmentation, and makes mmengine read local checkpoints without executing them.
 """
 
 from .amp import BFloat16OptimWrapper, use_mixed_precision
-from .build import checked_builds
 from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
@@ -31,7 +30,6 @@ __all__ = [
     "ResumableTestLoop",
     "Runner",
     "build_runner",
-    "checked_builds",
     "finished_processes",
     "latest_checkpoint",
     "read_training_state",

@@ -23,8 +23,8 @@ from llmdet.checkpoint.load import load_state_dict
 from llmdet.datasets.text_encoder import share_text_encoder
 from llmdet.errors import CheckpointError
 from llmdet.registry import RUNNERS
+from llmdet.utils.build import checked_builds
 
-from .build import checked_builds
 from .checkpoint import read_training_state
 from .conversations import share_conversation_settings
 from .logs import NoiseFilter, file_messages_to, report_environment

@@ -6,9 +6,11 @@ Imports nothing heavy, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from mmengine.config import DictAction
@@ -34,6 +36,21 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         code = 130  # 128 + SIGINT, as shells report it
     raise SystemExit(code)
+
+
+@contextmanager
+def fast_startup() -> Iterator[None]:
+    """Import and build without garbage collection, which takes a third of a start.
+
+    Imports make a million objects, none of them garbage. What is alive at the end stays for as
+    long as the process: later collections, the one at its exit included, pass over it.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class ConfigOptions(DictAction):

@@ -16,10 +16,11 @@ from torch import nn
 
 import llmdet.engine as engine
 from llmdet.checkpoint import read_checkpoint
-from llmdet.engine import build_runner, checked_builds
+from llmdet.engine import build_runner
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.testing.line import Regression
 from llmdet.testing.line import line_config as config
+from llmdet.utils.build import checked_builds
 
 
 class HeadedRegression(Regression):

@@ -47,17 +47,6 @@ def test_mmdet_models_import_after_llmdet_without_compiled_operators():
     assert printed == "True"
 
 
-def test_import_of_llmdet_loads_neither_torch_nor_mmcv():
-    printed = run_python(
-        """
-        import sys
-        import llmdet
-        print([name for name in ("torch", "mmcv", "mmengine", "numpy") if name in sys.modules])
-        """
-    )
-    assert printed == "[]"
-
-
 def test_a_loaded_compiled_extension_is_left_alone():
     printed = run_python(
         """

@@ -1,11 +1,12 @@
 """How command-line programs end, and how they parse config options."""
 
 import argparse
+import gc
 
 import pytest
 
 from llmdet.errors import ConfigError
-from llmdet.utils.cli import add_config_options, add_launcher, run_cli
+from llmdet.utils.cli import add_config_options, add_launcher, fast_startup, run_cli
 
 
 def fail() -> None:
@@ -36,6 +37,17 @@ def test_the_exit_code_is_what_main_returns(returned, code):
     with pytest.raises(SystemExit) as end:
         run_cli(lambda: returned)
     assert end.value.code == code
+
+
+def test_a_start_is_not_interrupted_by_garbage_collection():
+    """Nor do later collections look at what it made."""
+    try:
+        with fast_startup():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from tqdm import tqdm
 
     from llmdet.datasets.inspection import build_dataset, load_samples, spread_indices
-    from llmdet.engine import checked_builds
+    from llmdet.utils.build import checked_builds
     from llmdet.utils.config import load_config
     from llmdet.visualization.drawing import draw_boxes
     from llmdet.visualization.pictures import save_picture

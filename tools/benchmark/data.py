@@ -193,7 +193,7 @@ def benchmark_pipeline(config: str, num: int, cfg_options: dict[str, Any]) -> No
     from mmengine.runner import set_random_seed
 
     from llmdet.datasets.inspection import build_dataset, leaf_datasets, spread_indices
-    from llmdet.engine import checked_builds
+    from llmdet.utils.build import checked_builds
     from llmdet.utils.config import load_config
 
     with checked_builds():
