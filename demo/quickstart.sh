@@ -45,7 +45,7 @@ step "Training $config in $processes process(es)"
 VIRTUAL_ENV="$(dirname "$(dirname "$python")")" PATH="$(dirname "$python"):$PATH" PYTHONWARNINGS=ignore \
     bash dist_train.sh "$config" "$processes" --work-dir "$work_dir" \
     --cfg-options train_dataloader.batch_size=$((8 / processes)) "${training[@]}"
-cp "$(<"$work_dir/last_checkpoint")" "$checkpoint"
+cp "$(cd "$work_dir" && realpath "$(<last_checkpoint)")" "$checkpoint"
 
 step "Evaluation on images that were held out"
 python="$python" bash demo/measure.sh "$config" "$checkpoint" "$work_dir"

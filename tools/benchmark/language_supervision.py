@@ -91,7 +91,7 @@ def train(config: str, seed: int, folder: Path, processes: int, options: Sequenc
         command += ["--cfg-options", f"randomness.seed={seed}"]
         command += [f"train_dataloader.batch_size={8 // processes}", *options]
         run(command, folder / "train.log")
-    return Path(last.read_text().strip())
+    return folder / last.read_text().strip()  # named as seen from there
 
 
 def run(command: Sequence[str], log: Path) -> None:
