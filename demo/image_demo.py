@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 # What runs with `python image_demo.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmdet.utils.cli import add_config_options, fast_startup, run_cli
+from llmdet.utils.cli import add_config_options, count, fast_startup, fraction, positive, run_cli
 
 if TYPE_CHECKING:
     from llmdet.apis import LLMDetInferencer
@@ -51,10 +51,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "transformers folder",
     )
     parser.add_argument("--device", help="cuda:0, cpu ...; default: cuda where there is one")
-    parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
+    parser.add_argument("--batch-size", type=count, default=1, help="images at once (default 1)")
     parser.add_argument(
         "--pred-score-thr",
-        type=float,
+        type=fraction,
         default=0.3,
         help="boxes below this score are neither drawn nor saved (default 0.3)",
     )
@@ -113,11 +113,13 @@ def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--temperature",
-        type=float,
+        type=positive,
         metavar="T",
         help="sample words at this temperature; default: always the likeliest word",
     )
-    group.add_argument("--max-new-tokens", type=int, metavar="N", help="longest caption, in tokens")
+    group.add_argument(
+        "--max-new-tokens", type=count, metavar="N", help="longest caption, in tokens"
+    )
 
 
 def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -189,11 +191,11 @@ def _build(args: argparse.Namespace, **options: bool) -> LLMDetInferencer:
     from transformers.utils import logging as transformers_logging
 
     from llmdet.apis import LLMDetInferencer
-    from llmdet.utils.config import load_config
+    from llmdet.utils.config import load_model_config
 
     transformers_logging.disable_progress_bar()  # of weights, which are there at once
     return LLMDetInferencer(
-        load_config(args.config, args.cfg_options),
+        load_model_config(args.config, args.cfg_options),
         args.weights,
         args.device,
         args.palette,

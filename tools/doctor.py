@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         compare_classes,
         load_packed,
     )
-    from llmdet.utils.config import load_config
+    from llmdet.utils.config import load_model_config
 
-    config = load_config(args.config, args.cfg_options)
+    config = load_model_config(args.config, args.cfg_options)
     set_random_seed(0)
     findings = Findings(print, lambda steps, total: tqdm(steps, total=total, leave=False))
     datasets = {

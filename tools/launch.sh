@@ -34,7 +34,7 @@ if [[ -z "${PORT:-}" ]]; then
         PORT="$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
     fi
 fi
-exec "$python" -m torch.distributed.run \
+exec "$python" "$root/tools/launch.py" \
     --nnodes="$nodes" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 # What runs with `python tools/train.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmdet.utils.cli import add_config_options, add_launcher, fast_startup, run_cli
+from llmdet.utils.cli import add_config_options, add_launcher, check_launcher, fast_startup, run_cli
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -56,9 +56,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def prepare(args: argparse.Namespace) -> Config:
     """The config with everything that the command line changes."""
     from llmdet.engine import use_mixed_precision
-    from llmdet.utils.config import load_config, set_work_dir
+    from llmdet.utils.config import load_model_config, set_work_dir
 
-    config = load_config(args.config, args.cfg_options)
+    config = load_model_config(args.config, args.cfg_options)
+    check_launcher(args.launcher)
     config.launcher = args.launcher
     set_work_dir(config, args.config, args.work_dir)
     if args.amp:

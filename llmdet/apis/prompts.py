@@ -136,7 +136,7 @@ def parse_boxes(text: str) -> np.ndarray:
         boxes = np.asarray(json.loads(text), dtype=np.float32)
     except (ValueError, TypeError):
         boxes = np.zeros(0)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
         raise ConfigError(f"--boxes {text!r} is no list of boxes such as [[10, 20, 90, 80]].")
     if (boxes[:, 2:] <= boxes[:, :2]).any():
         raise ConfigError(f"--boxes {text!r} has a box whose right or lower side comes first.")

@@ -14,7 +14,7 @@ from mmengine.dataset import force_full_init
 from llmdet.datasets.coco_file import CocoFile
 from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.pictures import check_place, picture_roots
-from llmdet.datasets.row_targets import BOX_OUTSIDE, BOX_TINY
+from llmdet.datasets.row_targets import BOX_INVERTED, BOX_OUTSIDE, BOX_TINY
 from llmdet.errors import ConfigError, DataError, naming
 from llmdet.registry import DATASETS
 from llmdet.utils.suggest import did_you_mean
@@ -66,7 +66,7 @@ class CocoDataset(BaseDetDataset):
         **kwargs: Any,
     ) -> None:
         self.cat_ids: list[int] = []
-        causes = (BOX_OUTSIDE, BOX_TINY, BOX_UNLISTED, IMAGE_EMPTY, IMAGE_SMALL)
+        causes = (BOX_INVERTED, BOX_OUTSIDE, BOX_TINY, BOX_UNLISTED, IMAGE_EMPTY, IMAGE_SMALL)
         self.max_bad_rows = max_bad_rows
         self.dropped = SharedLedger(*causes, max_bad_rows=max_bad_rows, replicated=True)
         self.picture_roots = picture_roots(data_root, picture_folders)
@@ -124,6 +124,9 @@ class CocoDataset(BaseDetDataset):
         x, y, width, height = annotation["bbox"]
         if label is None:
             self.dropped.note(BOX_UNLISTED)
+            return None
+        if width < 0 or height < 0:
+            self.dropped.note(BOX_INVERTED)
             return None
         if min(x + width, size[0]) <= max(x, 0) or min(y + height, size[1]) <= max(y, 0):
             self.dropped.note(BOX_OUTSIDE)

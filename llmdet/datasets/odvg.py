@@ -113,6 +113,8 @@ class ODVGDataset(BaseDetDataset):
         if self._fully_initialized:
             return
         self._jsonl = IndexedJsonl(self.ann_file, max_bad_rows=self.max_bad_rows)
+        if not len(self._jsonl):
+            raise DataError(f"{self.ann_file}: the file has no row to learn from.")
         for line in self._jsonl.bad_lines:
             self.dropped.reject(DataError(f"{self.ann_file}:{line}: not a JSON object"))
         self._rows: range | np.ndarray = range(len(self._jsonl))

@@ -17,10 +17,11 @@ from llmdet.prompts.conversation import DESCRIBE_IMAGE, Conversation, ask
 #: The user turn of every image caption where `use_uniform_prompt` is on.
 UNIFORM_PROMPT = f"<image>\n{DESCRIBE_IMAGE}"
 
+BOX_INVERTED = "box with negative size"
 BOX_OUTSIDE = "box outside the image"
 BOX_TINY = "box under 1 pixel"
 CAPTION_EMPTY = "caption empty after cleaning"
-ROW_CAUSES = (BOX_OUTSIDE, BOX_TINY, CAPTION_EMPTY)
+ROW_CAUSES = (BOX_INVERTED, BOX_OUTSIDE, BOX_TINY, CAPTION_EMPTY)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ def is_usable(box: list[float], size: tuple[int, int], dropped: Ledger) -> bool:
     """Whether a box x1, y1, x2, y2 can be learnt from in an image of (width, height); counted."""
     x1, y1, x2, y2 = box
     width, height = size
+    if x2 < x1 or y2 < y1:
+        dropped.note(BOX_INVERTED)
+        return False
     if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
         dropped.note(BOX_OUTSIDE)
         return False

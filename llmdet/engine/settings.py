@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,6 +63,10 @@ def check_settings(config: Config) -> None:
     loader = [*_arguments(DataLoader.__init__), "num_batch_per_epoch"]
     for name in _LOADERS:
         _refuse_unknown(config.get(name), loader, name)
+        _check_number(config, f"{name}.batch_size", least=1, whole=True)
+        _check_number(config, f"{name}.num_workers", least=0, whole=True)
+    _check_number(config, "optim_wrapper.optimizer.lr", least=0)
+    _check_number(config, "optim_wrapper.accumulative_counts", least=1, whole=True)
     environment = config.get("env_cfg") or {}
     _refuse_unknown(
         environment, ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"), "env_cfg"
@@ -123,6 +128,21 @@ def _refuse_misspelt(settings: Iterable[str], known: Iterable[str], where: str) 
         meant = None if key in known else misspelling_of(key, known)
         if meant:
             raise ConfigError(f"{where} has {key!r}, which nothing reads; did you mean {meant!r}?")
+
+
+def _check_number(config: Config, key: str, least: int, whole: bool = False) -> None:
+    """Refuse what is no finite number of at least ``least``; a key that is absent is right."""
+    *parts, name = key.split(".")
+    part: Any = config
+    for outer in parts:
+        part = part.get(outer) if isinstance(part, Mapping | Config) else None
+    if not isinstance(part, Mapping) or part.get(name) is None:
+        return
+    value = part[name]
+    right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not right or not least <= value < math.inf:
+        kind = "whole number" if whole else "number"
+        raise ConfigError(f"{key} is {value!r}; give a {kind} of at least {least}")
 
 
 def _refuse_unknown(settings: Any, known: Iterable[str], where: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 from mmengine.config import DictAction
 
-from llmdet.errors import LLMDetError
+from llmdet.errors import ConfigError, LLMDetError
 
 #: Exit code for a mistake in the user's input, as argparse uses it.
 USAGE_ERROR = 2
@@ -31,8 +32,12 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         code = main() or 0
     except LLMDetError as error:
         rank = os.environ.get("RANK")
-        sys.stderr.write(f"{f'[rank {rank}] ' if rank else ''}error: {error}\n")
+        sys.stderr.write(f"{f'[rank {rank}] ' if rank else ''}error: {_sentence(error)}\n")
         code = USAGE_ERROR
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; closing it at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 141  # 128 + SIGPIPE, as shells report it
     except KeyboardInterrupt:
         code = 130  # 128 + SIGINT, as shells report it
     raise SystemExit(code)
@@ -51,6 +56,61 @@ def fast_startup() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _sentence(error: LLMDetError) -> str:
+    """The message of an error, without the traceback that a data loader's worker puts around it."""
+    text = str(error)
+    if text.startswith("Caught "):
+        text = text.rstrip().rpartition(f".{type(error).__name__}: ")[2]
+    return text
+
+
+def fraction(text: str) -> float:
+    """An argument from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"it is a number from 0 to 1, not {text}")
+    return value
+
+
+def positive(text: str) -> float:
+    """A finite argument above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"it is a number above 0, not {text}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"it is a whole number of at least 1, not {text}")
+    return value
+
+
+#: What each way of starting several processes leaves in the environment.
+_LAUNCHED_WITH = {
+    "pytorch": ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST"),
+    "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+}
+
+
+def check_launcher(launcher: str) -> None:
+    """Whether the launcher that was named started this process.
+
+    Raises:
+        ConfigError: it did not set the variables that it sets.
+    """
+    missing = [name for name in _LAUNCHED_WITH.get(launcher, ()) if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"--launcher {launcher}: {', '.join(missing)} is not set in the environment; start "
+            "the program with dist_train.sh, dist_test.sh or torchrun (pytorch), srun (slurm) or "
+            "mpirun (mpi), or leave --launcher out"
+        )
 
 
 class ConfigOptions(DictAction):

@@ -74,6 +74,17 @@ def merge_options(config: Config, options: Mapping[str, Any]) -> None:
             ) from error
 
 
+def load_model_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config as :func:`load_config` does, and refuse one that describes no model."""
+    config = load_config(path, options)
+    if not isinstance(config.get("model"), Mapping):
+        raise ConfigError(
+            f"Config '{path}' describes no model: give one that has model=dict(...), such as "
+            "configs/grounding_dino_swin_t.py"
+        )
+    return config
+
+
 def set_work_dir(config: Config, path: str | Path, work_dir: str | None = None) -> None:
     """Settle where a run writes: the command line's folder, the config's, or one by its name."""
     if work_dir is not None:

@@ -1,6 +1,6 @@
 import pytest
 
-from llmdet.apis.prompts import image_prompts, parse_spans
+from llmdet.apis.prompts import image_prompts, parse_boxes, parse_spans
 from llmdet.errors import ConfigError
 from llmdet.prompts import Classes, Expression, Sentence, Spans
 
@@ -68,3 +68,9 @@ def test_spans_are_read_from_the_command_line(written, expected):
 def test_other_spans_are_refused_with_the_forms_to_write(written):
     with pytest.raises(ConfigError, match=r"tokens_positive is .*write -1 .*\[\[0, 7\]"):
         parse_spans(written)
+
+
+@pytest.mark.parametrize("text", ["[[NaN, 1, 2, 3]]", "[[1, 2, Infinity, 4]]", '[["a", 1, 2, 3]]'])
+def test_boxes_that_are_no_numbers_are_refused(text):
+    with pytest.raises(ConfigError, match="is no list of boxes"):
+        parse_boxes(text)

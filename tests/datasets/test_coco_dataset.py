@@ -130,3 +130,9 @@ def test_a_broken_picture_or_one_outside_its_folder_is_named_or_counted(open_coc
     assert lenient.dropped.counts == {"broken record": 2}
     with pytest.raises(DataError, match="does not exist"):  # results would lack an image
         open_coco(coco(images=images), **settings, max_bad_rows=2, test_mode=True)[0]
+
+
+def test_a_box_of_negative_size_is_counted_as_such(open_coco):
+    dataset = open_coco(coco(box(3, (9, 9, -5, 4)), box(3, (9, 9, 5, -4))))
+    assert dataset[0]["instances"] == []
+    assert dataset.dropped.counts == {"box with negative size": 2}

@@ -392,3 +392,23 @@ def test_a_picture_outside_its_folder_needs_that_folder_by_name(open_rows, tmp_p
     assert open_rows(row, picture_folders=["/srv/other"])[0]["img_path"] == "/srv/other/a.jpg"
     with pytest.raises(ConfigError, match="picture_folders is a list"):
         open_rows(row, picture_folders="/srv/other")
+
+
+def test_a_box_of_negative_size_is_counted_as_such(open_rows):
+    dataset = open_rows(grounding(region([20, 10, 10, 20]), region([10, 20, 20, 10])))
+    assert dataset[0]["instances"] == []
+    assert dataset.dropped.counts == {"box with negative size": 2}
+
+
+def test_an_empty_file_is_refused(open_rows):
+    with pytest.raises(DataError, match=r"rows\.jsonl: the file has no row"):
+        open_rows(lazy_init=False)
+
+
+def test_a_label_map_may_have_a_byte_order_mark_and_must_be_utf8(open_rows, tmp_path):
+    label_map = tmp_path / "map.json"
+    label_map.write_bytes(b'\xef\xbb\xbf{"0": "cat"}')
+    assert open_rows(detection(), label_map_file=str(label_map)).label_map == {"0": "cat"}
+    label_map.write_bytes(b'{"0": "caf\xe9"}')
+    with pytest.raises(DataError, match=r"map\.json:1 is not UTF-8"):
+        open_rows(detection(), label_map_file=str(label_map))

@@ -31,6 +31,24 @@ def test_a_misspelt_key_is_an_error_that_names_the_nearest(settings, sentence):
         check_settings(Config(settings))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_dataloader.batch_size", -1),
+        ("train_dataloader.batch_size", 1.5),
+        ("val_dataloader.num_workers", -1),
+        ("optim_wrapper.optimizer.lr", "abc"),
+        ("optim_wrapper.optimizer.lr", float("nan")),
+        ("optim_wrapper.accumulative_counts", 0),
+    ],
+)
+def test_a_number_out_of_range_is_named(key, value):
+    config = Config()
+    config.merge_from_dict({key: value})
+    with pytest.raises(ConfigError, match=rf"{key} is {value!r}; give a (whole )?number"):
+        check_settings(config)
+
+
 def test_variables_of_a_config_are_left_alone():
     check_settings(Config(dict(dims=3, bert="b", max_iters=4, train_pipeline=[], fall=600)))
 

@@ -257,3 +257,11 @@ def test_the_dist_scripts_explain_themselves_when_processes_are_missing(root, ar
     result = run(root, "bash", "dist_train.sh", *arguments)
     assert result.returncode == 2
     assert "bash dist_train.sh CONFIG PROCESSES" in result.stderr
+
+
+def test_a_mistake_of_two_processes_ends_with_one_sentence_and_status_2(root, tmp_path):
+    (tmp_path / "no_model.py").write_text("max_iters = 1")
+    result = run(root, "bash", "dist_train.sh", tmp_path / "no_model.py", "2")
+    assert result.returncode == 2
+    assert "describes no model" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -5,8 +5,17 @@ import gc
 
 import pytest
 
-from llmdet.errors import ConfigError
-from llmdet.utils.cli import add_config_options, add_launcher, fast_startup, run_cli
+from llmdet.errors import ConfigError, DataError
+from llmdet.utils.cli import (
+    add_config_options,
+    add_launcher,
+    check_launcher,
+    count,
+    fast_startup,
+    fraction,
+    positive,
+    run_cli,
+)
 
 
 def fail() -> None:
@@ -78,3 +87,54 @@ def test_an_option_without_equals_sign_is_refused(capsys):
         parser().parse_args(["--cfg-options", "lr"])
     assert end.value.code == 2
     assert "key=value" in capsys.readouterr().err
+
+
+def test_an_error_of_a_data_loaders_worker_is_one_sentence_too(capsys):
+    from torch.utils.data import DataLoader
+
+    class Broken:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise DataError("rows.jsonl:1: the picture a.jpg does not exist")
+
+    with pytest.raises(SystemExit) as end:
+        run_cli(lambda: list(DataLoader(Broken(), num_workers=1)))
+    assert end.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "error: rows.jsonl:1: the picture a.jpg does not exist"
+    assert not any("Traceback" in line for line in said)
+
+
+def test_a_reader_that_leaves_ends_the_program_without_a_traceback(monkeypatch):
+    def write():
+        raise BrokenPipeError
+
+    monkeypatch.setattr("os.dup2", lambda *files: None)
+    with pytest.raises(SystemExit) as end:
+        run_cli(write)
+    assert end.value.code == 141
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "right"),
+    [
+        (fraction, ["nan", "-0.1", "1.5", "inf"], "0.3"),
+        (positive, ["nan", "-1", "0", "inf"], "0.7"),
+        (count, ["0", "-1"], "4"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(kind, wrong, right):
+    assert kind(right) == float(right)
+    for text in wrong:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"not {text}"):
+            kind(text)
+
+
+@pytest.mark.parametrize(("launcher", "variable"), [("slurm", "SLURM_PROCID"), ("pytorch", "RANK")])
+def test_a_launcher_that_did_not_start_the_process_is_named(monkeypatch, launcher, variable):
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigError, match=f"--launcher {launcher}: .*{variable}"):
+        check_launcher(launcher)
+    check_launcher("none")

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from llmdet.errors import ConfigError
-from llmdet.utils.config import load_config, merge_options, set_work_dir
+from llmdet.utils.config import load_config, load_model_config, merge_options, set_work_dir
 
 
 def write(path, text):
@@ -79,3 +79,11 @@ def test_the_work_dir_of_the_command_line_wins_then_the_configs_then_the_name():
     set_work_dir(own, "configs/x.py")
     set_work_dir(none, "configs/x.py")
     assert (given.work_dir, own.work_dir, none.work_dir) == ("v", "w", "work_dirs/x")
+
+
+def test_a_config_without_a_model_is_refused_where_one_is_needed(tmp_path):
+    path = tmp_path / "data.py"
+    path.write_text("data_root = 'data/'")
+    assert load_config(path).data_root == "data/"
+    with pytest.raises(ConfigError, match=r"data\.py' describes no model"):
+        load_model_config(path)
