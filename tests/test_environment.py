@@ -23,8 +23,8 @@ MODULES = {
     "mmengine": "onedl-mmengine",
     "yaml": "pyyaml",
 }
-#: Parts of other packages: of transformers, and of its chat templates.
-BROUGHT_ALONG = {"huggingface-hub", "jinja2"}
+#: Parts of other packages: of transformers, of its chat templates, and of torch for CUDA.
+BROUGHT_ALONG = {"huggingface-hub", "jinja2", "triton"}
 #: mmengine imports it for the TensorboardVisBackend of configs/_base_/default_runtime.py.
 NAMED_IN_CONFIGS = {"tensorboard"}
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
