@@ -16,6 +16,9 @@ PROGRAMS = (
     "tools/convert/checkpoint.py",
     "tools/convert/data.py",
     "tools/caption_dataset.py",
+    "tools/analysis/browse.py",
+    "tools/analysis/stats.py",
+    "tools/benchmark/data.py",
 )
 #: Each takes a tenth of a second or more.
 HEAVY = {"cv2", "matplotlib", "mmcv", "mmdet", "scipy", "torch", "torchvision", "transformers"}
