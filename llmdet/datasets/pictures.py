@@ -206,7 +206,7 @@ def picture_roots(data_root: str | None, folders: Sequence[str]) -> tuple[str, .
 
 
 def _is_inside(real: str, folder: str) -> bool:
-    root = _real_folder(folder)
+    root = _real_folder(osp.abspath(folder))
     return real.startswith(root if root.endswith("/") else f"{root}/")
 
 

@@ -99,6 +99,8 @@ class CheckpointHook(MMEngineCheckpointHook):
                 _remove(self.file_backend, self.file_backend.join_path(self.out_dir, old))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return
         backend = self.file_backend
         self.file_backend = removals = _LateRemovals(backend)
         try:

@@ -186,3 +186,13 @@ def test_a_folder_may_be_permitted_by_name_or_be_a_link_itself(folders):
     assert picture_path(images, "a.png", "row 3") == f"{images}/a.png"
     picture_path(images, "link.png", "row 3", [str(folders / "elsewhere")])
     picture_path(images, "../b.png", "row 3", [str(folders / "linked")])
+
+
+def test_a_relative_folder_is_the_one_of_the_place_where_a_program_runs(folders, monkeypatch):
+    for place in ("data", "linked"):
+        monkeypatch.chdir(folders / place)
+        assert picture_path("images", "a.png", "row 3") == "images/a.png"
+    (folders / "other/images").mkdir(parents=True)
+    save(folders / "other/images/a.png", Image.fromarray(PHOTO))
+    monkeypatch.chdir(folders / "other")
+    assert picture_path("images", "a.png", "row 3") == "images/a.png"

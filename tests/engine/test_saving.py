@@ -13,7 +13,7 @@ import torch
 from mmengine.fileio.backends import LocalBackend
 
 from llmdet.engine import build_runner, latest_checkpoint, read_training_state
-from llmdet.engine.saving import written_whole
+from llmdet.engine.saving import CheckpointHook, written_whole
 from llmdet.errors import CheckpointError
 from llmdet.testing.line import line_config
 
@@ -77,6 +77,15 @@ def test_old_checkpoints_go_when_the_new_one_and_its_pointer_stand(tmp_path, mon
     build_runner(config(tmp_path, max_iters=6, keep=1)).train()
     assert seen == [("iter_2.pth", "iter_4.pth"), ("iter_4.pth", "iter_6.pth")]
     assert [name for name in names(tmp_path) if name.endswith(".pth")] == ["iter_6.pth"]
+
+
+def test_a_validation_saves_nothing_where_no_best_checkpoint_is_wanted(tmp_path):
+    runner = build_runner(config(tmp_path))
+    runner.train()
+    before = names(tmp_path)
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    hook.after_val_epoch(runner, {"AP": 0.5})
+    assert names(tmp_path) == before
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_partial_file(tmp_path, monkeypatch):

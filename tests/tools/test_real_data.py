@@ -61,7 +61,7 @@ def test_two_processes_train_and_measure_what_one_measures(root, raccoon, bert, 
     log = run(root, "dist_train.sh", CONFIG, 2, "--work-dir", tmp_path, *options, *schedule)
     losses = [float(value) for value in re.findall(r"  loss: ([\d.]+)", log)]
     assert losses
-    weights = (tmp_path / "last_checkpoint").read_text()
+    weights = tmp_path / (tmp_path / "last_checkpoint").read_text()
     measured, predicted = [], []
     for processes in (1, 2):
         work_dir = tmp_path / str(processes)
