@@ -155,11 +155,8 @@ class HungarianMatcher:
         # softplus is -log(1 - p), and stays exact where p rounds to 1.
         negative = F.softplus(finite) * (1 - self.alpha) * probability**self.gamma
         positive = F.softplus(-finite) * self.alpha * (1 - probability) ** self.gamma
-        # In float64 the shape of a product does not change what it rounds to.
-        weights = positive_map.transpose(-2, -1).double()  # [B, 1, L, N]
         absent = (negative * valid).sum(-1, keepdim=True)  # cost of naming no token at all
-        named = ((positive - negative) * valid).double() @ weights
-        return named.to(logits.dtype) + absent
+        return ((positive - negative) * valid) @ positive_map.transpose(-2, -1) + absent
 
 
 def _focal_weights(
