@@ -100,14 +100,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
     with fast_startup():
-        from llmdet.engine import build_runner, finished_processes
+        from llmdet.engine import build_runner, run_in_processes
         from llmdet.utils.build import checked_builds
 
         config = prepare(args)
-    with finished_processes():
+
+    def train() -> None:
         runner = build_runner(config)
         with checked_builds():
             runner.train()
+
+    run_in_processes(train)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
 from .flexible import FlexibleRunner
 from .optimizer import GroupedOptimWrapperConstructor
-from .runner import Runner, build_runner, finished_processes
+from .processes import run_in_processes
+from .runner import Runner, build_runner
 from .saving import CheckpointHook
 from .scalars import DeferredOptimWrapper, DeferredRuntimeInfoHook, FlushingLogProcessor
 from .testing import ResumableTestLoop, write_predictions
@@ -30,9 +31,9 @@ __all__ = [
     "ResumableTestLoop",
     "Runner",
     "build_runner",
-    "finished_processes",
     "latest_checkpoint",
     "read_training_state",
+    "run_in_processes",
     "use_mixed_precision",
     "use_test_time_augmentation",
     "write_predictions",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -209,19 +208,6 @@ def bare(model: Any) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
-
-
-@contextmanager
-def finished_processes() -> Iterator[None]:
-    """Leave the process group when the program ends, where it started one."""
-    try:
-        yield
-        if torch.distributed.is_initialized():
-            # A process that leaves while others still talk to it can bring them down.
-            torch.distributed.barrier()
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def _start_gloo(dist_cfg: dict[str, Any]) -> None:

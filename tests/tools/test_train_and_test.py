@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -85,6 +86,24 @@ def test_training_writes_a_checkpoint_and_finite_losses(trained):
     values = losses(newest_log(trained))
     assert len(values) == 4
     assert all(0 < value < 1000 for value in values)
+
+
+def test_training_ends_with_the_threads_of_its_process_group(
+    root, tiny_project, tmp_path, monkeypatch
+):
+    group = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": free_port()}
+    for name, value in {**group, "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, str(value))
+    arguments = ("--launcher", "pytorch", "--cfg-options", "train_cfg.max_iters=1")
+    call(root, "train", tmp_path, tiny_project.config, *arguments)
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if name.startswith("pt_gloo")]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def test_a_run_says_little_before_its_first_iteration(root, tiny_project, tmp_path):
