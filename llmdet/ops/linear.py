@@ -6,10 +6,38 @@ half of what oneDNN does; torch has oneDNN with it and takes it for bfloat16 any
 
 from __future__ import annotations
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import Tensor, nn
+
+
+def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def onednn_linear_works() -> bool:
+    """Whether this torch has oneDNN's linear map, and it computes one.
+
+    The operator is an internal one: another release may call it otherwise or drop it, and then
+    everything runs by the plain formula.
+    """
+    x, weight, bias = torch.eye(2, 3), torch.arange(12.0).view(4, 3), torch.ones(4)
+    try:
+        found = [_onednn_linear(x, weight, bias), _onednn_linear(x, weight, None)]
+    except (AttributeError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+    else:
+        if all(map(torch.equal, found, [F.linear(x, weight, bias), F.linear(x, weight)])):
+            return True
+        reason = "it gives other numbers"
+    logging.getLogger("llmdet").info("Linear maps do not run through oneDNN: %s.", reason)
+    return False
+
+
+_HAS_ONEDNN_LINEAR = onednn_linear_works()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -18,7 +46,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     As :func:`torch.nn.functional.linear`, through oneDNN where that is the faster one.
     """
     if _runs_onednn(x, weight):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return _onednn_linear(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
@@ -53,13 +81,13 @@ def use_fast_linear(module: nn.Module) -> None:
 
 def _runs_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        _HAS_ONEDNN_LINEAR
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
         and torch._C._get_mkldnn_enabled()  # what torch.backends.mkldnn.flags() sets
     )

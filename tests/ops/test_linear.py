@@ -6,17 +6,24 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
 
-from llmdet.ops.linear import Linear, batched_linear, linear, use_fast_linear
+from llmdet.ops import linear as linear_ops
+from llmdet.ops.linear import (
+    Linear,
+    batched_linear,
+    linear,
+    onednn_linear_works,
+    use_fast_linear,
+)
 
 needs_onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
+    not linear_ops._HAS_ONEDNN_LINEAR, reason="this torch has no linear map of oneDNN"
 )
 
 
 def calls(monkeypatch):
     """Names of the maps that ran, as they run."""
     seen = []
-    plain, fast = F.linear, torch.ops.mkldnn._linear_pointwise
+    plain, fast = F.linear, linear_ops._onednn_linear
 
     def torch_linear(*args):
         seen.append("torch")
@@ -27,7 +34,7 @@ def calls(monkeypatch):
         return fast(*args)
 
     monkeypatch.setattr("llmdet.ops.linear.F.linear", torch_linear)
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", onednn_linear)
+    monkeypatch.setattr(linear_ops, "_onednn_linear", onednn_linear)
     return seen
 
 
@@ -67,6 +74,43 @@ def test_what_needs_gradients_other_precision_or_no_onednn_stays_with_torch(monk
         with torch.backends.mkldnn.flags(enabled=False):
             module(x)
     assert seen == ["torch"] * 5
+
+
+@needs_onednn
+@torch.no_grad()
+def test_a_torch_without_the_operator_gives_the_same_by_the_plain_formula(monkeypatch):
+    x, weight, bias = torch.randn(2, 5, 3), torch.randn(7, 3), torch.randn(7)
+    weights = torch.randn(2, 7, 3)
+    fast = linear(x, weight, bias), batched_linear(x, weights)
+    monkeypatch.setattr(linear_ops, "_HAS_ONEDNN_LINEAR", False)
+    seen = calls(monkeypatch)
+    plain = linear(x, weight, bias), batched_linear(x, weights)
+    assert "onednn" not in seen
+    torch.testing.assert_close(fast, plain)
+
+
+def missing(*_):
+    raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+
+def otherwise(*_):
+    raise RuntimeError("mkldnn::_linear_pointwise() is missing value for argument 'beta'\nDecl...")
+
+
+@pytest.mark.parametrize(
+    ("operator", "reason"),
+    [
+        (missing, "has no attribute"),
+        (otherwise, "missing value for argument 'beta'"),
+        (lambda x, weight, bias: x @ weight.T + 1, "other numbers"),
+    ],
+)
+def test_an_operator_that_is_not_what_it_was_is_not_used(monkeypatch, caplog, operator, reason):
+    monkeypatch.setattr(linear_ops, "_onednn_linear", operator)
+    with caplog.at_level("INFO", logger="llmdet"):
+        assert not onednn_linear_works()
+    assert reason in caplog.text
+    assert "Decl" not in caplog.text
 
 
 def test_only_plain_maps_are_changed_and_keep_their_parameters():
