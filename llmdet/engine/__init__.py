@@ -9,6 +9,7 @@ from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
 from .flexible import FlexibleRunner
+from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optimizer import GroupedOptimWrapperConstructor
 from .processes import run_in_processes
 from .runner import Runner, build_runner
@@ -23,11 +24,13 @@ __all__ = [
     "DeferredOptimWrapper",
     "DeferredRuntimeInfoHook",
     "DropSummaryHook",
+    "EpochBasedTrainLoop",
     "FiniteLossHook",
     "FlexibleRunner",
     "FlushingLogProcessor",
     "GroundingTTAModel",
     "GroupedOptimWrapperConstructor",
+    "IterBasedTrainLoop",
     "ResumableTestLoop",
     "Runner",
     "build_runner",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
@@ -27,6 +29,7 @@ from llmdet.utils.build import checked_builds
 from .checkpoint import read_training_state
 from .conversations import share_conversation_settings
 from .logs import NoiseFilter, file_messages_to, report_environment
+from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .saving import written_whole
 from .settings import check_settings
 
@@ -44,12 +47,14 @@ class SlimCheckpoints:
         if fn_name == "after_load_checkpoint":
             meta = checkpoint.get("meta", {})
             meta.pop("config", None)  # a program, which mmengine would execute
+            _report_processes(meta)
             for entry, lead in (("state_dict", ""), ("ema_state_dict", "module.")):
                 if entry in checkpoint:
                     path = "the checkpoint"
                     put_back_frozen(checkpoint[entry], meta, bare(self.model), path, lead)
         super().call_hook(fn_name, **kwargs)  # type: ignore[misc]
         if fn_name == "before_save_checkpoint":
+            checkpoint["meta"]["processes"] = get_world_size()
             leave_out_frozen(checkpoint, bare(self.model))
 
 
@@ -173,6 +178,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Continue a run; raises a CheckpointError where the optimizer's state does not fit."""
+        before = self.seed
         try:
             super().resume(filename, *args, **kwargs)
         except ValueError as error:
@@ -182,6 +188,16 @@ class Runner(SlimCheckpoints, MMEngineRunner):
                 f"the optimizer of '{filename}' does not fit this config ({error}): start from "
                 "its weights with load_from, without --resume"
             ) from error
+        if isinstance(self.train_loop, RepeatableRandomness):
+            self.train_loop.follow_seed(before, self.seed)
+
+    def build_train_loop(self, loop: Any) -> BaseLoop:
+        """Build the loop; one without a type is one of ours too."""
+        if isinstance(loop, dict) and "by_epoch" in loop and "type" not in loop:
+            kind = EpochBasedTrainLoop if loop["by_epoch"] else IterBasedTrainLoop
+            loop = {**loop, "type": kind}
+            del loop["by_epoch"]
+        return super().build_train_loop(loop)
 
 
 def build_runner(config: Config) -> MMEngineRunner:
@@ -208,6 +224,17 @@ def bare(model: Any) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+def _report_processes(meta: Mapping[str, Any]) -> None:
+    before = meta.get("processes", get_world_size())
+    if before != get_world_size():
+        logger.warning(
+            "the checkpoint is of a run with %d processes, and this one has %d: the order of "
+            "images and the size of a step differ from here on",
+            before,
+            get_world_size(),
+        )
 
 
 def _start_gloo(dist_cfg: dict[str, Any]) -> None:
