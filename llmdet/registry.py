@@ -1,16 +1,36 @@
 """Registries of LLMDet: children of mmdet's, so that every mmdet part can be named in a config.
 
-Configs set ``default_scope = 'llmdet'``; a name is looked up here first and in mmdet next.
+Configs set ``default_scope = 'llmdet'``; a name is looked up here first and in mmdet next, whose
+parts are imported only then.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 from mmdet import registry as mmdet
 from mmengine.registry import INFERENCERS as MMENGINE_INFERENCERS
 from mmengine.registry import Registry
 
 
+class _Child(Registry):
+    """A registry that has its parent register its parts before it looks for one there.
+
+    mmengine's would find there what others happened to import, and mmcv's ``Resize`` in place of
+    mmdet's.
+    """
+
+    def get(self, key: str) -> Any:
+        """The part of this name, None where neither we nor mmdet nor mmengine has one."""
+        self.import_from_location()
+        if key not in self.module_dict and self.parent is not None:
+            self.parent.import_from_location()
+        return super().get(key)
+
+
 def _child(parent: Registry, *locations: str) -> Registry:
     """A registry below ``parent`` whose parts are registered by importing ``locations``."""
-    return Registry(parent.name, parent=parent, scope="llmdet", locations=list(locations))
+    return _Child(parent.name, parent=parent, scope="llmdet", locations=list(locations))
 
 
 MODELS = _child(mmdet.MODELS, "llmdet.models")

@@ -22,12 +22,16 @@ PROGRAMS = (
 )
 #: Each takes a tenth of a second or more.
 HEAVY = {"cv2", "matplotlib", "mmcv", "mmdet", "scipy", "torch", "torchvision", "transformers"}
-#: What a detection in a picture does without.
+#: What a detection in a picture does without. mmdet's data sets bring imgaug and scipy.stats.
 NOT_FOR_DETECTION = {
+    "imgaug",
     "llmdet.engine",
     "llmdet.evaluation",
+    "mmdet.datasets",
     "mmdet.evaluation",
     "nltk",
+    "scipy.stats",
+    "skimage.draw",
     "tensorboard",
 }
 

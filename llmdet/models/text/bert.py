@@ -47,6 +47,7 @@ class BertModel(nn.Module):
         num_layers_of_embedded: the embedding is the mean of this many last layers. (mmdet divides
             that mean by the number once more; at 1, which all published models use, it is equal.)
         use_checkpoint: recompute activations in the backward pass instead of keeping them.
+        pretrained: read the weights; False where a checkpoint is going to fill all of them.
 
     Raises:
         ConfigError: the model cannot be found, or a setting does not fit it.
@@ -62,6 +63,7 @@ class BertModel(nn.Module):
         add_pooling_layer: bool = False,
         num_layers_of_embedded: int = 1,
         use_checkpoint: bool = False,
+        pretrained: bool = True,
     ) -> None:
         super().__init__()
         if use_sub_sentence_represent and not special_tokens_list:
@@ -73,7 +75,9 @@ class BertModel(nn.Module):
         self.use_sub_sentence_represent = use_sub_sentence_represent
         #: Writes and tokenises prompts for this encoder; knows the limit.
         self.prompts = PromptTokenizer(load_tokenizer(name), max_tokens)
-        body = BertEncoder(name, add_pooling_layer, num_layers_of_embedded, use_checkpoint)
+        body = BertEncoder(
+            name, add_pooling_layer, num_layers_of_embedded, use_checkpoint, pretrained
+        )
         self.language_backbone = nn.ModuleDict({"body": body})
         self.language_dim = body.language_dim
         if max_tokens > body.max_positions:
@@ -211,9 +215,10 @@ class BertEncoder(nn.Module):
         add_pooling_layer: bool = False,
         num_layers_of_embedded: int = 1,
         use_checkpoint: bool = False,
+        pretrained: bool = True,
     ) -> None:
         super().__init__()
-        self.model = load_bert(name, add_pooling_layer)
+        self.model = load_bert(name, add_pooling_layer, pretrained)
         config = self.model.config
         if not 1 <= num_layers_of_embedded <= config.num_hidden_layers:
             raise ConfigError(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as progress
 
 from llmdet.errors import ConfigError
@@ -31,11 +32,14 @@ UNREADABLE = (
 )
 
 
-def load_bert(name: str, add_pooling_layer: bool = False) -> transformers.BertModel:
+def load_bert(
+    name: str, add_pooling_layer: bool = False, pretrained: bool = True
+) -> transformers.BertModel:
     """BERT in float32 with SDPA attention, from a local folder or a hub id.
 
     A folder that holds a config but no weights gives random ones, with a warning: checkpoints of
-    a detector carry its text encoder.
+    a detector carry its text encoder. ``pretrained=False`` reads the config alone and leaves the
+    weights as memory happens to be.
 
     Raises:
         ConfigError: it cannot be found, is no BERT, or its weights are incomplete.
@@ -53,6 +57,9 @@ def load_bert(name: str, add_pooling_layer: bool = False) -> transformers.BertMo
         "add_pooling_layer": add_pooling_layer,
         "attn_implementation": "sdpa",
     }
+    if not pretrained:
+        with no_init_weights():
+            return transformers.BertModel._from_config(config, dtype=torch.float32, **options)
     folder = Path(name)
     if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
         logger.warning(

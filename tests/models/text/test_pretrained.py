@@ -135,3 +135,12 @@ def test_a_copy_of_a_folder_loads_like_the_folder(bert_folder: str, tmp_path: Pa
     ours, theirs = load_bert(str(tmp_path / "copy")), load_bert(bert_folder)
     for key, value in theirs.state_dict().items():
         assert ours.state_dict()[key].equal(value)
+
+
+def test_where_a_checkpoint_brings_the_weights_none_are_read(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"never opened")
+    whole = load_bert(str(folder), pretrained=False)
+    assert whole.dtype == torch.float32
+    assert torch.equal(
+        whole.embeddings.position_ids[0], torch.arange(whole.config.max_position_embeddings)
+    )

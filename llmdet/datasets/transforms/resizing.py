@@ -1,0 +1,69 @@
+"""The resizing of test pipelines: sizes are rounded down, so that no side exceeds its limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmcv.image import imresize
+from mmcv.transforms import Resize
+from mmdet.structures.bbox import autocast_box_type
+
+from llmdet.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class FixScaleResize(Resize):
+    """mmdet's transform of this name, on top of mmcv's ``Resize``, whose settings it has.
+
+    Required keys: img. Modified keys, where they are there: img, img_shape, gt_bboxes, gt_masks,
+    gt_seg_map. Added keys: scale, scale_factor (width, height), keep_ratio, homography_matrix.
+    """
+
+    @autocast_box_type()
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Resize one sample; see the class for keys."""
+        results = super().transform(results)
+        self._resize_masks(results)
+        matrix = np.diag([*results["scale_factor"], 1]).astype(np.float32)
+        earlier = results.get("homography_matrix")
+        results["homography_matrix"] = matrix if earlier is None else matrix @ earlier
+        return results
+
+    def _resize_img(self, results: dict[str, Any]) -> None:
+        if not self.keep_ratio:
+            super()._resize_img(results)
+            return
+        height, width = results["img"].shape[:2]
+        size = _inside(width, height, results["scale"])
+        results["img"] = imresize(
+            results["img"], size, interpolation=self.interpolation, backend=self.backend
+        )
+        results["img_shape"] = (size[1], size[0])
+        results["scale_factor"] = (size[0] / width, size[1] / height)
+        results["keep_ratio"] = True
+
+    def _resize_bboxes(self, results: dict[str, Any]) -> None:
+        boxes = results.get("gt_bboxes")
+        if boxes is None:
+            return
+        boxes.rescale_(results["scale_factor"])
+        if self.clip_object_border:
+            boxes.clip_(results["img_shape"])
+
+    def _resize_masks(self, results: dict[str, Any]) -> None:
+        masks = results.get("gt_masks")
+        if masks is not None and self.keep_ratio:
+            results["gt_masks"] = masks.rescale(results["scale"])
+        elif masks is not None:
+            results["gt_masks"] = masks.resize(results["img_shape"])
+
+
+def _inside(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
+    """The largest (width, height) of this aspect whose sides are at most those of ``scale``.
+
+    Which of the two is the width does not matter: the longer one limits the longer side.
+    """
+    longer, shorter = max(width, height), min(width, height)
+    factor = min(max(scale) / longer, min(scale) / shorter)
+    return int(width * factor), int(height * factor)
