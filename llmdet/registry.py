@@ -50,6 +50,8 @@ HOOKS = _child(mmdet.HOOKS, "llmdet.engine", "llmdet.visualization")
 RUNNERS = _child(mmdet.RUNNERS, "llmdet.engine")
 LOG_PROCESSORS = _child(mmdet.LOG_PROCESSORS, "llmdet.engine")
 LOOPS = _child(mmdet.LOOPS, "llmdet.engine")
+# transformers' Adafactor, which mmengine would register at every start; see utils/import_hooks.py.
+OPTIMIZERS = _child(mmdet.OPTIMIZERS, "llmdet.engine.transformers_optimizers")
 OPTIM_WRAPPERS = _child(mmdet.OPTIM_WRAPPERS, "llmdet.engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(mmdet.OPTIM_WRAPPER_CONSTRUCTORS, "llmdet.engine")
 VISUALIZERS = _child(mmdet.VISUALIZERS, "llmdet.visualization")
@@ -58,7 +60,6 @@ INFERENCERS = _child(MMENGINE_INFERENCERS, "llmdet.apis")
 # Kinds of which we have no parts of our own: mmengine warns of every kind that the scope lacks.
 for _parent in (
     mmdet.MODEL_WRAPPERS,
-    mmdet.OPTIMIZERS,
     mmdet.PARAM_SCHEDULERS,
     mmdet.RUNNER_CONSTRUCTORS,
     mmdet.VISBACKENDS,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-#: Registry of ours, a name that is mmdet's, and the module that defines it.
+#: Registry of ours, a name that is mmdet's or transformers', and the module that defines it.
 PARTS_OF_MMDET = (
     ("MODELS", "FasterRCNN", "mmdet.models.detectors.faster_rcnn"),
     ("TASK_UTILS", "MaxIoUAssigner", "mmdet.models.task_modules.assigners.max_iou_assigner"),
@@ -16,6 +16,8 @@ PARTS_OF_MMDET = (
     ("TRANSFORMS", "RandomFlip", "mmdet.datasets.transforms.transforms"),
     ("METRICS", "VOCMetric", "mmdet.evaluation.metrics.voc_metric"),
     ("HOOKS", "MeanTeacherHook", "mmdet.engine.hooks.mean_teacher_hook"),
+    # What mmengine would have imported with its own optimizers, see llmdet/utils/import_hooks.py.
+    ("OPTIMIZERS", "Adafactor", "transformers.optimization"),
     ("VISUALIZERS", "TrackLocalVisualizer", "mmdet.visualization.local_visualizer"),
 )
 

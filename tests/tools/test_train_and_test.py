@@ -74,10 +74,8 @@ def trained(root, tiny_project) -> Path:
 
 
 @pytest.mark.parametrize("tool", ["train", "test"])
-def test_help_answers_within_three_seconds(root, tool):
-    start = time.monotonic()
+def test_help_names_the_way_to_change_a_config(root, tool):
     text = succeed(run(root, sys.executable, f"tools/{tool}.py", "--help"))
-    assert time.monotonic() - start < 3
     assert "--cfg-options" in text
 
 

@@ -1,0 +1,121 @@
+"""What other packages do at their import that no program of ours wants.
+
+mmdet's data sets print that they found no OneDL, whatever the level of its logger. mmengine asks
+transformers for an optimizer, and with it for PEFT, which our registry does when a config names
+an optimizer. PyTorch's optimizers of remote parameters, which mmengine imports with another one,
+compile themselves. Two modules of mmdet that can draw bring matplotlib's pyplot. Each of the last
+three takes a quarter of a second at every start.
+
+This module imports nothing beyond the standard library, so that ``import llmdet`` stays quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+
+def _silent() -> AbstractContextManager[Any]:
+    """Drop what is printed."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+@contextlib.contextmanager
+def _without_transformers() -> Iterator[None]:
+    """Have ``import transformers`` fail, as where it is not installed."""
+    missing = object()
+    module: Any = sys.modules.get("transformers", missing)
+    sys.modules["transformers"] = None  # type: ignore[assignment]  # how the language says so
+    try:
+        yield
+    finally:
+        del sys.modules["transformers"]
+        if module is not missing:
+            sys.modules["transformers"] = module
+
+
+@contextlib.contextmanager
+def _without_scripting() -> Iterator[None]:
+    """Leave classes that are marked for TorchScript as they are written."""
+    from torch.jit import _state
+
+    enabled = _state._enabled.enabled
+    _state.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            _state.enable()
+
+
+@contextlib.contextmanager
+def _pyplot_when_used() -> Iterator[None]:
+    """Have ``import matplotlib.pyplot`` give a module that imports the real one when it is used."""
+    name = "matplotlib.pyplot"
+    if name in sys.modules:
+        yield
+        return
+    late = ModuleType(name)
+    # Module-level __getattr__ (PEP 562).
+    vars(late)["__getattr__"] = lambda what: getattr(importlib.import_module(name), what)
+    sys.modules[name] = late
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+#: Module -> the context in which it is executed.
+_CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "mmdet.datasets": _silent,
+    "mmdet.datasets.transforms": _silent,
+    "mmdet.models.dense_heads.clr_head.clr_head": _pyplot_when_used,
+    "mmdet.utils.mot_error_visualize": _pyplot_when_used,
+    "mmengine.optim.optimizer.builder": _without_transformers,
+    "torch.distributed.optim": _without_scripting,
+}
+
+
+class _ContextLoader(Loader):
+    """Executes a module as its own loader does, in a context."""
+
+    def __init__(self, loader: Loader, context: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.loader = loader
+        self.context = context
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        with self.context():
+            self.loader.exec_module(module)
+
+
+class _HookFinder(MetaPathFinder):
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        context = _CONTEXTS.get(fullname)
+        if context is None:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ContextLoader(spec.loader, context)
+        return spec
+
+
+def install() -> None:
+    """Put the finder before all others, once."""
+    if not any(isinstance(finder, _HookFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _HookFinder())
