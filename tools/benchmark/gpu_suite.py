@@ -148,6 +148,7 @@ def all_parts(device: str, tiny: bool) -> list[Part]:
     lm_loss = [tool("lm_loss", "--dtype", x, *s.split()) for x in floats[:2] for s in captions]
     detection = sizes("--height 192 --width 320 --classes 3 --repeats 1", "--repeats 10")
     models = ("t",) if tiny else ("t", "b", "l")
+    lvis = sizes("--height 192 --width 320 --classes 41")
     step = sizes("--size tiny --repeats 1", "--like upstream --repeats 5")
     return [
         Part("environment", 60, (environment,), no_figures),
@@ -161,7 +162,7 @@ def all_parts(device: str, tiny: bool) -> list[Part]:
             tuple(tool("inference", "--model", model, *detection) for model in models),
             rows(r"\| (?:seconds|all|of transformers)"),
         ),
-        Part("lvis_inference", 540, (tool("lvis_inference"),), matches(r"[^\n]* x\b")),
+        Part("lvis_inference", 540, (tool("lvis_inference", *lvis),), rows("original|ours|scores")),
         *(
             Part(
                 f"train_step_{model}",

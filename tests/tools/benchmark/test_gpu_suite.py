@@ -133,6 +133,26 @@ def test_rows_of_printed_tables_are_found_by_their_labels(suite):
     assert suite.rows(r"ours, triton|mmcv")(printed, None) == "ours, triton 1.500 2.0x"
 
 
+def test_figures_are_read_off_what_the_programs_print(suite, root):
+    readers = {part.name: part.figures for part in suite.all_parts("cpu", True)}
+    inference = load_program(root / "tools/benchmark/inference.py")
+    parts = dict.fromkeys((*inference.OURS, "rest"), 0.5)
+    ways = {name: {**parts, "all": s} for name, s in (("transformers", 4.0), ("float32", 2.0))}
+    assert readers["inference"](inference.table(ways), None) == (
+        "| seconds | transformers | float32 |; | all | 4.00 | 2.00 |; "
+        "| of transformers' | 1.00 | 0.50 |"
+    )
+    printed = (
+        "Swin-T, 800 x 1333, 80 classes, 1 images, cpu,\n1 threads, torch 2.11.0, float32\n"
+        "  original     9.61 s an image   1.00 x\n      ours     3.95 s an image   2.43 x\n"
+        "scores differ by 6.0e-06 at most\n"
+    )
+    assert readers["lvis_inference"](printed, None) == (
+        "original 9.61 s an image 1.00 x; ours 3.95 s an image 2.43 x; "
+        "scores differ by 6.0e-06 at most"
+    )
+
+
 def test_precision_is_read_from_both_splits(suite, tmp_path):
     (tmp_path / "quickstart").mkdir()
     for split in ("seen", "unseen"):
