@@ -22,6 +22,10 @@ class DataError(LLMDetError, ValueError):
     """An annotation, an image, a prompt or a prediction file cannot be used as it is."""
 
 
+class StorageError(LLMDetError, OSError):
+    """An object behind a URL cannot be read now: its server does not answer, or refuses."""
+
+
 class CheckpointError(LLMDetError, RuntimeError):
     """A checkpoint cannot be read, is unsafe to read, or does not fit the model."""
 

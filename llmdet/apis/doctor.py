@@ -20,6 +20,8 @@ from llmdet.datasets.inspection import (
     spread_indices,
 )
 from llmdet.datasets.ledger import BROKEN, dropped_totals
+from llmdet.datasets.storage.objects import is_url
+from llmdet.datasets.storage.shards import is_shards
 from llmdet.datasets.validate import ReportLedger, ValidationReport, validate
 from llmdet.engine.overfit import OverfitResult, overfit
 from llmdet.errors import DataError, LLMDetError
@@ -80,8 +82,14 @@ def check_split(config: Config, split: str, findings: Findings, pictures: int) -
 def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
     form = _format_of(leaf)
     prefixes = getattr(leaf, "data_prefix", None) or {}
-    images = Path(prefixes.get("img", prefixes.get("img_path", "")))
-    if not images.is_dir():
+    prefix = prefixes.get("img", prefixes.get("img_path", ""))
+    images = Path(prefix)
+    if _is_stored(getattr(leaf, "ann_file", "")):
+        findings.write_line("  behind a URL or in tar shards: only its samples below are checked")
+        return
+    if _is_stored(prefix):
+        findings.write_line("  its pictures are behind a URL or in tar shards, and not opened here")
+    elif not images.is_dir():
         findings.problem(f"the folder of pictures {images} does not exist")
     if form is None:
         findings.write_line("  its annotations are of a kind that is not checked")
@@ -93,7 +101,7 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
             Path(leaf.ann_file), form, ReadOptions(images, names=names), ReportLedger(report)
         )
         source.samples = iter(findings.progress(source.samples, source.total))
-        folder = images if images.is_dir() else None
+        folder = images if images.is_dir() and not _is_stored(prefix) else None
         validate(source, report, folder, pictures, getattr(leaf, "picture_roots", ()))
     except LLMDetError as error:
         findings.problem(str(error))
@@ -106,6 +114,10 @@ def _check_file(leaf: Any, findings: Findings, pictures: int) -> None:
         findings.problems += [f"{cause}: {place}" for place in places[:_SHOWN_PROBLEMS]]
         if report.counts[cause] > _SHOWN_PROBLEMS:
             findings.problems.append(f"{cause}: {report.counts[cause]:,} in all")
+
+
+def _is_stored(path: str) -> bool:
+    return is_url(path) or is_shards(path)
 
 
 def _format_of(leaf: Any) -> str | None:

@@ -13,8 +13,12 @@ from mmengine.dataset import force_full_init
 
 from llmdet.datasets.coco_file import CocoFile
 from llmdet.datasets.ledger import SharedLedger
-from llmdet.datasets.pictures import check_place, picture_roots
+from llmdet.datasets.pictures import picture_roots
 from llmdet.datasets.row_targets import BOX_INVERTED, BOX_OUTSIDE, BOX_TINY
+from llmdet.datasets.storage.objects import is_url
+from llmdet.datasets.storage.reading import join, read_json_at
+from llmdet.datasets.storage.shards import is_shards
+from llmdet.datasets.stored import StoredData
 from llmdet.errors import ConfigError, DataError, naming
 from llmdet.registry import DATASETS
 from llmdet.utils.suggest import did_you_mean
@@ -27,7 +31,7 @@ Json = dict[str, Any]
 
 
 @DATASETS.register_module()
-class CocoDataset(BaseDetDataset):
+class CocoDataset(StoredData, BaseDetDataset):
     """Detection data in COCO format; takes the arguments of mmdet's ``CocoDataset``.
 
     Without ``metainfo=dict(classes=...)`` the classes are the categories of the file in its
@@ -74,7 +78,9 @@ class CocoDataset(BaseDetDataset):
 
     def load_data_list(self) -> list[Json]:
         """Read the file; class names are known afterwards."""
-        file = CocoFile.read(self.ann_file)
+        self.open_shards()
+        content = read_json_at(self.ann_file, self.backend_args)
+        file = CocoFile.parse(content, self.ann_file)
         self._check_fields(file)
         self._choose_classes(self._ordered_categories(file.categories))
         labels = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
@@ -142,12 +148,21 @@ class CocoDataset(BaseDetDataset):
 
     def _data_info(self, image: Json, instances: list[Json]) -> Json:
         return {
-            "img_path": str(Path(self.data_prefix.get("img", ""), self._file_name(image))),
+            "img_path": self._image_path(image),
+            **self.reading_options(),
             "img_id": image["id"],
             "height": image["height"],
             "width": image["width"],
             "instances": instances,
         }
+
+    def _image_path(self, image: Json) -> str:
+        name, where = self._file_name(image), f"{self.ann_file}: image {image['id']!r}"
+        if is_shards(self.image_prefix):
+            return self.picture_path(name, where)
+        if is_url(self.image_prefix):
+            return join(self.image_prefix, name)
+        return str(Path(self.image_prefix, name))
 
     def _file_name(self, image: Json) -> str:
         try:
@@ -166,9 +181,7 @@ class CocoDataset(BaseDetDataset):
         info = self.get_data_info(idx)
         where = f"{self.ann_file}: image {info['img_id']!r}"
         try:
-            check_place(
-                info["img_path"], self.data_prefix.get("img", ""), where, self.picture_roots
-            )
+            self.check_picture_place(info["img_path"], where)
             with naming(where):
                 return self.pipeline(info)
         except DataError as error:

@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from llmdet.datasets.jsonl_index import (
+    IndexHeader,
     file_digest,
     file_stamp,
     find_or_build_index,
@@ -59,9 +60,12 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
             self._fd = os.dup(file.fileno())
             self._close = weakref.finalize(self, os.close, self._fd)
             index_path, header = find_or_build_index(self.path, file)
-        rows = map_rows(index_path, header)
-        self._digest = header.digest
         self._stamp = file_stamp(self._fd)
+        self._take(map_rows(index_path, header), header)
+
+    def _take(self, rows: np.ndarray, header: IndexHeader) -> None:
+        """Use an index."""
+        self._digest = header.digest
         # Broken rows are stored behind the good ones.
         self._rows = rows[: header.rows]
         self._starts = self._rows["start"]
@@ -109,6 +113,11 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
     def location(self, index: int) -> str:
         """``file:line`` of a row, for messages."""
         return f"{self.path}:{self.line_number(index)}"
+
+    @property
+    def bad_locations(self) -> tuple[str, ...]:
+        """``file:line`` of the rows that are skipped."""
+        return tuple(f"{self.path}:{line}" for line in self.bad_lines)
 
     @property
     def aspect_ratios(self) -> np.ndarray:

@@ -14,7 +14,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -107,7 +107,20 @@ def open_checked(path: str) -> BinaryIO:
         file = open(path, "rb", buffering=_READ_BUFFER_BYTES)  # noqa: SIM115
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
-    begin = file.read(8)
+    try:
+        check_beginning(path, file.read(8))
+    except DataError:
+        file.close()
+        raise
+    return file
+
+
+def check_beginning(path: str, begin: bytes) -> None:
+    """Refuse a file that is compressed or UTF-16 by its first 8 bytes.
+
+    Raises:
+        DataError: names the command that makes a file of it that can be read.
+    """
     problem = None
     for magic, (kind, command) in _COMPRESSED.items():
         if begin.startswith(magic):
@@ -118,9 +131,7 @@ def open_checked(path: str) -> BinaryIO:
     if begin.startswith(_UTF16_BOMS):
         problem = f"is UTF-16; JSON is UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 {path}"
     if problem:
-        file.close()
         raise DataError(f"{path}: {problem}")
-    return file
 
 
 def find_or_build_index(path: str, file: BinaryIO) -> tuple[Path, IndexHeader]:
@@ -180,7 +191,8 @@ def _build_index(path: str, file: BinaryIO) -> tuple[Path, IndexHeader]:
         try:
             index_path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as index_file:
-                header = _write_index(path, file, index_file)
+                stamp = partial(file_stamp, file.fileno())
+                header = write_index(path, file, index_file, stamp, _trusted_mtime)
             os.replace(temporary, index_path)
         except OSError as error:
             problems.append(f"{index_path.parent}: {error.strerror}")
@@ -204,9 +216,26 @@ def _announce(path: str, index_path: Path, header: IndexHeader, beside: Path) ->
         logger.warning("%s: skipped %d blank line(s)", path, header.blank_lines)
 
 
-def _write_index(path: str, file: BinaryIO, index_file: BinaryIO) -> IndexHeader:
-    """Read the file once from its start: offsets, aspect ratios and the hash of its bytes."""
-    before = file_stamp(file.fileno())
+def write_index(
+    path: str,
+    file: BinaryIO,
+    index_file: BinaryIO,
+    stamp: Callable[[], tuple[int, int]],
+    trusted: Callable[[int], int],
+) -> IndexHeader:
+    """Read a file once from its start: offsets, aspect ratios and the hash of its bytes.
+
+    Args:
+        path: for messages.
+        file: the JSONL file.
+        index_file: is written.
+        stamp: tells size and version (time of modification) of the file.
+        trusted: what of a version is written into the header.
+
+    Raises:
+        DataError: it is no JSONL, or changes meanwhile.
+    """
+    before = stamp()
     file.seek(0)
     digest = hashlib.blake2b(digest_size=16)
     index_file.write(bytes(_HEADER.size))
@@ -242,12 +271,10 @@ def _write_index(path: str, file: BinaryIO, index_file: BinaryIO) -> IndexHeader
                 next_report = time.monotonic() + _PROGRESS_SECONDS
     written += _append(index_file, rows)
     broken_rows = _append(index_file, broken)
-    if file_stamp(file.fileno()) != before:
+    if stamp() != before:
         raise DataError(f"{path}: the file changed while it was being indexed. Start again.")
-    size, mtime_ns = before
-    header = IndexHeader(
-        written, broken_rows, blank, size, _trusted_mtime(mtime_ns), digest.digest()
-    )
+    size, version = before
+    header = IndexHeader(written, broken_rows, blank, size, trusted(version), digest.digest())
     index_file.seek(0)
     index_file.write(header.pack())
     return header

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import force_full_init
 
-from llmdet.datasets.formats.rows import read_label_map
+from llmdet.datasets.formats.rows import names_of_label_map
 from llmdet.datasets.formats.samples import image_size
-from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.ledger import SharedLedger
-from llmdet.datasets.pictures import picture_path, picture_roots
+from llmdet.datasets.pictures import picture_roots
 from llmdet.datasets.row_targets import (
     ROW_CAUSES,
     CaptionOptions,
@@ -24,6 +22,9 @@ from llmdet.datasets.row_targets import (
     phrase_targets,
 )
 from llmdet.datasets.rows import Row, read_row
+from llmdet.datasets.storage.reading import join, read_json_at
+from llmdet.datasets.storage.shards import TarRows
+from llmdet.datasets.stored import StoredData, open_rows
 from llmdet.errors import ConfigError, DataError, naming
 from llmdet.registry import DATASETS
 
@@ -32,7 +33,7 @@ IMAGE_SMALL = "image smaller than min_size"
 
 
 @DATASETS.register_module()
-class ODVGDataset(BaseDetDataset):
+class ODVGDataset(StoredData, BaseDetDataset):
     """Object detection and visual grounding data with optional captions, one JSON row an image.
 
     Rows are in grounding form (a caption, phrases with character spans, boxes) or, with
@@ -58,6 +59,8 @@ class ODVGDataset(BaseDetDataset):
             and ranks together; they are skipped and counted while training.
         picture_folders: further folders that file names and symbolic links may lead to; without
             them pictures lie in the folder of `data_prefix` or in `data_root`.
+        backend_args: how URLs are read: arguments of
+            :class:`~llmdet.datasets.storage.objects.ObjectStore`.
 
     Raises:
         ConfigError: a mode or option is unknown.
@@ -78,6 +81,7 @@ class ODVGDataset(BaseDetDataset):
         clean_caption: bool | str = True,
         max_bad_rows: int = 0,
         picture_folders: Sequence[str] = (),
+        backend_args: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if clean_caption not in (True, False, "upstream"):
@@ -90,7 +94,8 @@ class ODVGDataset(BaseDetDataset):
             )
         self.label_map: dict[str, str] | None = None
         if label_map_file:
-            names = read_label_map(Path(data_root, label_map_file))
+            path = join(data_root, label_map_file)
+            names = names_of_label_map(read_json_at(path, backend_args), path)
             self.label_map = {str(label): name for label, name in enumerate(names)}
         self.dataset_mode = actual_dataset_mode or ("OD" if self.label_map else "VG")
         self.need_text = need_text
@@ -104,7 +109,7 @@ class ODVGDataset(BaseDetDataset):
         self.dropped = SharedLedger(
             *ROW_CAUSES, IMAGE_EMPTY, IMAGE_SMALL, max_bad_rows=max_bad_rows
         )
-        super().__init__(*args, data_root=data_root, **kwargs)
+        super().__init__(*args, data_root=data_root, backend_args=backend_args, **kwargs)
         # Given also without classes: mmdet's ConcatDataset wants the same keys in all its parts.
         self._metainfo.setdefault("classes", tuple((self.label_map or {}).values()))
 
@@ -112,11 +117,12 @@ class ODVGDataset(BaseDetDataset):
         """Open the index of the file; nothing is parsed."""
         if self._fully_initialized:
             return
-        self._jsonl = IndexedJsonl(self.ann_file, max_bad_rows=self.max_bad_rows)
+        self._jsonl = open_rows(self.ann_file, self.backend_args, self.max_bad_rows)
+        self.open_shards()
         if not len(self._jsonl):
             raise DataError(f"{self.ann_file}: the file has no row to learn from.")
-        for line in self._jsonl.bad_lines:
-            self.dropped.reject(DataError(f"{self.ann_file}:{line}: not a JSON object"))
+        for location in self._jsonl.bad_locations:
+            self.dropped.reject(DataError(f"{location}: not a JSON object"))
         self._rows: range | np.ndarray = range(len(self._jsonl))
         if self._indices is not None:
             self._rows = _select(self._rows, self._indices)
@@ -153,8 +159,8 @@ class ODVGDataset(BaseDetDataset):
         classes = None if self.label_map is None else len(self.label_map)
         row = read_row(self._jsonl[index], self._jsonl.location(index), classes)
         self._check_form(row)
-        path = picture_path(self._image_prefix, row.filename, row.where, self.picture_roots)
-        size = _size(row, path)
+        path = self._picture(index, row)
+        size = _size(row, path, self.backend_args)
         info: dict[str, Any] = {
             "img_path": path,
             "img_id": index if row.image_id is None else row.image_id,
@@ -165,6 +171,7 @@ class ODVGDataset(BaseDetDataset):
             "conversations": conversations(row, self.caption_options, self.dropped),
             "regions": row.regions,
             "sample_idx": idx,
+            **self.reading_options(),
         }
         if self.label_map is None:
             instances, phrases = phrase_targets(row, size, self.dropped)
@@ -195,9 +202,10 @@ class ODVGDataset(BaseDetDataset):
                     "either."
                 )
 
-    @property
-    def _image_prefix(self) -> str:
-        return self.data_prefix.get("img", self.data_prefix.get("img_path", ""))
+    def _picture(self, index: int, row: Row) -> str:
+        if isinstance(self._jsonl, TarRows):
+            return f"{self._jsonl.folder(index)}/{row.filename}"
+        return self.picture_path(row.filename, row.where)
 
     def prepare_data(self, idx: int) -> dict[str, Any] | None:
         """Run the pipeline on a row; None (fetch another) if it is filtered or may be skipped."""
@@ -242,14 +250,14 @@ class ODVGDataset(BaseDetDataset):
         return subset
 
 
-def _size(row: Row, path: str) -> tuple[int, int]:
+def _size(row: Row, path: str, backend_args: Mapping[str, Any] | None) -> tuple[int, int]:
     """Width and height; those of the picture where a row without any box lacks them."""
     if row.width is not None and row.height is not None:
         return row.width, row.height
     if row.phrases or row.boxes or len(row.regions):
         missing = "width" if row.width is None else "height"
         raise DataError(f"{row.where}: field {missing!r} is missing.")
-    return image_size(Path(path), row.where)
+    return image_size(path, row.where, backend_args)
 
 
 def _select(rows: range | np.ndarray, indices: Sequence[int] | int) -> range | np.ndarray:

@@ -10,11 +10,10 @@ import io
 import os
 import os.path as osp
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -69,13 +68,23 @@ def open_picture(
         raise DataError(f"the picture {name} cannot be read ({problem})") from None
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def picture_size(
+    path: str | os.PathLike[str], backend_args: Mapping[str, Any] | None = None
+) -> tuple[int, int]:
     """Width and height of a picture as it will be decoded, that is after its EXIF rotation.
+
+    Args:
+        path: a file, a URL or a member of a tar shard.
+        backend_args: how URLs are read.
 
     Raises:
         DataError: The file is missing or is not a picture.
     """
-    with open_picture(path) as image:
+    return _upright_size(_source(path, backend_args), os.fspath(path))
+
+
+def _upright_size(source: str | os.PathLike[str] | bytes, name: str) -> tuple[int, int]:
+    with open_picture(source, name) as image:
         width, height = image.size
         return (height, width) if orientation(image) in _TURNED else (width, height)
 
@@ -90,8 +99,14 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
         return upright_rgb(image, os.fspath(path))
 
 
-def check_picture(path: Path) -> tuple[int, int]:
+def check_picture(
+    path: str | os.PathLike[str], backend_args: Mapping[str, Any] | None = None
+) -> tuple[int, int]:
     """Whether a picture is whole; decodes only where the end of its file does not tell.
+
+    Args:
+        path: as of :func:`picture_size`.
+        backend_args: how URLs are read.
 
     Returns:
         What :func:`picture_size` returns.
@@ -99,14 +114,15 @@ def check_picture(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as :func:`read_picture`.
     """
-    with open_picture(path) as image:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _END_BYTES))
+    source = _source(path, backend_args)
+    with open_picture(source, os.fspath(path)) as image:
+        with _bytes_or_file(source) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
             tail = file.read()
         if not is_whole(tail, image):
             image.load()
         _refuse_unknown_range(image, os.fspath(path))
-    return picture_size(path)
+    return _upright_size(source, os.fspath(path))
 
 
 def orientation(image: Image.Image) -> int:
@@ -168,25 +184,23 @@ def picture_path(folder: str, name: str, where: str, roots: Sequence[str] = ()) 
 
     Args:
         folder: of the pictures, or a URL.
-        name: what the annotations say.
+        name: what the annotations say; a URL needs a URL among the folders that it lies below.
         where: place in the annotations, for messages.
         roots: further folders that names and symbolic links may lead to.
 
     Raises:
         DataError: the name leads elsewhere: by ``..``, as an absolute path or by a link.
     """
-    path = osp.join(folder, name)
+    path = name if "://" in name else osp.join(folder, name)
     check_place(path, folder, where, roots)
     return path
 
 
 def check_place(path: str, folder: str, where: str, roots: Sequence[str] = ()) -> None:
     """Refuse a picture outside its folder, as :func:`picture_path` does for a name."""
-    if "://" in folder:
-        leaves, real = not path.startswith(folder) or ".." in path.split("/"), path
-    else:
-        real = osp.realpath(path)
-        leaves = not any(_is_inside(real, root) for root in (folder, *roots))
+    real = path if "://" in path else osp.realpath(path)
+    is_inside = _is_below if "://" in path else _is_inside
+    leaves = not any(is_inside(real, root) for root in (folder, *roots))
     if leaves:
         raise DataError(
             f"{where}: the picture {path} lies at {real}, outside the folder of the pictures "
@@ -205,7 +219,15 @@ def picture_roots(data_root: str | None, folders: Sequence[str]) -> tuple[str, .
     return tuple(root for root in (data_root, *folders) if root)
 
 
+def _is_below(url: str, root: str) -> bool:
+    start = f"{root.rstrip('/')}/"
+    rest = url.removeprefix(start)
+    return url.startswith(start) and "://" not in rest and not {"..", "."} & set(rest.split("/"))
+
+
 def _is_inside(real: str, folder: str) -> bool:
+    if "://" in folder:
+        return False
     root = _real_folder(osp.abspath(folder))
     return real.startswith(root if root.endswith("/") else f"{root}/")
 
@@ -213,6 +235,21 @@ def _is_inside(real: str, folder: str) -> bool:
 @lru_cache(maxsize=1024)
 def _real_folder(folder: str) -> str:
     return osp.realpath(folder)
+
+
+def _source(
+    path: str | os.PathLike[str], backend_args: Mapping[str, Any] | None
+) -> str | os.PathLike[str] | bytes:
+    """The path of a file, else the bytes of what the path names."""
+    from llmdet.datasets.storage.reading import is_remote, read_content
+
+    text = os.fspath(path)
+    if not is_remote(text):
+        return path
+    try:
+        return read_content(text, backend_args)
+    except FileNotFoundError:
+        raise DataError(f"the picture {text} does not exist") from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Batches of images of similar shape, so that padding wastes little."""
+"""Orders of a data set of any size, and batches of images of similar shape."""
 
 from __future__ import annotations
 
@@ -6,10 +6,54 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sized
 from typing import Any
 
+import torch
+from mmengine.dataset import DefaultSampler as MMEngineDefaultSampler
+from mmengine.dataset import InfiniteSampler as MMEngineInfiniteSampler
+from torch import Tensor
 from torch.utils.data import BatchSampler, ConcatDataset, Sampler
 
 from llmdet.errors import ConfigError
 from llmdet.registry import DATA_SAMPLERS
+
+_AT_ONCE = 1 << 14  # indices that are Python's integers at a time
+
+
+@DATA_SAMPLERS.register_module()
+class InfiniteSampler(MMEngineInfiniteSampler):
+    """mmengine's, in the same order, without a list of all indices: 8 instead of 44 bytes each."""
+
+    def _infinite_indices(self) -> Iterator[int]:
+        generator = torch.Generator()
+        generator.manual_seed(self.seed)
+        while True:
+            if self.shuffle:
+                yield from _integers(torch.randperm(self.size, generator=generator))
+            else:
+                yield from range(self.size)
+
+
+@DATA_SAMPLERS.register_module()
+class DefaultSampler(MMEngineDefaultSampler):
+    """mmengine's, in the same order, without a list of all indices."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of this rank; where ranks do not share evenly, the first ones come again."""
+        size = len(self.dataset)
+        places = range(self.rank, self.total_size, self.world_size)
+        if not self.shuffle:
+            yield from (place % size for place in places)
+            return
+        generator = torch.Generator()
+        generator.manual_seed(self.seed + self.epoch)
+        order = torch.randperm(size, generator=generator)
+        for start in range(0, len(places), _AT_ONCE):
+            part = places[start : start + _AT_ONCE]
+            yield from order[torch.arange(part.start, part.stop, part.step) % size].tolist()
+
+
+def _integers(order: Tensor) -> Iterator[int]:
+    for start in range(0, len(order), _AT_ONCE):
+        yield from order[start : start + _AT_ONCE].tolist()
 
 
 @DATA_SAMPLERS.register_module()

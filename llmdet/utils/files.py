@@ -24,6 +24,15 @@ def read_bytes(path: str | Path) -> bytes:
         content = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    return unpacked(content, path)
+
+
+def unpacked(content: bytes, path: str | Path) -> bytes:
+    """Content of a file, unpacked if it is gzipped.
+
+    Raises:
+        DataError: its gzip stream is damaged; names the path.
+    """
     if not content.startswith(GZIP_MAGIC):
         return content
     try:
@@ -38,7 +47,11 @@ def read_text(path: str | Path) -> str:
     Raises:
         DataError: the file is missing or is not UTF-8; the message names the line.
     """
-    content = read_bytes(path)
+    return decoded(read_bytes(path), path)
+
+
+def decoded(content: bytes, path: str | Path) -> str:
+    """Content of a UTF-8 text file as text; raises as :func:`read_text`."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -55,7 +68,11 @@ def read_json(path: str | Path) -> Any:
     Raises:
         DataError: the file is missing or is not JSON; the message names line and column.
     """
-    text = read_text(path)
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, path: str | Path) -> Any:
+    """Value of a JSON text; raises as :func:`read_json`."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

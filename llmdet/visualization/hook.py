@@ -9,11 +9,11 @@ from typing import Any
 import mmcv
 from mmdet.structures import DetDataSample
 from mmengine.dist import is_main_process
-from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
+from llmdet.datasets.storage.reading import read_content
 from llmdet.registry import HOOKS
 from llmdet.visualization.pictures import save_picture, show_picture
 from llmdet.visualization.visualizer import draw_sample
@@ -93,7 +93,7 @@ class DetectionVisualizationHook(Hook):
         return path
 
     def _add(self, sample: DetDataSample, name: str, step: int, out_file: Path | None) -> None:
-        content = get(sample.img_path, backend_args=self.backend_args)
+        content = read_content(sample.img_path, self.backend_args)
         image = mmcv.imfrombytes(content, channel_order="rgb")
         visualizer = Visualizer.get_current_instance()
         classes = (visualizer.dataset_meta or {}).get("classes")

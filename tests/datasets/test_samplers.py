@@ -1,15 +1,22 @@
 """Batches of one orientation, equal on every rank, without parsing rows."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.dataset import DefaultSampler as MMEngineDefaultSampler
+from mmengine.dataset import InfiniteSampler as MMEngineInfiniteSampler
 from torch.utils.data import ConcatDataset, Dataset, SequentialSampler
 
-from llmdet.datasets.samplers import AspectRatioBatchSampler, is_upright
+from llmdet.datasets.samplers import (
+    AspectRatioBatchSampler,
+    DefaultSampler,
+    InfiniteSampler,
+    is_upright,
+)
 from llmdet.errors import ConfigError
 
 
@@ -130,3 +137,34 @@ def test_an_endless_sampler_gives_endless_batches():
 def test_a_sampler_without_dataset_is_refused():
     with pytest.raises(ConfigError, match="SequentialSampler has not"):
         AspectRatioBatchSampler(SequentialSampler([1, 2]), 2)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(("size", "ranks"), [(7, 1), (7, 3), (2, 5), (40_000, 3)])
+def test_orders_are_those_of_mmengine_on_every_rank(monkeypatch, shuffle, size, ranks):
+    for rank in range(ranks):
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda r=rank: (r, ranks))
+        settings = dict(shuffle=shuffle, seed=3)
+        for round_up in (True, False):
+            ours = DefaultSampler(range(size), round_up=round_up, **settings)
+            theirs = MMEngineDefaultSampler(range(size), round_up=round_up, **settings)
+            for sampler in (ours, theirs):
+                sampler.set_epoch(2)
+            assert list(ours) == list(theirs)
+        number = 2 * size // ranks + 3
+        ours, theirs = (
+            InfiniteSampler(range(size), **settings),
+            MMEngineInfiniteSampler(range(size), **settings),
+        )
+        assert list(itertools.islice(ours, number)) == list(itertools.islice(theirs, number))
+
+
+def test_an_order_holds_eight_bytes_an_index():
+    size = 2_000_000
+    for kind in (InfiniteSampler, DefaultSampler):
+        indices = iter(kind(range(size), seed=0))
+        tracemalloc.start()
+        next(indices)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < size  # of Python's memory; a list of integers has 40 bytes each

@@ -3,6 +3,7 @@
 python tools/benchmark/data.py generate /tmp/rows.jsonl --rows 1100000
 python tools/benchmark/data.py rows /tmp/rows.jsonl
 python tools/benchmark/data.py pipeline configs/grounding_dino_swin_t.py --num 200
+python tools/benchmark/data.py storage --images 300
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import resource
+import socket
+import subprocess
 import sys
+import tarfile
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +38,9 @@ NOUNS = (
 ADJECTIVES = (
     "small large red blue green yellow black white wooden metal old young bright dark striped round"
 )
+#: Seconds by the clock, seconds of the processor.
+Times = tuple[float, float]
+
 VERBS = (
     "stands beside",
     "leans against",
@@ -46,9 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
     if args.command == "generate":
-        generate(args.path, args.rows, args.seed)
+        generate(args.path, args.rows, args.seed, expressions=args.expressions)
     elif args.command == "rows":
         benchmark_rows(args.path, args.reads, args.naive_rows)
+    elif args.command == "storage":
+        benchmark_storage(args.images, args.workers)
     else:
         benchmark_pipeline(args.config, args.num, args.cfg_options)
 
@@ -63,6 +75,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("path", type=Path)
     command.add_argument("--rows", type=int, default=1_100_000)
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--expressions",
+        action="store_true",
+        help="rows of one expression and one box, as of Real-Data, in place of long captions",
+    )
     command = commands.add_parser("rows", help="first open, later opens, random rows, memory")
     command.add_argument("path", type=Path, help="a JSONL file; its index is removed first")
     command.add_argument("--reads", type=int, default=200_000, help="random rows to read")
@@ -73,17 +90,39 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("config", help="a config with a train_dataloader")
     command.add_argument("--num", type=int, default=200, help="samples to load")
     add_config_options(command)
+    command = commands.add_parser("storage", help="images/s of files, tar shards and S3")
+    command.add_argument("--images", type=int, default=300, help="photographs of 640 x 480")
+    command.add_argument("--workers", type=int, default=2, help="of the data loader on S3")
     return parser.parse_args(argv)
 
 
-def generate(path: Path, rows: int, seed: int) -> None:
-    """Write ``rows`` rows shaped like GroundingCap-1M: a sentence, its boxes, a long caption."""
+def generate(path: Path, rows: int, seed: int, *, expressions: bool = False) -> None:
+    """Write ``rows`` rows shaped like GroundingCap-1M: a sentence, its boxes, a long caption.
+
+    With ``expressions`` each has one expression and one box, drawn from 4,096 different ones.
+    """
     from tqdm import tqdm
 
     random_source = random.Random(seed)
     with path.open("w", encoding="utf-8") as file:
-        for number in tqdm(range(rows), unit="row"):
+        if expressions:
+            ends = [json.dumps(expression_row(random_source))[1:] for _ in range(4096)]
+            for number in tqdm(range(rows), unit="row", mininterval=5):
+                end = ends[random_source.getrandbits(12)]
+                file.write(f'{{"filename": "train/{number:012d}.jpg", {end}\n')
+            return
+        for number in tqdm(range(rows), unit="row", mininterval=5):
             file.write(json.dumps(generated_row(random_source, number)) + "\n")
+
+
+def expression_row(random_source: random.Random) -> dict[str, Any]:
+    """A row without its filename: one expression that names one box."""
+    phrase = f"{noun_phrase(random_source)} that {random_source.choice(VERBS)}"
+    phrase += f" {noun_phrase(random_source)}"
+    box = [random_source.randint(0, 300), random_source.randint(0, 200), 620, 470]
+    region = {"bbox": box, "phrase": phrase, "tokens_positive": [[0, len(phrase)]]}
+    form = {"caption": phrase, "regions": [region]}
+    return {"height": 480, "width": 640, "grounding": form}
 
 
 def generated_row(random_source: random.Random, number: int) -> dict[str, Any]:
@@ -131,60 +170,84 @@ def benchmark_rows(path: Path, reads: int, naive_rows: int) -> None:
 
     path.with_name(path.name + INDEX_SUFFIX).unlink(missing_ok=True)
     print(f"{path}: {path.stat().st_size / 1e9:.2f} GB")
-    print(f"{'':34}{'seconds':>10}{'peak MB':>10}")
+    print(f"{'':34}{'seconds':>10}{'CPU s':>10}{'peak MB':>10}")
     report("first open (writes the index)", open_indexed, path)
     report("later open", open_indexed, path)
+    index = path.with_name(path.name + INDEX_SUFFIX)
+    report("a shuffled order begins", begin_order, path)
     seconds = report(f"{reads:,} random rows", read_random, path, reads)
+    print(f"index: {index.stat().st_size / 1e6:,.0f} MB")
     print(f"{reads / seconds:,.0f} random rows/s on one core, without decoding images")
     if naive_rows:
         kept = "all lines" if naive_rows < 0 else f"{naive_rows:,} lines"
         report(f"json.loads of {kept}", read_naively, path, naive_rows)
 
 
-def report(title: str, task: Callable[..., float], *args: Any) -> float:
+def report(title: str, task: Callable[..., Times], *args: Any) -> float:
     """Run the task in a fresh process, so that its memory is its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        seconds, peak_mb = pool.apply(measured, (task, *args))
-    print(f"{title:34}{seconds:10.3f}{peak_mb:10.0f}")
+        seconds, used, peak_mb = pool.apply(measured, (task, *args))
+    print(f"{title:34}{seconds:10.3f}{used:10.3f}{peak_mb:10.0f}", flush=True)
     return seconds
 
 
-def measured(task: Callable[..., float], *args: Any) -> tuple[float, float]:
-    seconds = task(*args)
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def measured(task: Callable[..., Times], *args: Any) -> tuple[float, float, float]:
+    seconds, used = task(*args)
+    return seconds, used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def open_indexed(path: Path) -> float:
+def since(start: Times) -> Times:
+    """Seconds by the clock and of the processor since a :func:`now`."""
+    seconds, used = now()
+    return seconds - start[0], used - start[1]
+
+
+def now() -> Times:
+    return time.perf_counter(), time.process_time()
+
+
+def open_indexed(path: Path) -> Times:
     from llmdet.datasets.jsonl import IndexedJsonl
 
-    start = time.perf_counter()
+    start = now()
     rows = IndexedJsonl(path)
     assert len(rows.aspect_ratios) == len(rows)
-    return time.perf_counter() - start
+    return since(start)
 
 
-def read_random(path: Path, reads: int) -> float:
+def begin_order(path: Path) -> Times:
+    """Begin an epoch as training does; PyTorch is imported before the clock starts."""
+    from llmdet.datasets.jsonl import IndexedJsonl
+    from llmdet.datasets.samplers import InfiniteSampler
+
+    rows = IndexedJsonl(path)
+    start = now()
+    next(iter(InfiniteSampler(rows, seed=0)))
+    return since(start)
+
+
+def read_random(path: Path, reads: int) -> Times:
     import numpy as np
 
     from llmdet.datasets.jsonl import IndexedJsonl
 
     rows = IndexedJsonl(path)
     order = np.random.default_rng(0).integers(len(rows), size=reads).tolist()
-    start = time.perf_counter()
+    start = now()
     for index in order:
         rows[index]
-    return time.perf_counter() - start
+    return since(start)
 
 
-def read_naively(path: Path, limit: int) -> float:
-    start = time.perf_counter()
+def read_naively(path: Path, limit: int) -> Times:
+    start = now()
     rows = []
     with path.open(encoding="utf-8") as file:
         for line in file:
             if len(rows) == limit:
                 break
             rows.append(json.loads(line))
-    return time.perf_counter() - start
+    return since(start)
 
 
 def benchmark_pipeline(config: str, num: int, cfg_options: dict[str, Any]) -> None:
@@ -214,6 +277,112 @@ def benchmark_pipeline(config: str, num: int, cfg_options: dict[str, Any]) -> No
     print(f"{len(indices) / seconds:.1f} images/s per worker ({len(indices)} images)")
     for name, part in sorted(spent.items(), key=lambda item: -item[1]):
         print(f"{1000 * part / len(indices):10.2f} ms/image  {100 * part / seconds:5.1f}%  {name}")
+
+
+def benchmark_storage(images: int, workers: int) -> None:
+    """Decode the same photographs from files, from tar shards and from S3 on this machine."""
+    with tempfile.TemporaryDirectory() as folder, s3_server() as endpoint:
+        write_photographs(Path(folder), images, endpoint)
+        settings = {
+            "cache_dir": f"{folder}/cache",
+            "storage_options": {"endpoint_url": endpoint},
+        }
+        uncached = settings | {"cache_gb": 0}
+        names = [f"{number:06d}.jpg" for number in range(images)]
+        random.Random(0).shuffle(names)
+        print(f"{'':44}{'images/s':>10}{'CPU ms/image':>14}")
+        for title, root, options, processes in (
+            ("files", f"{folder}/images", None, 0),
+            ("tar shards", f"{folder}/a.tar", None, 0),
+            ("S3, without cache", "s3://benchmark/images", uncached, 0),
+            ("S3, first pass", "s3://benchmark/images", settings, 0),
+            ("S3, from the cache", "s3://benchmark/images", settings, 0),
+            ("tar shards on S3, without cache", "s3://benchmark/a.tar", uncached, 0),
+            (f"S3, without cache, {workers} workers", "s3://benchmark/images", uncached, workers),
+        ):
+            decode_all([f"{root}/{name}" for name in names], options, processes, title)
+
+
+def decode_all(paths: list[str], options: dict[str, Any] | None, workers: int, title: str) -> None:
+    """Print images/s and processor milliseconds an image of this process and its workers."""
+    from torch.utils.data import DataLoader
+
+    from llmdet.datasets.transforms.loading import LoadImageFromFile
+
+    load = LoadImageFromFile(backend_args=options)
+    load({"img_path": paths[0]})  # the first one pays for imports and connections
+    start, used = time.perf_counter(), processor_seconds()
+    settings = {"batch_size": None, "num_workers": workers, "collate_fn": shape_of}
+    for _ in DataLoader([Photograph(path, load) for path in paths], **settings):
+        pass
+    seconds, used = time.perf_counter() - start, processor_seconds() - used
+    print(f"{title:44}{len(paths) / seconds:10.1f}{1000 * used / len(paths):14.2f}", flush=True)
+
+
+class Photograph:
+    """A picture that is decoded when it is asked for."""
+
+    def __init__(self, path: str, load: Callable[[dict[str, Any]], Any]) -> None:
+        self.path = path
+        self.load = load
+
+    def shape(self) -> tuple[int, ...]:
+        return self.load({"img_path": self.path})["img"].shape
+
+
+def shape_of(photograph: Photograph) -> tuple[int, ...]:
+    return photograph.shape()
+
+
+def processor_seconds() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(part.ru_utime + part.ru_stime for part in used)
+
+
+def write_photographs(folder: Path, images: int, endpoint: str) -> None:
+    """The same JPEGs as files, in one tar and in a bucket."""
+    import cv2
+    import numpy as np
+    import s3fs
+
+    (folder / "images").mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(images):
+        # Noise at the scale of 8 pixels: about as many bytes as a photograph.
+        coarse = generator.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        picture = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"images/{number:06d}.jpg"), picture)
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        for path in sorted((folder / "images").iterdir()):
+            archive.add(path, path.name)
+    files = s3fs.S3FileSystem(endpoint_url=endpoint)
+    files.mkdir("benchmark")
+    files.put(f"{folder}/images", "benchmark/images", recursive=True)
+    files.put(f"{folder}/a.tar", "benchmark/a.tar")
+    size = (folder / "a.tar").stat().st_size / images / 1000
+    print(f"{images} pictures of 640 x 480, {size:.0f} kB each; the S3 server is moto's, here")
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """Start moto's S3 server on the loopback interface; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    os.environ.update(keys | {"AWS_DEFAULT_REGION": "us-east-1"})  # of clients in this process
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 class Timed:

@@ -86,12 +86,16 @@ def _label_names(path: Path, options: ReadOptions) -> Sequence[str] | None:
 
 
 def read_label_map(path: Path) -> list[str]:
+    """Class names of a file ``{"0": "person", ...}``; raises as :func:`names_of_label_map`."""
+    return names_of_label_map(read_json(path), path)
+
+
+def names_of_label_map(mapping: Any, path: object) -> list[str]:
     """Class names of a label map ``{"0": "person", ...}``, whose labels must be 0 .. K-1.
 
     Raises:
-        DataError: The file is no such mapping.
+        DataError: It is no such mapping; names the path.
     """
-    mapping = read_json(path)
     if not isinstance(mapping, dict) or set(mapping) != {str(i) for i in range(len(mapping))}:
         raise DataError(f'{path}: a label map is {{"0": name, "1": name, ...}} without holes')
     return [str(mapping[str(label)]) for label in range(len(mapping))]

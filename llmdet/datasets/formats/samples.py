@@ -7,7 +7,7 @@ one at a time. What a format says beyond boxes, names and text (ids, masks, lice
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,21 @@ class ReadOptions:
     split: str | None = None  # part of the data set, for formats that keep all in one folder
 
 
-def image_size(path: Path, where: str) -> tuple[int, int]:
+def image_size(
+    path: str | Path, where: str, backend_args: Mapping[str, Any] | None = None
+) -> tuple[int, int]:
     """Width and height of a picture that annotations name, after its EXIF rotation.
+
+    Args:
+        path: a file, a URL or a member of a tar shard.
+        where: place in the annotations.
+        backend_args: how URLs are read.
 
     Raises:
         DataError: The file is missing or is not a picture; names the place in the annotations.
     """
     with naming(where):
-        return picture_size(path)
+        return picture_size(path, backend_args)
 
 
 def class_names(path: Path) -> list[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
-from mmengine import fileio
 
 from llmdet.datasets.pictures import MAX_PIXELS, is_plain, is_whole, open_picture, upright_rgb
-from llmdet.errors import DataError
+from llmdet.datasets.storage.reading import read_content
+from llmdet.errors import DataError, StorageError
 from llmdet.registry import TRANSFORMS
 
 
@@ -27,7 +28,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 
     Args:
         max_pixels: larger pictures are refused before they are decoded.
-        **kwargs: as of mmcv's transform.
+        **kwargs: as of mmcv's transform; without `backend_args` those of the data set apply.
     """
 
     def __init__(self, *, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
@@ -42,7 +43,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
                 the sample is skipped instead.
         """
         try:
-            image = self._decode(results["img_path"])
+            image = self._decode(results["img_path"], results.get("backend_args"))
         except DataError:
             if self.ignore_empty:
                 return None
@@ -54,14 +55,16 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         results["ori_shape"] = image.shape[:2]
         return results
 
-    def _decode(self, path: str) -> np.ndarray:
+    def _decode(self, path: str, backend_args: Mapping[str, Any] | None) -> np.ndarray:
         try:
-            content = fileio.get(path, backend_args=self.backend_args)
+            content = read_content(path, self.backend_args or backend_args)
         except FileNotFoundError:
             raise DataError(f"the picture {path} does not exist") from None
+        except StorageError:
+            raise
         except OSError as error:
             raise DataError(f"the picture {path} cannot be read ({error.strerror})") from None
-        with open_picture(bytes(content), path, self.max_pixels) as opened:
+        with open_picture(content, path, self.max_pixels) as opened:
             if self.color_type == "color" and not is_plain(opened):
                 return np.ascontiguousarray(np.asarray(upright_rgb(opened, path))[..., ::-1])
             if not is_whole(content, opened):
