@@ -64,7 +64,7 @@ class RepeatableBatches:
 
     def __init__(self, batches: Any, seed: int, *, endless: bool) -> None:
         self.batches = batches
-        self.sampler = batches.sampler
+        self.sampler, self.batch_size = batches.sampler, getattr(batches, "batch_size", None)
         self.seed = seed
         self.endless = endless
         self.skip = 0  # batches that the next iteration over this leaves out
