@@ -1,4 +1,4 @@
-"""Optimizers with one group per set of hyperparameters, fused where the parameters are on CUDA."""
+"""Optimizers with one group per set of hyperparameters, fused where the device can."""
 
 from __future__ import annotations
 
@@ -108,11 +108,13 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _can_be_fused(settings: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all parameters are on CUDA and the config chose no other implementation."""
+    """Whether all parameters are on CUDA or the CPU and the config chose no implementation."""
     if {"fused", "foreach", "capturable", "differentiable"} & set(settings):
         return False
     parameters = [parameter for group in groups for parameter in group["params"]]
-    return bool(parameters) and all(p.is_cuda and torch.is_floating_point(p) for p in parameters)
+    return bool(parameters) and all(
+        p.device.type in ("cuda", "cpu") and torch.is_floating_point(p) for p in parameters
+    )
 
 
 def _report(group: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

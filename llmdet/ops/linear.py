@@ -1,4 +1,4 @@
-"""Linear maps that run at the processor's speed in float32 inference.
+"""Linear maps that run at the processor's speed in float32.
 
 torch's ``linear`` on a CPU takes MKL for float32, which on processors of AMD reaches less than
 half of what oneDNN does; torch has oneDNN with it and takes it for bfloat16 anyway.
@@ -7,11 +7,17 @@ half of what oneDNN does; torch has oneDNN with it and takes it for bfloat16 any
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+#: Multiplications of a map below which calling oneDNN three times with gradients costs more than
+#: it saves.
+_MULTIPLICATIONS = 2**22
 
 
 def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -45,9 +51,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     As :func:`torch.nn.functional.linear`, through oneDNN where that is the faster one.
     """
-    if _runs_onednn(x, weight):
+    if not _runs_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
         return _onednn_linear(x, weight, bias)
-    return F.linear(x, weight, bias)
+    if x.numel() * len(weight) < _MULTIPLICATIONS:
+        return F.linear(x, weight, bias)
+    rows = _OneDNNLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+    return rows.view(*x.shape[:-1], -1)
 
 
 def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -79,6 +91,29 @@ def use_fast_linear(module: nn.Module) -> None:
             part.__class__ = Linear
 
 
+class _OneDNNLinear(torch.autograd.Function):
+    """The map of rows [N, in], and the gradients of rows and weight, each one product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # What no gradient asks for is not kept: a frozen weight needs no input, and vice versa.
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
+        return _onednn_linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        gradient = gradient.contiguous()
+        return (
+            _onednn_linear(gradient, weight.t(), None) if needs_x else None,
+            _onednn_linear(gradient.t(), x.t(), None) if needs_weight else None,
+            gradient.sum(0) if needs_bias else None,
+        )
+
+
 def _runs_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         _HAS_ONEDNN_LINEAR
@@ -87,7 +122,6 @@ def _runs_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.numel() > 0
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         and not torch.is_autocast_enabled("cpu")
         and torch._C._get_mkldnn_enabled()  # what torch.backends.mkldnn.flags() sets
     )

@@ -116,15 +116,23 @@ def test_a_config_may_choose_the_implementation():
         assert all(optimizer.defaults[key] is value for key, value in chosen.items())
 
 
-def test_on_the_cpu_nothing_is_fused_by_itself():
-    optimizer = GroupedOptimWrapperConstructor(settings(), {})(Model()).optimizer
-    assert not optimizer.defaults["fused"]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="is about CUDA")
-def test_on_cuda_updates_are_fused():
-    optimizer = GroupedOptimWrapperConstructor(settings(), {})(Model().cuda()).optimizer
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+        ),
+    ],
+)
+def test_updates_are_fused(device):
+    optimizer = GroupedOptimWrapperConstructor(settings(), {})(Model().to(device)).optimizer
     assert optimizer.defaults["fused"]
+
+
+def test_parameters_elsewhere_are_not_fused():
+    optimizer = GroupedOptimWrapperConstructor(settings(), {})(Model().to("meta")).optimizer
+    assert not optimizer.defaults["fused"]
 
 
 @pytest.mark.parametrize(

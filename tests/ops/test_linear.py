@@ -62,7 +62,42 @@ def test_float32_inference_runs_through_onednn(monkeypatch):
 
 
 @needs_onednn
-def test_what_needs_gradients_other_precision_or_no_onednn_stays_with_torch(monkeypatch):
+@pytest.mark.parametrize("trained", ["x", "weight", "bias", "x weight", "x weight bias"])
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 4, 3)])
+def test_gradients_through_onednn_are_those_of_torch(trained, shape, monkeypatch):
+    monkeypatch.setattr("llmdet.ops.linear._MULTIPLICATIONS", 0)
+    tensors = {
+        "x": torch.randn(shape),
+        "weight": torch.randn(8, 3)[::2],  # a view
+        "bias": torch.randn(4) if "bias" in trained else None,
+    }
+    inputs = [tensors[name].requires_grad_() for name in trained.split()]
+    expected = torch.autograd.grad(F.linear(*tensors.values()).square().sum(), inputs)
+    seen = calls(monkeypatch)
+    out = linear(*tensors.values())
+    found = torch.autograd.grad(out.square().sum(), inputs)
+    assert set(seen) == {"onednn"}
+    torch.testing.assert_close(found, expected)
+    # As after a sum: a gradient of one number that is seen everywhere.
+    torch.testing.assert_close(
+        torch.autograd.grad(linear(*tensors.values()).sum(), inputs),
+        torch.autograd.grad(F.linear(*tensors.values()).sum(), inputs),
+    )
+
+
+@needs_onednn
+def test_what_is_given_out_may_be_changed_in_place(monkeypatch):
+    monkeypatch.setattr("llmdet.ops.linear._MULTIPLICATIONS", 0)
+    x, weight = torch.randn(2, 4, 3), torch.randn(5, 3, requires_grad=True)
+    found, expected = (
+        torch.autograd.grad(function(x, weight).relu_().sum(), weight)
+        for function in (linear, F.linear)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@needs_onednn
+def test_small_maps_with_gradients_other_precision_or_no_onednn_stay_with_torch(monkeypatch):
     seen = calls(monkeypatch)
     module, x = Linear(3, 4), torch.randn(2, 3)
     module(x).sum().backward()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
+from llmdet.ops.linear import use_fast_linear
 from llmdet.prompts.conversation import pad_id
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import MODELS
@@ -104,6 +105,7 @@ class LanguageModel(nn.Module):
         if checkpoint:
             contexts = {} if adapter is None else {"context_fn": adapter.checkpoint_contexts}
             self.causal_lm.gradient_checkpointing_enable({"use_reentrant": False, **contexts})
+        use_fast_linear(self)
         self.eval()
 
     @property

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
 from llmdet.models.structures import FeaturePyramid
 from llmdet.ops.deformable_attention import deformable_attention
+from llmdet.ops.linear import linear
 from llmdet.ops.precision import float32_island
 
 
@@ -51,15 +53,45 @@ class MultiheadAttention(nn.Module):
             [B, Q, C] query + attention.
         """
         value = query if key is None else key
-        out, _ = self.attn(
+        queries, keys, values = self._projected(
             query if query_pos is None else query + query_pos,
             value if key_pos is None else value + key_pos,
             value,
-            attn_mask=attn_mask,
-            key_padding_mask=key_padding_mask,
-            need_weights=False,
         )
+        out = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            self._allowed(attn_mask, key_padding_mask),
+            self.attn.dropout if self.training else 0.0,
+        )
+        out = out.transpose(1, 2).flatten(2)
+        out = linear(out, self.attn.out_proj.weight, self.attn.out_proj.bias)
         return query + self.dropout(out)
+
+    def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+        """Queries, keys and values, [B, heads, tokens, C / heads] each."""
+        parts = zip(
+            (query, key, value),
+            self.attn.in_proj_weight.chunk(3),
+            self.attn.in_proj_bias.chunk(3),
+            strict=True,
+        )
+        heads = (self.attn.num_heads, -1)
+        return [linear(*part).unflatten(-1, heads).transpose(1, 2) for part in parts]
+
+    def _allowed(self, attn_mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
+        """Where queries may look, of a shape that broadcasts to [B, heads, Q, K]."""
+        allowed = None
+        if attn_mask is not None:
+            blocked = attn_mask
+            if attn_mask.dim() == 3:
+                blocked = attn_mask.unflatten(0, (-1, self.attn.num_heads))
+            allowed = ~blocked
+        if padding is None:
+            return allowed
+        present = ~padding[:, None, None]
+        return present if allowed is None else allowed & present
 
 
 class MultiScaleDeformableAttention(nn.Module):
