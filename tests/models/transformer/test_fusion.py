@@ -58,17 +58,50 @@ def test_image_and_text_read_each_other_through_the_same_products(gradients):
     torch.testing.assert_close(found[1], attention.out_l_proj(from_image))
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("padded", [False, True])
-def test_inference_at_real_width_is_the_formula_in_float32(padded):
-    attention = BiMultiHeadAttention(256, 256, 1024, 4).eval()
-    visual, language = torch.randn(2, 500, 256), torch.randn(2, 30, 256)
-    no_pixel = (torch.arange(500) > 400).expand(2, -1) if padded else None
+def test_what_is_folded_is_the_formula_in_float32(padded):
+    attention = BiMultiHeadAttention(64, 64, 256, 4, dropout=0.0)
+    inputs = [torch.randn(2, 150, 64), torch.randn(2, 30, 64)]
+    no_pixel = (torch.arange(150) > 100).expand(2, -1) if padded else None
     no_token = (torch.arange(30) > torch.tensor([[20], [29]])) if padded else None
-    inputs = (visual, language, no_pixel, no_token)
-    expected = attention._attend_both(*inputs)
-    found = attention(*inputs)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    trained = [value.requires_grad_() for value in inputs] + list(attention.parameters())
+
+    def outputs_and_gradients(attend):
+        found = attend(*inputs, no_pixel, no_token)
+        return *found, *torch.autograd.grad(sum(out.square().sum() for out in found), trained)
+
+    expected = outputs_and_gradients(attention._attend_both)
+    found = outputs_and_gradients(attention._attend_folded)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_folded_drops_as_many_probabilities():
+    attention = BiMultiHeadAttention(8, 8, 16, 2, dropout=0.25)
+    inputs = torch.randn(1, 5, 8), torch.randn(1, 4, 8), None, None
+    for attend in (attention._attend_folded, attention._attend_both):
+        whole = attend(*inputs)
+        many = [attend(*inputs) for _ in range(4000)]
+        for expected, out in zip(attention.eval()._attend_both(*inputs), zip(*many), strict=True):
+            torch.testing.assert_close(torch.stack(out).mean(0), expected, rtol=0.05, atol=0.05)
+        attention.train()
+        assert not torch.equal(whole[0], many[0][0])
+
+
+def test_products_beyond_float16_stay_finite():
+    attention = BiMultiHeadAttention(8, 8, 16, 2, dropout=0.0).half()
+    visual, language = torch.full((1, 5, 8), 200.0).half(), torch.full((1, 4, 8), 200.0).half()
+    for linear in (attention.v_proj, attention.l_proj):
+        torch.nn.init.constant_(linear.weight, 0.1)
+    for found in attention._attend_folded(visual, language, None, None):
+        assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize(("tokens", "folded"), [(4, True), (256, True), (400, False)])
+def test_folding_is_chosen_where_it_saves_products(tokens, folded, monkeypatch):
+    attention = BiMultiHeadAttention(8, 8, 1024, 4)
+    monkeypatch.setattr(attention, "_attend_folded", lambda *_: True)
+    monkeypatch.setattr(attention, "_attend_both", lambda *_: False)
+    assert attention(torch.randn(1, 5, 8), torch.randn(1, tokens, 8), None, None) is folded
 
 
 def test_a_layer_is_that_of_transformers():
