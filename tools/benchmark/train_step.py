@@ -8,6 +8,7 @@ Weights are random, images, prompts and captions those of the toy set, scaled to
 "tiny" is a small detector with a small language model; "t", "b" and "l" are the real configs with a
 Qwen2 of 0.5 billion parameters. ``--like upstream`` runs a second step in turn with ours, in which
 what is printed as "upstream" is done in the way of the original code; ``--switch`` takes a part.
+Dropout is off, so that losses can be compared.
 "data" is loading and transforms, not a part of "step": workers do it meanwhile in a real run.
 "kept" is what the forward pass keeps for the backward pass.
 """
@@ -59,7 +60,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--switch", nargs="+", choices=list(SWITCHES), help="with --like: only these (default all)"
     )
+    parser.add_argument("--amp", action="store_true", help="forward passes in bfloat16")
     parser.add_argument("--train-backbone", action="store_true", help="the real configs freeze it")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="of all threads, instead of the clock's: for a CPU with other work to do",
+    )
     parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
     parser.add_argument("--device", help="default: cuda where there is one")
     return parser.parse_args(argv)
@@ -82,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if switches:
             ways["upstream"] = Step(bench, switches)
         print(
-            f"Swin-{args.size}, {args.batch_size} x {args.height} x {args.width}, float32, "
+            f"Swin-{args.size}, {args.batch_size} x {args.height} x {args.width}, "
+            f"{'bfloat16' if args.amp else 'float32'}, "
             f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
         )
         for name in switches:
@@ -99,7 +107,8 @@ def report(ways: dict[str, Step], args: argparse.Namespace) -> None:
     """Print the table: the fastest of the repeats, of each part and of the whole."""
     import resource
 
-    print(f"{'seconds':>16}" + "".join(f"{name:>12}" for name in ways))
+    unit = "processor s" if args.processor_time else "seconds"
+    print(f"{unit:>16}" + "".join(f"{name:>12}" for name in ways))
     for part in ways["ours"].seconds:
         row = [min(step.seconds.get(part, [0.0])) for step in ways.values()]
         print(f"{part:>16}" + "".join(f"{value:12.4f}" for value in row))
@@ -124,8 +133,8 @@ def report(ways: dict[str, Step], args: argparse.Namespace) -> None:
 class Clock:
     """Seconds by part; a part inside another one counts for itself alone."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, processor: bool = False) -> None:
+        self.device, self.processor = device, processor
         self.seconds: dict[str, float] = defaultdict(float)
         self._inside: list[float] = []  # seconds of parts inside each open part
 
@@ -154,7 +163,7 @@ class Clock:
             import torch
 
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return time.process_time() if self.processor else time.perf_counter()
 
 
 class Bench:
@@ -172,7 +181,8 @@ class Bench:
         torch.manual_seed(0)
         generate(folder, ToySettings(train=max(2 * args.batch_size, 8), val=1))
         write_toy_models(Path(folder))
-        self.device, self.batch_size = args.device, args.batch_size
+        self.processor_time = args.processor_time
+        self.device, self.batch_size, self.amp = args.device, args.batch_size, args.amp
         self.model = build_model(args, folder).to(args.device).train()
         self.dataset = build_dataset(args, folder, self.model)
         self.optim_wrapper = config_of("schedules/llmdet_150k.py").optim_wrapper
@@ -205,9 +215,11 @@ def build_model(args: argparse.Namespace, folder: str) -> Any:
     if tiny:
         lmm["model"] = f"{folder}/language_model"
     else:
-        BertModel(BertConfig(), add_pooling_layer=False).save_pretrained(f"{folder}/bert")
+        bert = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        BertModel(bert, add_pooling_layer=False).save_pretrained(f"{folder}/bert")
         lmm |= {"model": QWEN2, "tokenizer": f"{folder}/language_model", "pretrained": False}
     settings.language_model.name = f"{folder}/bert"
+    settings.encoder.fusion_layer_cfg.dropout = 0.0  # both ways shall come to the same losses
     settings.backbone.pop("init_cfg", None)
     settings.update(
         type="LLMDet",
@@ -256,7 +268,7 @@ class Step:
 
     def run(self, count: bool) -> None:
         """Run a step as a whole and another one by part; keep the times if they ``count``."""
-        clock = Clock(self.bench.device)
+        clock = Clock(self.bench.device, self.bench.processor_time)
         with ExitStack() as stack:
             for name in self.switches:
                 stack.enter_context(WAYS[name](self.bench.model) if name in WAYS else ExitStack())
@@ -284,7 +296,9 @@ class Step:
         torch.manual_seed(0)  # the same noise in both ways
         with clock.part("rest"):
             data = model.data_preprocessor(batch, True)
-            total, logs = model.parse_losses(model(**data, mode="loss"))
+            device = self.bench.device.split(":")[0]
+            with torch.autocast(device, torch.bfloat16, enabled=self.bench.amp):
+                total, logs = model.parse_losses(model(**data, mode="loss"))
         with clock.part("backward"):
             self.wrapper.backward(total)
         with clock.part("optimizer"):
