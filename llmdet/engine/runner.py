@@ -108,14 +108,18 @@ class Runner(SlimCheckpoints, MMEngineRunner):
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap for distributed training; without CUDA there are no device ids to name."""
-        if not self.distributed or torch.cuda.is_available():
-            return super().wrap_model(model_wrapper_cfg, model)
-        logger.info("no CUDA device: the processes train on CPU and talk over gloo")
         settings = dict(
             type="MMDistributedDataParallel",
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+            # Gradients lie where they are exchanged, instead of being copied there and back.
+            gradient_as_bucket_view=True,
         )
+        if not self.distributed or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        if torch.cuda.is_available():
+            return super().wrap_model(model_wrapper_cfg or settings, model)
+        logger.info("no CUDA device: the processes train on CPU and talk over gloo")
         settings.update(model_wrapper_cfg or {})
         return MODEL_WRAPPERS.build(settings, default_args=dict(module=model))
 

@@ -307,6 +307,7 @@ assert torch.distributed.get_backend() == "gloo"
 weights = [torch.zeros(1) for _ in range(2)]
 torch.distributed.all_gather(weights, runner.model.module.linear.bias.detach())
 assert torch.equal(*weights), weights
+assert runner.model.gradient_as_bucket_view
 sys.stdout.write(f"agreed on rank {{runner.rank}}\\n")
 torch.distributed.destroy_process_group()
 """
