@@ -61,19 +61,19 @@ def matched_regions(
 ) -> tuple[RegionBatch, list[TokenizedConversation]]:
     """The boxes that conversations speak of with their queries, and these conversations.
 
-    With more boxes than queries some boxes have no query; conversations about them are left out.
+    With more boxes than queries some boxes have no query; conversations about them are left out,
+    and the host waits for the device to know which these are.
 
     Args:
         conversations: of each image; ``<region:3>`` is its box 3.
         matches: of the decoder layer that is seen.
         boxes: of each image [N_i, 4] xyxy in pixels of the input.
-        seen: gives the number of queries, and where images lie in the input.
+        seen: tells where images lie in the input.
 
     Raises:
         DataError: a conversation speaks of a box that the image does not have.
     """
     device = seen.tokens.device
-    num_queries = 0 if seen.queries is None else seen.queries.shape[1]
     queries: list[Tensor] = []
     chosen: list[Tensor] = []
     counts: list[int] = []
@@ -82,7 +82,7 @@ def matched_regions(
         _check_boxes(batch, number, len(boxes[number]))
         query_of_match = matches.query_indices[number]
         matched: Sequence[int] = range(len(query_of_match))
-        if len(query_of_match) == num_queries:
+        if len(query_of_match) < len(boxes[number]):
             matched = matches.box_indices[number].tolist()
         place = {box: position for position, box in enumerate(matched)}
         known = [t for t in batch if all(slot.index in place for slot in t.slots)]

@@ -71,3 +71,14 @@ def test_neither_caption_loss_asks_the_device_for_anything(qwen, seen, mode):
         regions, known = matched_regions(tokens[region], Matches(index, index), boxes, away)
         losses.append(region.loss(parts.lmm, away, regions, known))
     assert [loss.device.type for loss in losses] == ["cuda", "cuda"]
+
+
+def test_as_many_boxes_as_queries_are_all_matched_and_need_no_look(seen, mode):
+    with mode:
+        away = on_device(seen)
+        count = seen.queries.shape[1]
+        index = (torch.empty(count, dtype=torch.long, device="cuda"),) * 2
+        boxes = [torch.empty(count, 4, device="cuda")] * 2
+        regions, known = matched_regions([(), ()], Matches(index, index), boxes, away)
+    assert regions.counts == (0, 0)
+    assert known == []
