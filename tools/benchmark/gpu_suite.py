@@ -50,6 +50,10 @@ print(json.dumps({
 """
 
 
+#: First words of the rows that tools/benchmark/scaling.py prints.
+GROWTH = r"\| (?:float32|bfloat16|first image|later images|phrases|one image)"
+
+
 @dataclass(frozen=True)
 class Part:
     """Commands that run one after the other, and what is read off their output.
@@ -150,6 +154,7 @@ def all_parts(device: str, tiny: bool) -> list[Part]:
     models = ("t",) if tiny else ("t", "b", "l")
     lvis = sizes("--height 192 --width 320 --classes 41")
     step = sizes("--size tiny --repeats 1", "--like upstream --repeats 5")
+    scaling = tool("scaling", "--out", "{work}/scaling", *sizes("--short --repeats 1"))
     return [
         Part("environment", 60, (environment,), no_figures),
         Part("kernels", 420, (tests(tiny),), matches(r"\d+ (?:passed|failed|skipped)")),
@@ -172,6 +177,7 @@ def all_parts(device: str, tiny: bool) -> list[Part]:
             )
             for model in models
         ),
+        Part("scaling", 420, (scaling,), rows(GROWTH)),
     ]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{os.cpu_count()} cores at a load of {os.getloadavg()[0]:.1f}")
     print("| program | wall, s | processor, s |\n|---|---|---|")
     for name, (wall, processor) in best.items():
-        words = " ".join(commands[name]).replace(f"{ROOT}/", "")
+        words = shlex.join(commands[name]).replace(f"{ROOT}/", "")
         print(f"| {name}: `python {words}` | {wall:.2f} | {processor:.2f} |")
     return 0
 

@@ -151,6 +151,9 @@ def test_figures_are_read_off_what_the_programs_print(suite, root):
         "original 9.61 s an image 1.00 x; ours 3.95 s an image 2.43 x; "
         "scores differ by 6.0e-06 at most"
     )
+    scaling = load_program(root / "tools/benchmark/scaling.py")
+    table = scaling.table("regions", {"seconds": {"phrases of 12 tokens": [(1, 2.0), (4, 3.5)]}})
+    assert readers["scaling"](table, None) == "| phrases of 12 tokens | 2.00 | 3.50 | 0.500 |"
 
 
 def test_precision_is_read_from_both_splits(suite, tmp_path):

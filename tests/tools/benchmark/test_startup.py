@@ -1,6 +1,7 @@
 """The times of whole programs."""
 
 import os
+import shlex
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_programs_are_timed_to_their_end(tool, monkeypatch, capsys):
     monkeypatch.setattr(tool, "prepare", lambda folder: programs)
     assert tool.main(["--repeats", "2", "--only", "torch"]) == 0
     row = capsys.readouterr().out.splitlines()[-1]
-    assert row.startswith(f"| torch: `python {' '.join(programs['torch'])}` | ")
+    assert row.startswith(f"| torch: `python {shlex.join(programs['torch'])}` | ")
     wall, processor = map(float, row.split("|")[2:4])
     assert 0 < processor <= os.cpu_count() * wall
 
