@@ -34,6 +34,14 @@ class DivergenceError(LLMDetError, ArithmeticError):
     """A training run has a loss or a weight that is infinite or no number."""
 
 
+def sentence_of(error: LLMDetError) -> str:
+    """The message of an error, without the traceback that a data loader's worker puts around it."""
+    text = str(error)
+    if text.startswith("Caught "):
+        text = text.rstrip().rpartition(f".{type(error).__name__}: ")[2]
+    return text
+
+
 @contextmanager
 def naming(where: object) -> Iterator[None]:
     """Put the file or image at fault in front of every :class:`DataError` raised inside.

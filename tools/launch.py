@@ -1,24 +1,80 @@
-"""torchrun that ends with the exit code of the process that failed first; called by launch.sh.
+"""torchrun that ends with the message and the exit code of the process that failed first.
 
-What failed has said why on the standard error; torchrun's traceback would bury it.
+Called by launch.sh. Torchrun's own traceback, and what processes say that lost their connection to
+the one that failed, would bury why.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from pathlib import Path
 
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+# What runs with `python tools/launch.py` finds the package beside it, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from torch.distributed import DistNetworkError, run
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 
 def main() -> int:
     """Start the processes; arguments are torchrun's."""
     try:
-        run.main()
+        run.run(run.parse_args(None))
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
+        rank, failure = first_failure(error.failures)
+        code = failure.exitcode
+        sys.stderr.write(f"rank {rank} ended the run: {reason(failure)}\n")
         return code if code > 0 else 128 - code  # killed by a signal, as shells report it
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    except DistNetworkError as error:
+        first_line = str(error).partition("\n")[0]
+        sys.stderr.write(
+            "error: the processes cannot meet where PORT and MASTER_ADDR say, which another run "
+            f"may use ({first_line}); choose another PORT, or on one machine leave it out\n"
+        )
+        return 2
     return 0
+
+
+def first_failure(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """The process that failed by itself, and not because another one did.
+
+    Args:
+        failures: by rank, in the order in which they were noticed.
+    """
+
+    def order(rank: int) -> tuple[bool, float]:
+        failure = failures[rank]
+        record = failure.error_file_data
+        ended = -failure.exitcode == signal.SIGTERM  # by torchrun, when another one had failed
+        # Who left no record is noticed after its end, in whole seconds.
+        return ended or record.get("lost_another", False), record.get(
+            "seconds", failure.timestamp + 1
+        )
+
+    rank = min(failures, key=order)
+    return rank, failures[rank]
+
+
+def reason(failure: ProcessFailure) -> str:
+    """Why a process ended, in one sentence."""
+    record = failure.error_file_data
+    if failure.exitcode < 0:
+        killed = f"killed by {signal.Signals(-failure.exitcode).name}"
+        if -failure.exitcode == signal.SIGKILL:
+            killed += ", which is what the system does where memory runs out"
+        return killed
+    message = record["message"]
+    if "seconds" not in record:
+        return f"exit code {failure.exitcode}; what it said is above"
+    text = message["message"]
+    if record["expected"]:
+        return text
+    return f"{record['kind']}: {text.partition(os.linesep)[0]}; its traceback is above"
 
 
 if __name__ == "__main__":

@@ -27,17 +27,15 @@ nodes="${NNODES:-1}"
 if [[ "$nodes" == 1 && "$processes" == 1 ]]; then
     exec "$python" "$root/$program" "${arguments[@]}"
 fi
-# Several machines must agree on a port; on one machine any free one avoids collisions of runs.
-if [[ -z "${PORT:-}" ]]; then
-    PORT=29500
-    if [[ "$nodes" == 1 ]]; then
-        PORT="$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
-    fi
+# On one machine torchrun takes a free port itself; several must be told one.
+meeting=(--standalone --local_addr=127.0.0.1)
+if [[ "$nodes" != 1 || -n "${PORT:-}" ]]; then
+    meeting=(
+        --nnodes="$nodes"
+        --node_rank="${NODE_RANK:-0}"
+        --master_addr="${MASTER_ADDR:-127.0.0.1}"
+        --master_port="${PORT:-29500}"
+    )
 fi
-exec "$python" "$root/tools/launch.py" \
-    --nnodes="$nodes" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --nproc_per_node="$processes" \
-    --master_port="$PORT" \
-    "$root/$program" "${arguments[@]}" --launcher pytorch
+exec "$python" "$root/tools/launch.py" "${meeting[@]}" --nproc_per_node="$processes" \
+    --max_restarts="${MAX_RESTARTS:-0}" "$root/$program" "${arguments[@]}" --launcher pytorch

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 # What runs with `python tools/test.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmdet.utils.cli import add_config_options, add_launcher, check_launcher, fast_startup, run_cli
+from llmdet.utils.cli import add_config_options, add_launcher, fast_startup, run_cli
+from llmdet.utils.launchers import join_launcher, recorded_failure
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -68,8 +69,7 @@ def prepare(args: argparse.Namespace) -> Config:
     from llmdet.utils.config import load_model_config, set_work_dir
 
     config = load_model_config(args.config, args.cfg_options)
-    check_launcher(args.launcher)
-    config.launcher = args.launcher
+    config.launcher = join_launcher(args.launcher)
     config.load_from, config.resume = args.checkpoint, False
     if "load_missing" not in args.cfg_options:
         config.load_missing = []  # what training may begin anew must be there when it is tested
@@ -101,16 +101,17 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
-    with fast_startup():
+    with recorded_failure(), fast_startup():
         from llmdet.engine import build_runner, run_in_processes
         from llmdet.utils.build import checked_builds
 
         config = prepare(args)
 
     def test() -> None:
-        runner = build_runner(config)
-        with checked_builds():
-            runner.test()
+        with recorded_failure():
+            runner = build_runner(config)
+            with checked_builds():
+                runner.test()
 
     run_in_processes(test)
 

@@ -8,6 +8,7 @@ Several processes: bash dist_train.sh CONFIG GPUS [the same arguments].
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 # What runs with `python tools/train.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmdet.utils.cli import add_config_options, add_launcher, check_launcher, fast_startup, run_cli
+from llmdet.utils.cli import add_config_options, add_launcher, fast_startup, run_cli
+from llmdet.utils.launchers import join_launcher, recorded_failure
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -59,13 +61,13 @@ def prepare(args: argparse.Namespace) -> Config:
     from llmdet.utils.config import load_model_config, set_work_dir
 
     config = load_model_config(args.config, args.cfg_options)
-    check_launcher(args.launcher)
-    config.launcher = args.launcher
+    config.launcher = join_launcher(args.launcher)
     set_work_dir(config, args.config, args.work_dir)
     if args.amp:
         use_mixed_precision(config)
     if args.auto_scale_lr:
         _scale_learning_rate(config)
+    _refuse_to_begin_anew(args.resume)
     if args.resume is not None:
         _resume(config, args.resume)
     return config
@@ -96,19 +98,32 @@ def _resume(config: Config, checkpoint: str) -> None:
     config.load_from, config.resume = str(newest), True
 
 
+def _refuse_to_begin_anew(resume: str | None) -> None:
+    """Raise a ConfigError where torchrun starts a run again that it is not to continue."""
+    from llmdet.errors import ConfigError
+
+    if resume != "auto" and int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0:
+        raise ConfigError(
+            "torchrun started the processes again, and without --resume they would begin anew: "
+            "with --max-restarts (MAX_RESTARTS of dist_train.sh) give --resume too; in an empty "
+            "work dir it starts a run"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
-    with fast_startup():
+    with recorded_failure(), fast_startup():
         from llmdet.engine import build_runner, run_in_processes
         from llmdet.utils.build import checked_builds
 
         config = prepare(args)
 
     def train() -> None:
-        runner = build_runner(config)
-        with checked_builds():
-            runner.train()
+        with recorded_failure():
+            runner = build_runner(config)
+            with checked_builds():
+                runner.train()
 
     run_in_processes(train)
 

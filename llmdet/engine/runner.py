@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,19 +11,21 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
+from torch.distributed import DistNetworkError
+from torch.utils.data import DataLoader
 
 from llmdet.checkpoint import load_weights
 from llmdet.checkpoint.frozen import leave_out_frozen, put_back_frozen
 from llmdet.checkpoint.load import load_state_dict
 from llmdet.datasets.text_encoder import share_text_encoder
-from llmdet.errors import CheckpointError
+from llmdet.errors import CheckpointError, ConfigError
 from llmdet.registry import RUNNERS
 from llmdet.utils.build import checked_builds
 
@@ -32,6 +35,7 @@ from .logs import NoiseFilter, file_messages_to, report_environment
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .saving import written_whole
 from .settings import check_settings
+from .workers import tie_workers
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +74,28 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     _has_loaded: bool
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Start the process group here where mmengine would insist on CUDA."""
-        if self.launcher == "pytorch" and not torch.cuda.is_available():
-            _start_gloo(env_cfg.get("dist_cfg", {}))
-        super().setup_env(env_cfg)
+        """Start the process group here where mmengine would insist on CUDA.
+
+        Raises:
+            ConfigError: the processes do not find each other.
+        """
+        try:
+            if self.launcher == "pytorch" and not torch.cuda.is_available():
+                _start_gloo(env_cfg.get("dist_cfg", {}))
+            super().setup_env(env_cfg)
+        except DistNetworkError as error:
+            place = ":".join(os.environ.get(key, "") for key in ("MASTER_ADDR", "MASTER_PORT"))
+            raise ConfigError(
+                f"the processes cannot meet at {place} ({str(error).splitlines()[0]}); if another "
+                "run uses this port, set another MASTER_PORT"
+            ) from error
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a data loader whose workers end with this process."""
+        loader = MMEngineRunner.build_dataloader(*args, **kwargs)
+        tie_workers(loader)
+        return loader
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the run's logger and give its handlers to the loggers of ``llmdet``."""
@@ -141,6 +163,21 @@ class Runner(SlimCheckpoints, MMEngineRunner):
             # EMAHook copied the model before it had these weights.
             self.call_hook("after_load_checkpoint", checkpoint={"state_dict": whole.state_dict()})
         super().load_or_resume()
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        """Raise a CheckpointError where ranks would continue at different iterations."""
+        iterations = all_gather_object(self.iter)
+        if len(set(iterations)) > 1:
+            first, rank = (
+                iterations[0],
+                next(rank for rank, number in enumerate(iterations) if number != iterations[0]),
+            )
+            raise CheckpointError(
+                f"rank 0 is at iteration {first} and rank {rank} at {iterations[rank]}: "
+                f"all must read the same checkpoint; is '{self.work_dir}' the same folder on all "
+                "machines?"
+            )
 
     def load_checkpoint(
         self,

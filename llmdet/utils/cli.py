@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from mmengine.config import DictAction
 
-from llmdet.errors import ConfigError, LLMDetError
+from llmdet.errors import LLMDetError, sentence_of
 
 #: Exit code for a mistake in the user's input, as argparse uses it.
 USAGE_ERROR = 2
@@ -32,7 +32,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         code = main() or 0
     except LLMDetError as error:
         rank = os.environ.get("RANK")
-        sys.stderr.write(f"{f'[rank {rank}] ' if rank else ''}error: {_sentence(error)}\n")
+        sys.stderr.write(f"{f'[rank {rank}] ' if rank else ''}error: {sentence_of(error)}\n")
         code = USAGE_ERROR
     except BrokenPipeError:
         # Whoever read our output has seen enough; closing it at exit must not fail again.
@@ -58,14 +58,6 @@ def fast_startup() -> Iterator[None]:
         gc.enable()
 
 
-def _sentence(error: LLMDetError) -> str:
-    """The message of an error, without the traceback that a data loader's worker puts around it."""
-    text = str(error)
-    if text.startswith("Caught "):
-        text = text.rstrip().rpartition(f".{type(error).__name__}: ")[2]
-    return text
-
-
 def fraction(text: str) -> float:
     """An argument from 0 to 1."""
     value = float(text)
@@ -88,29 +80,6 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"it is a whole number of at least 1, not {text}")
     return value
-
-
-#: What each way of starting several processes leaves in the environment.
-_LAUNCHED_WITH = {
-    "pytorch": ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST"),
-    "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-}
-
-
-def check_launcher(launcher: str) -> None:
-    """Whether the launcher that was named started this process.
-
-    Raises:
-        ConfigError: it did not set the variables that it sets.
-    """
-    missing = [name for name in _LAUNCHED_WITH.get(launcher, ()) if not os.environ.get(name)]
-    if missing:
-        raise ConfigError(
-            f"--launcher {launcher}: {', '.join(missing)} is not set in the environment; start "
-            "the program with dist_train.sh, dist_test.sh or torchrun (pytorch), srun (slurm) or "
-            "mpirun (mpi), or leave --launcher out"
-        )
 
 
 class ConfigOptions(DictAction):

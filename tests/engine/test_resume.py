@@ -7,6 +7,7 @@ import logging
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,114 +19,6 @@ from llmdet.engine import build_runner, latest_checkpoint, read_training_state
 from llmdet.engine.loops import RepeatableBatches, seed_everything
 from llmdet.errors import DataError
 from llmdet.testing.line import Line, line_config
-
-#: Trains in forked processes, each of which may kill itself; imports are paid once.
-PROGRAM = """
-import json, os, signal, socket, sys
-from pathlib import Path
-
-import torch
-from mmengine.fileio.backends import LocalBackend
-from mmengine.hooks import Hook
-
-from llmdet.datasets.sample import grounding_of
-from llmdet.engine import build_runner, latest_checkpoint
-from llmdet.utils.config import load_config
-
-root, toy, work = map(Path, sys.argv[1:])
-STEPS = 4
-
-
-class Watch(Hook):
-    # What every iteration was given and what it made of it.
-
-    def __init__(self, path, kill_at):
-        self.path, self.kill_at = path, kill_at
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        samples = data_batch["data_samples"]
-        entry = {
-            "iteration": runner.iter + 1,
-            "images": [Path(sample.img_path).name for sample in samples],
-            "sizes": [list(sample.img_shape) for sample in samples],
-            "samples": [repr(grounding_of(sample)) for sample in samples],
-            "losses": {name: float(value).hex() for name, value in outputs.items()},
-        }
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry) + "\\n")
-        if runner.iter + 1 == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def train(folder, rank, processes, *, kill_at=None, kill_in_save=None, resume=False, workers=1):
-    options = {
-        "data_root": f"{toy}/",
-        "model.language_model.name": str(toy / "bert"),
-        "model.lmm.model": str(toy / "language_model"),
-    }
-    config = load_config(root / "configs/quickstart/llmdet.py", options)
-    loader = config.train_dataloader
-    loader.update(batch_size=2 // processes, num_workers=workers, persistent_workers=workers > 0)
-    loader.dataset.datasets[0].pipeline[4].num_region_caption = 2
-    config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=STEPS, val_interval=100)
-    config.update(work_dir=str(folder), val_cfg=None, val_dataloader=None, val_evaluator=None)
-    config.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
-    if resume:  # and the seed comes from the checkpoint
-        config.update(resume=True, load_from=str(latest_checkpoint(folder)))
-    else:
-        config.randomness = dict(seed=5)
-    if processes > 1:
-        config.launcher = "pytorch"
-    put = LocalBackend.put
-
-    def put_half(self, content, path):
-        if f"iter_{kill_in_save}." in str(path):
-            put(self, content[: len(content) // 2], path)
-            os.kill(os.getpid(), signal.SIGKILL)
-        put(self, content, path)
-
-    LocalBackend.put = put_half
-    runner = build_runner(config)
-    runner.register_hook(Watch(folder / f"rank{rank}.jsonl", kill_at))
-    runner.train()
-
-
-def run(folder, processes, **options):
-    folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = []
-    for rank in range(processes):
-        child = os.fork()
-        if not child:
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
-            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-            status = 1
-            try:
-                train(folder, rank, processes, **options)
-                status = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        ranks.append(child)
-    first = os.waitpid(ranks[0], 0)[1]
-    for child in ranks[1:]:
-        if first:  # as a launcher does
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return first
-
-
-for processes in (1, 2):
-    whole, killed = work / f"{processes}/whole", work / f"{processes}/killed"
-    assert run(whole, processes) == 0
-    assert run(killed, processes, kill_in_save=2) == signal.SIGKILL
-    assert latest_checkpoint(killed).name == "iter_1.pth"
-    assert run(killed, processes, resume=True, workers=2, kill_at=3) == signal.SIGKILL
-    assert latest_checkpoint(killed).name == "iter_2.pth"
-    assert run(killed, processes, resume=True, workers=0) == 0
-"""
 
 
 def records(path):
@@ -140,10 +33,10 @@ def runs(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     toy = generate(folder / "toy", ToySettings(train=8, val=2))
     write_toy_models(toy)
-    (folder / "program.py").write_text(PROGRAM)
     log = folder / "log"  # a file: workers of a killed process would keep a pipe open
     with log.open("w") as file:
-        command = [sys.executable, "program.py", str(root), str(toy), str(folder)]
+        program = Path(__file__).with_name("killed_runs.py")
+        command = [sys.executable, str(program), str(root), str(toy), str(folder)]
         result = subprocess.run(command, cwd=folder, stdout=file, stderr=file, timeout=1800)
     assert result.returncode == 0, log.read_text()[-3000:]
     return folder
@@ -175,6 +68,13 @@ def test_ranks_and_iterations_are_given_different_samples(runs):
     records_of_ranks = [records(runs / "2" / "whole" / f"rank{rank}.jsonl")[0] for rank in (0, 1)]
     texts = [str(line["samples"]) for ranks in records_of_ranks for line in ranks.values()]
     assert len(set(texts)) == len(texts) == 8
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_ranks_that_read_different_checkpoints_are_refused(runs):
+    for rank in (0, 1):
+        text = (runs / "line" / f"rank{rank}.error").read_text()
+        assert "rank 0 is at iteration 2 and rank 1 at 0" in text
 
 
 class Counting:

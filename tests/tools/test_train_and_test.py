@@ -130,6 +130,15 @@ def test_resume_continues_at_the_newest_checkpoint(root, tiny_project, tmp_path)
     assert len(losses(log)) == 1
 
 
+@pytest.mark.parametrize("change", ["num_queries=60", "encoder.num_layers=1"])
+def test_resuming_into_a_changed_model_is_one_sentence(
+    root, tiny_project, tmp_path, trained, change
+):
+    changed = ("--resume", trained / "iter_4.pth", "--cfg-options", f"model.{change}")
+    with pytest.raises(CheckpointError, match=r"iter_4\.pth"):
+        call(root, "train", tmp_path, tiny_project.config, *changed)
+
+
 def test_resume_in_a_new_folder_starts_and_says_so(root, tiny_project, tmp_path, capsys):
     options = ("--cfg-options", "train_cfg.max_iters=1")
     log = call(root, "train", tmp_path, tiny_project.config, "--resume", "--amp", *options)
@@ -144,13 +153,51 @@ def test_the_learning_rate_is_scaled_to_the_batch(root, tiny_project, tmp_path):
     assert "Scaling the original LR by 0.25" in log
 
 
+KILL_ONCE = """
+import os, signal
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class KillOnce(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 3 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            torch.distributed.barrier()  # iteration 3 is logged
+            if runner.rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
-def test_two_processes_train(root, tiny_project, tmp_path):
-    output = succeed(
-        run(root, "bash", "dist_train.sh", tiny_project.config, "2", "--work-dir", tmp_path)
+def test_two_processes_train_and_an_elastic_restart_continues_exactly(
+    root, tiny_project, tmp_path, monkeypatch
+):
+    (tmp_path / "kill_once.py").write_text(KILL_ONCE)
+    (tmp_path / "killed.py").write_text(
+        f"_base_ = '{tiny_project.config}'\ncustom_imports = dict(imports=['kill_once'])\n"
+        "custom_hooks = [dict(type='KillOnce')]\n"
     )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("MAX_RESTARTS", "1")
+    arguments = ("2", "--resume", "--work-dir", tmp_path / "run")
+    output = succeed(run(root, "bash", "dist_train.sh", tmp_path / "killed.py", *arguments))
     assert "gloo" in output
-    assert len(losses(newest_log(tmp_path))) == 4
+    runs = sorted((tmp_path / "run").glob("*/vis_data/*.json"))
+    lines = [[json.loads(line) for line in path.read_text().splitlines()] for path in runs]
+    values = [
+        {line["step"]: {k: v for k, v in line.items() if "time" not in k} for line in each if each}
+        for each in lines
+        if each and "loss" in each[0]
+    ]
+    assert [list(steps) for steps in values] == [[1, 2, 3], [3, 4]]
+    assert values[0][3] == values[1][3]
+
+
+def test_a_restart_that_would_begin_anew_is_refused(root, tiny_project, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(ConfigError, match="give --resume too"):
+        call(root, "train", tmp_path, tiny_project.config)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
