@@ -86,14 +86,21 @@ def test_training_writes_a_checkpoint_and_finite_losses(trained):
     assert all(0 < value < 1000 for value in values)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+@pytest.mark.parametrize("launcher", ["pytorch", "slurm"])
 def test_training_ends_with_the_threads_of_its_process_group(
-    root, tiny_project, tmp_path, monkeypatch
+    root, tiny_project, tmp_path, monkeypatch, launcher
 ):
-    group = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": free_port()}
-    for name, value in {**group, "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, str(value))
-    arguments = ("--launcher", "pytorch", "--cfg-options", "train_cfg.max_iters=1")
-    call(root, "train", tmp_path, tiny_project.config, *arguments)
+    group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    slurm = {"PROCID": "0", "LOCALID": "0", "NTASKS": "1", "NODELIST": "localhost"}
+    for name in group:  # what Slurm says replaces these
+        monkeypatch.setenv(name, group[name] if launcher == "pytorch" else "")
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    arguments = ("--launcher", launcher, "--cfg-options", "train_cfg.max_iters=1")
+    log = call(root, "train", tmp_path, tiny_project.config, *arguments)
+    assert "gloo" in log
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     assert not [name for name in threads if name.startswith("pt_gloo")]
 
