@@ -18,7 +18,7 @@ from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
-from torch.distributed import DistNetworkError
+from torch.distributed import DistNetworkError, PrefixStore, TCPStore
 from torch.utils.data import DataLoader
 
 from llmdet.checkpoint import load_weights
@@ -74,14 +74,14 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     _has_loaded: bool
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Start the process group here where mmengine would insist on CUDA.
+        """Start the process group.
 
         Raises:
             ConfigError: the processes do not find each other.
         """
         try:
-            if self.launcher == "pytorch" and not torch.cuda.is_available():
-                _start_gloo(env_cfg.get("dist_cfg", {}))
+            if self.launcher == "pytorch":
+                _start_processes(env_cfg.get("dist_cfg", {}))
             super().setup_env(env_cfg)
         except DistNetworkError as error:
             place = ":".join(os.environ.get(key, "") for key in ("MASTER_ADDR", "MASTER_PORT"))
@@ -278,9 +278,28 @@ def _report_processes(meta: Mapping[str, Any]) -> None:
         )
 
 
-def _start_gloo(dist_cfg: dict[str, Any]) -> None:
-    if torch.distributed.is_initialized():
+def _start_processes(dist_cfg: Mapping[str, Any]) -> None:
+    """Start the process group where mmengine or PyTorch would do it wrong.
+
+    mmengine insists on CUDA. After an elastic restart PyTorch finds in torchrun's store the
+    addresses of processes that have ended: there each start has a name of its own.
+    """
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    restarted = shared and again != "0"
+    if torch.distributed.is_initialized() or (torch.cuda.is_available() and not restarted):
         return
-    seconds = dist_cfg.get("timeout")
-    timeout = None if seconds is None else timedelta(seconds=seconds)
-    torch.distributed.init_process_group("gloo", timeout=timeout)
+    settings: dict[str, Any] = {}
+    if dist_cfg.get("timeout") is not None:
+        settings["timeout"] = timedelta(seconds=dist_cfg["timeout"])
+    if restarted:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        settings["world_size"] = int(os.environ["WORLD_SIZE"])
+        settings["rank"] = int(os.environ["RANK"])
+        store = TCPStore(*place, settings["world_size"], is_master=False)
+        settings["store"] = PrefixStore(f"start_{again}", store)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = dist_cfg.get("backend", "nccl")
+    torch.distributed.init_process_group(backend, **settings)
