@@ -14,6 +14,9 @@ from mmengine.utils.dl_utils import collect_env
 
 logger = logging.getLogger(__name__)
 
+#: The log of a run: 100 MB at most, however long it runs.
+ROTATING_FILE = {"type": "RotatingFileHandler", "maxBytes": 20_000_000, "backupCount": 4}
+
 #: Beginnings of messages of mmengine that no reader can act upon.
 _NOISE = (
     '"FileClient" will be deprecated',

@@ -31,7 +31,7 @@ from llmdet.utils.build import checked_builds
 
 from .checkpoint import read_training_state
 from .conversations import share_conversation_settings
-from .logs import NoiseFilter, file_messages_to, report_environment
+from .logs import ROTATING_FILE, NoiseFilter, file_messages_to, report_environment
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .saving import written_whole
 from .settings import check_settings
@@ -98,7 +98,8 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         return loader
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build the run's logger and give its handlers to the loggers of ``llmdet``."""
+        """Build the run's logger, whose files rotate, for the loggers of ``llmdet`` too."""
+        kwargs.setdefault("file_handler_cfg", dict(ROTATING_FILE))
         built = super().build_logger(*args, **kwargs)
         built.addFilter(NoiseFilter())
         ours = logging.getLogger("llmdet")

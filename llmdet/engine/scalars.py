@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_world_size
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import OptimWrapper
@@ -20,7 +21,11 @@ from torch import Tensor
 
 from llmdet.registry import HOOKS, LOG_PROCESSORS, OPTIM_WRAPPERS
 
+from .progress import images_of, training_line
+
 _KEY = "deferred_scalars"
+_IMAGES = "images_of_step"  # of all processes
+_KEPT_VALUES = 1000  # of each history of training
 
 
 class DeferredScalars:
@@ -74,10 +79,11 @@ class DeferredScalars:
         """Append several values at once; one by one, each would copy the whole history."""
         before = self._hub.get_scalar(name)
         log, counts = before.data
+        kept = before.max_length
         self._hub.log_scalars[name] = HistoryBuffer(
-            np.append(log, values),
-            np.append(counts, np.ones_like(counts, shape=len(values))),
-            max_length=before.max_length,
+            np.append(log, values)[-kept:],
+            np.append(counts, np.ones_like(counts, shape=len(values)))[-kept:],
+            max_length=kept,
         )
 
 
@@ -107,6 +113,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         """Take the losses of a step."""
         values = {f"train/{name}": value for name, value in (outputs or {}).items()}
         scalars_of(runner.message_hub).add(values)
+        images = images_of(data_batch) * get_world_size()
+        runner.message_hub.update_info(_IMAGES, images, resumed=False)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Save the log history whole."""
@@ -121,12 +129,34 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
 
 @LOG_PROCESSORS.register_module(name="LogProcessor")
 class FlushingLogProcessor(LogProcessor):
-    """mmengine's log processor; reads deferred values first."""
+    """mmengine's log processor; reads deferred values first, and says training in one line.
+
+    Histories of training keep what their windows need and no more, so that neither memory nor
+    checkpoints grow with the iterations; the JSON log has them whole.
+    """
 
     def get_log_after_iter(self, runner: Any, batch_idx: int, mode: str) -> tuple[dict, str]:
-        """Log line of an iteration."""
-        scalars_of(runner.message_hub).flush()
-        return super().get_log_after_iter(runner, batch_idx, mode)
+        """Values and log line of an iteration."""
+        hub = runner.message_hub
+        scalars_of(hub).flush()
+        if mode != "train":
+            return super().get_log_after_iter(runner, batch_idx, mode)
+        _shorten_histories(hub, self._longest_window())
+        tag, line = super().get_log_after_iter(runner, batch_idx, mode)
+        lead = "train/" if self.log_with_hierarchy else ""
+        images, seconds = hub.get_info(_IMAGES, 0), tag.get(f"{lead}time")
+        if images and seconds:
+            tag[f"{lead}images_per_second"] = images / seconds
+        values = {name.removeprefix("train/"): value for name, value in tag.items()}
+        head = line[: line.index("]  ") + 1]
+        return tag, training_line(head, values, hub.runtime_info.get("eta"))
+
+    def _longest_window(self) -> float:
+        """Values that some statistic reads."""
+        windows = [entry.get("window_size", 1) for entry in self.custom_cfg]
+        if any(isinstance(window, str) for window in windows):  # "global", "epoch"
+            return float("inf")
+        return max(_KEPT_VALUES, self.window_size, *windows)
 
     def get_log_after_epoch(
         self, runner: Any, batch_idx: int, mode: str, with_non_scalar: bool = False
@@ -134,6 +164,13 @@ class FlushingLogProcessor(LogProcessor):
         """Log line of an epoch."""
         scalars_of(runner.message_hub).flush()
         return super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
+
+
+def _shorten_histories(hub: MessageHub, kept: float) -> None:
+    for name, history in hub.log_scalars.items():
+        if name.startswith("train/") and history.max_length > kept:
+            log, counts = (values[-int(kept) :] for values in history.data)
+            hub.log_scalars[name] = HistoryBuffer(log, counts, max_length=int(kept))
 
 
 @OPTIM_WRAPPERS.register_module(name="OptimWrapper")

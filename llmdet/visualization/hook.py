@@ -11,10 +11,12 @@ from mmdet.structures import DetDataSample
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 
 from llmdet.datasets.storage.reading import read_content
 from llmdet.registry import HOOKS
+from llmdet.visualization.descriptions import describe_first, with_text_below
 from llmdet.visualization.pictures import save_picture, show_picture
 from llmdet.visualization.visualizer import draw_sample
 
@@ -26,6 +28,9 @@ class DetectionVisualizationHook(Hook):
     Args:
         draw: Whether to draw at all; the tools switch it on for ``--show`` and ``--show-dir``.
         interval: While validating, the first image of every such iteration is drawn.
+        pictures: How many of them at most in one validation.
+        captions: Whether the language model describes them and their boxes, where the model has
+            one; the words stand below the picture and beside the boxes.
         score_thr: Detections below this score are left out.
         show: Open a window for each picture.
         wait_time: Seconds that a window stays; 0 waits until it is closed.
@@ -43,6 +48,8 @@ class DetectionVisualizationHook(Hook):
         wait_time: float = 0.0,
         test_out_dir: str | None = None,
         backend_args: dict[str, Any] | None = None,
+        captions: bool = False,
+        pictures: int = 16,
     ) -> None:
         self.draw = draw
         self.interval = interval
@@ -51,8 +58,15 @@ class DetectionVisualizationHook(Hook):
         self.wait_time = wait_time
         self.test_out_dir = test_out_dir
         self.backend_args = backend_args
+        self.captions = captions
+        self.pictures = pictures
+        self._drawn = 0  # in this validation
         self._test_index = 0
         self._used: set[Path] = set()
+
+    def before_val(self, runner: Runner) -> None:
+        """Begin to count."""
+        self._drawn = 0
 
     def after_val_iter(
         self,
@@ -62,9 +76,16 @@ class DetectionVisualizationHook(Hook):
         outputs: Sequence[DetDataSample] | None = None,
     ) -> None:
         """Draw the first image of every ``interval``-th iteration."""
-        step = runner.iter + batch_idx
-        if self.draw and outputs and step % self.interval == 0:
-            self._add(outputs[0], "val_img", step, None)
+        if not self.draw or not outputs or batch_idx % self.interval:
+            return
+        if self._drawn < self.pictures:
+            self._drawn += 1
+            sample = outputs[0]
+            if self.captions:
+                sample = sample.clone()
+                sample.pred_instances = _shown(sample, self.score_thr)
+                describe_first(runner.model, data_batch, sample)
+            self._add(sample, "val_img", runner.iter + batch_idx, None)
 
     def after_test_iter(
         self,
@@ -100,9 +121,15 @@ class DetectionVisualizationHook(Hook):
         palette = getattr(visualizer, "palette", "none")
         # Not by add_datasample, which in a distributed test draws the first rank's images alone.
         picture = draw_sample(image, sample, classes, palette, score_thr=self.score_thr)
+        if "image_description" in sample:
+            picture = with_text_below(picture, sample.image_description)
         if self.show and is_main_process():
             show_picture(picture, Path(sample.img_path).name, self.wait_time)
         if out_file is not None:
             save_picture(picture, out_file)
         elif not self.show:
             visualizer.add_image(name, picture, step)
+
+
+def _shown(sample: DetDataSample, score_thr: float) -> InstanceData:
+    return sample.pred_instances[sample.pred_instances.scores >= score_thr]

@@ -144,6 +144,9 @@ def _draw(
     if names is None:
         known = label_names(sample, classes)
         names = [known[label] if label < len(known) else f"label {label}" for label in labels]
+    if "captions" in instances:
+        said = zip(names, instances.captions, strict=True)
+        names = [f"{name}: {caption}" for name, caption in said]
     scores = np.asarray(instances.scores).tolist() if "scores" in instances else None
     return draw_boxes(image, np.asarray(boxes), labels, names, scores, palette)
 

@@ -136,3 +136,19 @@ def test_nothing_is_deferred_where_another_class_processes_logs(tmp_path):
     runner.train()
     assert not scalars_of(runner.message_hub).deferring
     assert len(runner.message_hub.get_scalar("train/loss").data[0]) == 11
+
+
+def test_histories_keep_what_windows_need_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("llmdet.engine.scalars._KEPT_VALUES", 4)
+    runner = build_runner(config(tmp_path / "bounded", "llmdet", iterations=20))
+    runner.train()
+    lengths = {len(values[0]) for values in histories(runner.message_hub).values()}
+    assert max(lengths) <= 4 + 5  # those since the last log
+    everything = dict(type="LogProcessor", by_epoch=False, custom_cfg=[GLOBAL_MEAN])
+    changes = dict(iterations=20, log_processor=everything)
+    runner = build_runner(config(tmp_path / "whole", "llmdet", **changes))
+    runner.train()
+    assert len(runner.message_hub.get_scalar("train/loss").data[0]) == 20
+
+
+GLOBAL_MEAN = dict(data_src="loss", method_name="mean", window_size="global", log_name="mean_loss")

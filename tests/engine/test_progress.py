@@ -1,0 +1,68 @@
+"""The line of a training iteration: short, and its sums are those of the losses."""
+
+import logging
+
+import pytest
+from mmengine.runner import Runner as MMEngineRunner
+
+from llmdet.engine.logs import ROTATING_FILE
+from llmdet.engine.progress import images_of, loss_families, training_line
+from llmdet.engine.runner import Runner
+
+VALUES = {
+    "base_lr": 1e-4,
+    "lr": 1e-4,
+    "data_time": 0.1,
+    "time": 0.4,
+    "grad_norm": 3.25,
+    "loss": 7.5,
+    "loss_cls": 1.0,
+    "d0.loss_cls": 0.5,
+    "enc_loss_bbox": 2.0,
+    "d3.dn_loss_bbox": 1.0,
+    "dn_loss_cls": 1.0,
+    "loss_lmm_image": 1.5,
+    "d5.loss_lmm_region": 0.5,
+    "images_per_second": 40.0,
+    "iter": 50,
+    "memory": 1200,
+}
+
+
+def test_losses_of_a_family_are_summed_over_layers_encoder_and_denoising():
+    families = loss_families(VALUES)
+    assert families == {"cls": 2.5, "bbox": 3.0, "lmm_image": 1.5, "lmm_region": 0.5}
+    assert sum(families.values()) == VALUES["loss"]
+
+
+def test_the_line_says_rate_rest_speed_and_losses():
+    assert training_line("Iter(train) [ 50/100]", VALUES, 3725.9) == (
+        "Iter(train) [ 50/100]  lr: 1.0000e-04  eta: 1:02:05  40 images/s  0.400 s/step (25% for "
+        "data)  memory: 1200 MB  loss: 7.5000 (cls 2.5000, bbox 3.0000, lmm_image 1.5000, "
+        "lmm_region 0.5000)  grad_norm: 3.2500"
+    )
+    assert training_line("Iter(train) [1/2]", {"iter": 1}, None) == "Iter(train) [1/2]"
+
+
+@pytest.mark.parametrize(
+    ("batch", "images"), [({"data_samples": [1, 2, 3]}, 3), ({"x": [1]}, 0), (None, 0)]
+)
+def test_images_of_a_batch_are_counted(batch, images):
+    assert images_of(batch) == images
+
+
+def test_the_log_of_a_run_rotates_and_stays_bounded(tmp_path, monkeypatch):
+    monkeypatch.setitem(ROTATING_FILE, "maxBytes", 2000)
+    monkeypatch.setattr(MMEngineRunner, "__init__", lambda self: None)
+    runner = Runner()
+    runner._log_dir, runner._experiment_name = str(tmp_path), f"rotating_{tmp_path.name}"
+    log = tmp_path / "run.log"
+    built = runner.build_logger(log_file=str(log))
+    for number in range(500):
+        logging.getLogger("llmdet.x").info("line %d", number)
+    paths = sorted(tmp_path.glob("run.log*"))
+    assert len(paths) == 1 + ROTATING_FILE["backupCount"]
+    assert all(path.stat().st_size <= 2000 for path in paths)
+    assert log.read_text().endswith("line 499\n")
+    for handler in built.handlers:
+        handler.close()
