@@ -34,6 +34,10 @@ class DivergenceError(LLMDetError, ArithmeticError):
     """A training run has a loss or a weight that is infinite or no number."""
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """A training was stopped by its user; says what was saved and how to continue."""
+
+
 def sentence_of(error: LLMDetError) -> str:
     """The message of an error, without the traceback that a data loader's worker puts around it."""
     text = str(error)

@@ -1,26 +1,49 @@
 """torchrun that ends with the message and the exit code of the process that failed first.
 
 Called by launch.sh. Torchrun's own traceback, and what processes say that lost their connection to
-the one that failed, would bury why.
+the one that failed, would bury why. After Ctrl-C the processes have time to write
+a checkpoint; at a second one they are killed.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 # What runs with `python tools/launch.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch.distributed import DistNetworkError, run
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+#: Time to finish an iteration and write a checkpoint.
+SECONDS_TO_SAVE = 1800
+
+_close = PContext.close
+
+
+def close(context: PContext, death_sig: Any = None, timeout: int = 30) -> None:
+    """End the processes; torchrun would wait for 30 seconds."""
+    if death_sig != signal.SIGINT:
+        _close(context, death_sig, timeout)
+        return
+    try:
+        _close(context, death_sig, SECONDS_TO_SAVE)
+    except SignalException:
+        _close(context, signal.SIGKILL, timeout)
+        raise
 
 
 def main() -> int:
     """Start the processes; arguments are torchrun's."""
+    PContext.close = close  # type: ignore[method-assign]
+    for module in ("agent.server.api", "multiprocessing.api"):  # they announce every signal
+        logging.getLogger(f"torch.distributed.elastic.{module}").setLevel(logging.ERROR)
     try:
         run.run(run.parse_args(None))
     except ChildFailedError as error:

@@ -9,6 +9,7 @@ from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
 from .flexible import FlexibleRunner
+from .interrupt import InterruptHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optimizer import GroupedOptimWrapperConstructor
 from .processes import run_in_processes
@@ -30,6 +31,7 @@ __all__ = [
     "FlushingLogProcessor",
     "GroundingTTAModel",
     "GroupedOptimWrapperConstructor",
+    "InterruptHook",
     "IterBasedTrainLoop",
     "ResumableTestLoop",
     "Runner",

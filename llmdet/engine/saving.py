@@ -62,6 +62,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     """
 
     file_backend: Any
+    by_epoch: bool
+    filename_tmpl: str
+    max_keep_ckpts: int
 
     def before_train(self, runner: Runner) -> None:
         """Prepare, and remove what a killed run left half-written."""
@@ -97,6 +100,29 @@ class CheckpointHook(MMEngineCheckpointHook):
                 pointer.write_text(_seen_from(runner.work_dir, str(self.last_ckpt)))
             for old in outdated:
                 _remove(self.file_backend, self.file_backend.join_path(self.out_dir, old))
+
+    def save_after(self, runner: Runner, iteration: int) -> str:
+        """Save within an interval, also within an epoch, as ``iter_<iteration>.pth``.
+
+        Args:
+            iteration: how many are done.
+
+        Returns:
+            The path of the checkpoint; the one of its interval where that was just written.
+        """
+        name = f"iter_{iteration}.pth"
+        path = self.file_backend.join_path(self.out_dir, name)
+        if self.last_ckpt == path:
+            return path
+        settings = self.by_epoch, self.filename_tmpl, self.max_keep_ckpts
+        if self.by_epoch:  # one more than the kept ones, which are numbered by epoch
+            self.by_epoch, self.filename_tmpl, self.max_keep_ckpts = False, "iter_{}.pth", -1
+        try:
+            meta = {"epoch": runner.epoch, "iter": iteration}
+            self._save_checkpoint_with_step(runner, iteration, meta)
+        finally:
+            self.by_epoch, self.filename_tmpl, self.max_keep_ckpts = settings
+        return path
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import math
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,7 @@ _HOOKS = (
     "visualization",
     "dropped",
     "finite_losses",
+    "interrupt",
 )
 
 
@@ -76,7 +78,19 @@ def check_settings(config: Config) -> None:
     )
     _refuse_unknown(config.get("auto_scale_lr"), ("enable", "base_batch_size"), "auto_scale_lr")
     _refuse_unknown(config.get("randomness"), _arguments(Runner.set_randomness), "randomness")
+    _check_backends(config)
     check_fixed_ap(config)
+
+
+def _check_backends(config: Config) -> None:
+    """Refuse what would end a run at its first log, because its package is missing."""
+    visualizer = config.get("visualizer") or {}
+    names = {backend["type"] for backend in typed_parts(visualizer.get("vis_backends"))}
+    if "WandbVisBackend" in names and importlib.util.find_spec("wandb") is None:
+        raise ConfigError(
+            "visualizer.vis_backends: WandbVisBackend needs Weights & Biases: pip install wandb, "
+            "or leave it out"
+        )
 
 
 def check_fixed_ap(config: Config) -> None:

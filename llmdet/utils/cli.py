@@ -38,7 +38,9 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         # Whoever read our output has seen enough; closing it at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141  # 128 + SIGPIPE, as shells report it
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"{str(stop) or 'stopped by Ctrl-C'}\n")
         code = 130  # 128 + SIGINT, as shells report it
     raise SystemExit(code)
 

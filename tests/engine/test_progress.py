@@ -1,13 +1,18 @@
 """The line of a training iteration: short, and its sums are those of the losses."""
 
 import logging
+import sys
+from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 from mmengine.runner import Runner as MMEngineRunner
 
+from llmdet.engine import build_runner
 from llmdet.engine.logs import ROTATING_FILE
 from llmdet.engine.progress import images_of, loss_families, training_line
 from llmdet.engine.runner import Runner
+from llmdet.testing.line import line_config
 
 VALUES = {
     "base_lr": 1e-4,
@@ -66,3 +71,26 @@ def test_the_log_of_a_run_rotates_and_stays_bounded(tmp_path, monkeypatch):
     assert log.read_text().endswith("line 499\n")
     for handler in built.handlers:
         handler.close()
+
+
+def test_weights_and_biases_gets_losses_rates_and_pictures_offline(tmp_path, monkeypatch):
+    """The package is replaced: it is no dependency, and starts programs of its own."""
+    wandb = MagicMock()
+    wandb.__spec__ = object()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    config = line_config(tmp_path / "run", 2)
+    config.default_scope = "llmdet"
+    config.model.type, config.train_dataloader.dataset.type = "mmengine.Regression", "mmengine.Line"
+    config.default_hooks.logger = dict(type="LoggerHook", interval=1)
+    config.log_processor = dict(type="LogProcessor", by_epoch=False)
+    backend = dict(type="WandbVisBackend", init_kwargs=dict(project="mine", mode="offline"))
+    config.visualizer = dict(type="DetLocalVisualizer", vis_backends=[backend])
+    runner = build_runner(config)
+    runner.visualizer.add_image("val_img", np.zeros((4, 4, 3), np.uint8), 1)
+    runner.train()
+    assert wandb.init.call_args.kwargs["mode"] == "offline"
+    logged = [call.args[0] for call in wandb.log.call_args_list]
+    assert "val_img" in logged[0]
+    assert [values["iter"] for values in logged[1:]] == [1, 2]
+    assert all(values["loss"] > 0 and values["lr"] > 0 for values in logged[1:])
+    wandb.join.assert_called_once()

@@ -100,3 +100,13 @@ def test_fixed_ap_of_merged_views_that_are_cut_per_image_is_refused():
 
 def test_other_models_have_limits_of_their_own():
     check_settings(Config(dict(model=dict(type="FasterRCNN"), test_evaluator=FIXED_AP)))
+
+
+def test_a_log_that_needs_a_package_that_is_missing_is_refused(monkeypatch):
+    backends = [dict(type="LocalVisBackend"), dict(type="WandbVisBackend")]
+    config = Config(dict(visualizer=dict(type="DetLocalVisualizer", vis_backends=backends)))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        check_settings(config)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    check_settings(config)
