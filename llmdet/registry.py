@@ -10,6 +10,7 @@ from typing import Any
 
 from mmdet import registry as mmdet
 from mmengine.registry import INFERENCERS as MMENGINE_INFERENCERS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import Registry
 
 
@@ -55,6 +56,7 @@ OPTIMIZERS = _child(mmdet.OPTIMIZERS, "llmdet.engine.transformers_optimizers")
 OPTIM_WRAPPERS = _child(mmdet.OPTIM_WRAPPERS, "llmdet.engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(mmdet.OPTIM_WRAPPER_CONSTRUCTORS, "llmdet.engine")
 VISUALIZERS = _child(mmdet.VISUALIZERS, "llmdet.visualization")
+STRATEGIES = _child(MMENGINE_STRATEGIES, "llmdet.engine")
 INFERENCERS = _child(MMENGINE_INFERENCERS, "llmdet.apis")
 
 # Kinds of which we have no parts of our own: mmengine warns of every kind that the scope lacks.

@@ -71,6 +71,7 @@ def prepare(args: argparse.Namespace) -> Config:
     config = load_model_config(args.config, args.cfg_options)
     config.launcher = join_launcher(args.launcher)
     config.load_from, config.resume = args.checkpoint, False
+    config.pop("strategy", None)  # without the language model every process can hold it whole
     if "load_missing" not in args.cfg_options:
         config.load_missing = []  # what training may begin anew must be there when it is tested
     if config.model.get("lmm") is not None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from llmdet.errors import CheckpointError
 
 from .remote import fetch, is_address
+from .sharded import STATE, check_shards, is_sharded, read_shards
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ class CheckpointFile:
 
 
 def read_checkpoint(path: str | Path) -> CheckpointFile:
-    """Reads weights from a ``.pth``, a ``.safetensors``, their address in the web, a transformers
-    folder or a hub id.
+    """Reads weights from a ``.pth``, a ``.safetensors``, their address in the web, a folder that
+    several processes wrote, a transformers folder or a hub id.
 
     Pickled files are read with ``weights_only=True``: tensors and plain containers only.
     Wrappers (``state_dict``, ``model``, ``ema``) are opened and a leading ``module.`` is removed.
@@ -52,6 +53,8 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
         CheckpointError: the file is missing, damaged, holds no tensors, or would run a program.
     """
     location = locate_checkpoint(path)
+    if is_sharded(location):
+        return _read_sharded(location, str(path))
     if location.is_dir():
         return _read_folder(location, str(path))
     if location.suffix == ".safetensors":
@@ -101,6 +104,12 @@ def write_checkpoint(
         return
     tensors = {key: value.detach().cpu() for key, value in state_dict.items()}
     torch.save({"meta": dict(meta or {}), "state_dict": tensors}, target)
+
+
+def _read_sharded(folder: Path, source: str) -> CheckpointFile:
+    check_shards(folder)
+    meta = _read_meta(_load_pickle(folder / STATE))
+    return CheckpointFile(source, read_shards(folder), meta=meta)
 
 
 def _read_folder(folder: Path, source: str) -> CheckpointFile:
@@ -167,16 +176,23 @@ def _fetch_from_hub(hub_id: str) -> Path:
 
 
 def _read_pickle(path: Path) -> CheckpointFile:
+    content = _load_pickle(path)
+    return CheckpointFile(str(path), _unwrap(content, path), meta=_read_meta(content))
+
+
+def _read_meta(content: Any) -> dict[str, Any]:
+    meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    return dict(meta) if isinstance(meta, dict) else {}
+
+
+def _load_pickle(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_inert_log_globals()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path)) from error
     except (EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged or no checkpoint: {error}") from error
-    meta = content.get("meta", {}) if isinstance(content, dict) else {}
-    state_dict = _unwrap(content, path)
-    return CheckpointFile(str(path), state_dict, meta=dict(meta) if isinstance(meta, dict) else {})
 
 
 def _refusal(path: Path) -> str:

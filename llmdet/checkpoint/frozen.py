@@ -37,14 +37,21 @@ class SourcePart:
     frozen: bool  # whether training leaves all of them as they are
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint that leaves these weights out says of them."""
-        dtype = next(iter(self.tensors.values())).dtype
-        kinds = {dtype, _COMMON}
-        return {
-            "source": str(self.module.source),
-            "dtype": _name(dtype),
-            "sha256": {_name(kind): digest(self.tensors, kind) for kind in kinds},
-        }
+        """What a checkpoint that leaves these weights out says of them.
+
+        It is kept, since they do not change: weights that are spread over processes later could
+        not be read here.
+        """
+        known = getattr(self.module, "source_record", None)
+        if known is None:
+            dtype = next(iter(self.tensors.values())).dtype
+            kinds = {dtype, _COMMON}
+            known = self.module.source_record = {
+                "source": str(self.module.source),
+                "dtype": _name(dtype),
+                "sha256": {_name(kind): digest(self.tensors, kind) for kind in kinds},
+            }
+        return known
 
     def verify(self, record: Mapping[str, Any], path: str) -> None:
         """Raise a CheckpointError unless these are the weights that ``record`` describes."""
@@ -73,7 +80,7 @@ def leave_out_frozen(checkpoint: dict[str, Any], model: nn.Module) -> None:
     """Take out of a training checkpoint, in place, what its source has, and record where it is.
 
     Of a language model that trains, the second names of tied weights are left out. A model whose
-    parameters are spread over processes is saved as it is.
+    sizes are not those of the state dict is saved as it is.
     """
     state_dict = checkpoint.get("state_dict", {})
     for part in source_parts(model):
@@ -164,7 +171,7 @@ def note_replaced(model: nn.Module, loaded: Mapping[str, Tensor]) -> None:
                     "will hold it",
                     part.module.source,
                 )
-                part.module.source = None
+                part.module.source = part.module.source_record = None
                 break
 
 
@@ -201,8 +208,14 @@ def _second_names(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of tensors that have another name before."""
     first: dict[int, str] = {}
     return [
-        name for name, value in tensors.items() if first.setdefault(value.data_ptr(), name) != name
+        name for name, value in tensors.items() if first.setdefault(_place(value), name) != name
     ]
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor, or this process's part of one that is spread, lies in memory."""
+    part = getattr(tensor, "to_local", None)
+    return (tensor if part is None else part()).data_ptr()
 
 
 def _present_name(source: str, present: Mapping[str, Tensor]) -> str:

@@ -8,7 +8,6 @@ from .amp import BFloat16OptimWrapper, use_mixed_precision
 from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
-from .flexible import FlexibleRunner
 from .interrupt import InterruptHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optimizer import GroupedOptimWrapperConstructor
@@ -16,10 +15,12 @@ from .processes import run_in_processes
 from .runner import Runner, build_runner
 from .saving import CheckpointHook
 from .scalars import DeferredOptimWrapper, DeferredRuntimeInfoHook, FlushingLogProcessor
+from .strategies import FSDP2
 from .testing import ResumableTestLoop, write_predictions
 from .tta import GroundingTTAModel, use_test_time_augmentation
 
 __all__ = [
+    "FSDP2",
     "BFloat16OptimWrapper",
     "CheckpointHook",
     "DeferredOptimWrapper",
@@ -27,7 +28,6 @@ __all__ = [
     "DropSummaryHook",
     "EpochBasedTrainLoop",
     "FiniteLossHook",
-    "FlexibleRunner",
     "FlushingLogProcessor",
     "GroundingTTAModel",
     "GroupedOptimWrapperConstructor",

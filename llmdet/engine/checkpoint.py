@@ -25,6 +25,7 @@ from mmengine.runner.checkpoint import (
 )
 
 from llmdet.checkpoint.remote import fetch, is_address
+from llmdet.checkpoint.sharded import check_shards
 from llmdet.errors import CheckpointError
 from llmdet.utils.suggest import did_you_mean
 
@@ -88,9 +89,11 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     problems = []
     for path in _newest_first(Path(work_dir)):
         try:
-            if path.is_file():  # others are folders of DeepSpeed, or gone
+            if path.is_file():
                 _check_sums(path)
-            elif not path.is_dir():
+            elif path.is_dir():
+                check_shards(path)
+            else:
                 raise CheckpointError(f"'{path}' does not exist")
         except CheckpointError as error:
             problems.append(str(error))

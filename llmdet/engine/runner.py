@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
@@ -22,19 +24,22 @@ from torch.distributed import DistNetworkError, PrefixStore, TCPStore
 from torch.utils.data import DataLoader
 
 from llmdet.checkpoint import load_weights
-from llmdet.checkpoint.frozen import leave_out_frozen, put_back_frozen
+from llmdet.checkpoint.frozen import leave_out_frozen, put_back_frozen, source_parts
 from llmdet.checkpoint.load import load_state_dict
+from llmdet.checkpoint.sharded import is_sharded
 from llmdet.datasets.text_encoder import share_text_encoder
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.registry import RUNNERS
 from llmdet.utils.build import checked_builds
 
-from .checkpoint import read_training_state
+from .checkpoint import latest_checkpoint, read_training_state
 from .conversations import share_conversation_settings
 from .logs import ROTATING_FILE, NoiseFilter, file_messages_to, report_environment
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .saving import written_whole
 from .settings import check_settings
+from .strategies import Strategy, build_strategy
+from .strategies.checkpoints import fill_optimizer, read_sharded, save_spread
 from .workers import tie_workers
 
 logger = logging.getLogger(__name__)
@@ -72,6 +77,10 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     """
 
     _has_loaded: bool
+    strategy: Strategy | None
+    _is_initialised = False
+    _is_spread = False
+    _resumed: dict[str, Any] | None = None  # read before the model was spread
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Start the process group.
@@ -118,6 +127,9 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         return ", ".join(type(hook).__name__ for hook in self.hooks)
 
     def _init_model_weights(self) -> None:
+        if self._is_initialised:
+            return
+        self._is_initialised = True
         # mmengine writes three lines of log for each parameter.
         with file_messages_to(self.logger, Path(self.log_dir) / "initialisation.txt"):
             super()._init_model_weights()
@@ -130,7 +142,13 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         )
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
-        """Wrap for distributed training; without CUDA there are no device ids to name."""
+        """Wrap for distributed training; without CUDA there are no device ids to name.
+
+        With a strategy the model stays in host memory until it has its weights.
+        """
+        self.strategy = build_strategy(self.cfg.get("strategy"))
+        if self.strategy is not None:
+            return model
         settings = dict(
             type="MMDistributedDataParallel",
             broadcast_buffers=False,
@@ -151,20 +169,59 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         share_conversation_settings(bare(self.model), self._train_dataloader)
         return super().train()
 
+    def val(self) -> dict[str, float]:
+        """Evaluate on the validation set."""
+        self._put_on_device()
+        return super().val()
+
+    def test(self) -> dict[str, float]:
+        """Evaluate on the test set; every process has the whole model."""
+        self._put_on_device()
+        return super().test()
+
+    def _put_on_device(self) -> None:
+        if self.strategy is not None and not self._is_spread:
+            self.model.to(get_device())
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build the optimizer, over what a strategy leaves to this process."""
+        if self.strategy is not None and not self._is_spread:
+            self._spread_model(self.strategy)
+        return super().build_optim_wrapper(optim_wrapper)
+
+    def _spread_model(self, strategy: Strategy) -> None:
+        """Give the model all of its weights while it is whole, then spread it."""
+        self._init_model_weights()
+        resumed = self._load_from or latest_checkpoint(self.work_dir) if self._resume else None
+        if resumed is not None:
+            self._resumed = self._read_weights(str(resumed), "cpu")
+        elif not self._resume:
+            self._load_start()
+        for part in source_parts(self.model):
+            if part.frozen and self.rank == 0:
+                part.record()  # which needs the whole weights
+        self.model = strategy.spread(self.model)
+        self._is_spread = True
+        self.logger.info("%s: the model is spread over %d processes", strategy, self.world_size)
+
     def load_or_resume(self) -> None:
         """Load ``load_from`` in whatever known format it is, or resume a run of our own.
 
         All must fit; ``load_missing`` of the config names the parts that may be new.
         """
-        if self._load_from is not None and not self._resume and not self._has_loaded:
+        if not self._resume:
+            self._load_start()
+        super().load_or_resume()
+        self._check_ranks()
+
+    def _load_start(self) -> None:
+        if self._load_from is not None and not self._has_loaded:
             missing = self.cfg.get("load_missing") or ()
             load_weights(bare(self.model), self._load_from, load_missing=missing)
             self._has_loaded = True
             whole = self.model.module if is_model_wrapper(self.model) else self.model
             # EMAHook copied the model before it had these weights.
             self.call_hook("after_load_checkpoint", checkpoint={"state_dict": whole.state_dict()})
-        super().load_or_resume()
-        self._check_ranks()
 
     def _check_ranks(self) -> None:
         """Raise a CheckpointError where ranks would continue at different iterations."""
@@ -180,6 +237,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
                 "machines?"
             )
 
+
     def load_checkpoint(
         self,
         filename: str,
@@ -192,7 +250,25 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         Raises:
             CheckpointError: it is no training state, or was trained as another model.
         """
-        checkpoint = read_training_state(filename, map_location)
+        checkpoint = self._resumed or self._read_weights(filename, map_location)
+        self._resumed, self._has_loaded = None, True
+        wrapper = self.optim_wrapper
+        if isinstance(wrapper, OptimWrapper) and "optimizer" in checkpoint:
+            if is_sharded(filename):
+                checkpoint["optimizer"] = fill_optimizer(
+                    Path(filename), checkpoint["optimizer"], wrapper
+                )
+            elif self.strategy is not None:
+                checkpoint["optimizer"] = self.strategy.scatter_optimizer(
+                    checkpoint["optimizer"], wrapper
+                )
+        return checkpoint
+
+    def _read_weights(self, filename: str, map_location: Any) -> dict[str, Any]:
+        if is_sharded(filename):
+            checkpoint = read_sharded(Path(filename))
+        else:
+            checkpoint = read_training_state(filename, map_location)
         lacking = [key for key in ("state_dict", "message_hub", "meta") if key not in checkpoint]
         if lacking:
             raise CheckpointError(
@@ -201,7 +277,6 @@ class Runner(SlimCheckpoints, MMEngineRunner):
             )
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_state_dict(bare(self.model), checkpoint["state_dict"], filename)
-        self._has_loaded = True
         return checkpoint
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -210,6 +285,11 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         Raises:
             CheckpointError: the disk is full, or the folder cannot be written.
         """
+        if self.strategy is not None:
+            wanted = ("save_optimizer", "save_param_scheduler", "meta", "by_epoch")
+            options = {name: kwargs[name] for name in wanted if name in kwargs}
+            save_spread(self, Path(out_dir) / filename, **options)
+            return
         if self.rank != 0:
             return
         if "://" in out_dir:  # not a local file
@@ -246,8 +326,7 @@ def build_runner(config: Config) -> MMEngineRunner:
     """Build the runner that ``config`` describes.
 
     Args:
-        config: a complete config with ``work_dir``; ``runner_type`` names another runner, such as
-            ``FlexibleRunner`` for DeepSpeed and FSDP.
+        config: a complete config with ``work_dir``.
 
     Raises:
         ConfigError: a part is unknown or has wrong settings, a setting would be ignored, or model
@@ -256,8 +335,6 @@ def build_runner(config: Config) -> MMEngineRunner:
     share_text_encoder(config)
     check_settings(config)
     with checked_builds():
-        if "runner_type" in config:
-            return RUNNERS.build(config)
         return Runner.from_cfg(config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,20 +33,29 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial = path.with_name(path.name + PARTIAL)
     try:
-        yield partial
-        _flush(partial)
-        os.replace(partial, path)
-        _flush(path.parent)  # the new name itself
+        with raising_for_full_disks(path):
+            yield partial
+            flush(partial)
+            os.replace(partial, path)
+            flush(path.parent)  # the new name itself
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def raising_for_full_disks(path: Path) -> Iterator[None]:
+    """Turn errors of writing ``path`` into a CheckpointError that says what to do."""
+    try:
+        yield
     except OSError as error:
         raise CheckpointError(
             f"'{path}' could not be written ({error.strerror or error}); checkpoints written "
             "before are as they were: make room, then continue with --resume"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file or a folder's names are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -71,7 +81,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         if is_main_process():
             for partial in Path(runner.work_dir).glob(f"*{PARTIAL}"):
-                partial.unlink()
+                if partial.is_dir():
+                    shutil.rmtree(partial)
+                else:
+                    partial.unlink()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         runner.call_hook("before_checkpoint")
@@ -161,7 +174,7 @@ class _LateRemovals:
 def _remove(backend: Any, path: str) -> None:
     if backend.isfile(path):
         backend.remove(path)
-    elif backend.isdir(path):  # of DeepSpeed
+    elif backend.isdir(path):  # of several processes
         backend.rmtree(path)
 
 

@@ -188,6 +188,6 @@ class DeferredOptimWrapper(OptimWrapper):
             return
         norm = self.clip_func(parameters, **self.clip_grad_kwargs)
         if norm is not None:
-            # Norms of sharded gradients are put together when they are read.
-            value = norm if type(norm) is Tensor else float(norm)
+            whole = getattr(norm, "full_tensor", None)  # of gradients that are spread
+            value = norm if whole is None else whole()
             scalars_of(self.message_hub).add({f"train/{self.grad_name}": value})

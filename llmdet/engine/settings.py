@@ -16,7 +16,7 @@ from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics import LVISFixedAPMetric
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.registry import METRICS, MODELS
-from llmdet.utils.config import typed_parts
+from llmdet.utils.config import type_name, typed_parts
 from llmdet.utils.suggest import did_you_mean, misspelling_of
 
 from .tta import GroundingTTAModel
@@ -30,7 +30,6 @@ _BESIDE = (
     "find_unused_parameters",
     "load_missing",
     "model_wrapper_cfg",
-    "runner_type",
     "strategy",
     "tta_model",
     "tta_pipeline",
@@ -79,6 +78,7 @@ def check_settings(config: Config) -> None:
     _refuse_unknown(config.get("auto_scale_lr"), ("enable", "base_batch_size"), "auto_scale_lr")
     _refuse_unknown(config.get("randomness"), _arguments(Runner.set_randomness), "randomness")
     _check_backends(config)
+    check_strategy(config)
     check_fixed_ap(config)
 
 
@@ -91,6 +91,24 @@ def _check_backends(config: Config) -> None:
             "visualizer.vis_backends: WandbVisBackend needs Weights & Biases: pip install wandb, "
             "or leave it out"
         )
+
+
+def check_strategy(config: Config) -> None:
+    """Refuse what does not work beside a strategy.
+
+    Raises:
+        ConfigError: a hook averages weights, or the model shall be wrapped by something else too.
+    """
+    if config.get("strategy") is None:
+        return
+    hooks = [*typed_parts(config.get("custom_hooks")), *typed_parts(config.get("default_hooks"))]
+    if any(type_name(hook) == "EMAHook" for hook in hooks):
+        raise ConfigError(
+            "EMAHook copies the whole model, which a strategy spreads over processes: leave the "
+            "hook or the strategy out"
+        )
+    if config.get("model_wrapper_cfg") is not None:
+        raise ConfigError("model_wrapper_cfg and strategy both wrap the model: leave one out")
 
 
 def check_fixed_ap(config: Config) -> None:

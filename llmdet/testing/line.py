@@ -41,6 +41,23 @@ class Regression(BaseModel):
         return {"loss": (self.linear(x) - y).square().mean()}
 
 
+@MODELS.register_module()
+class Layers(BaseModel):
+    """Learns the line with a frozen map among others, none of a size that two divides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(1, 7), nn.Linear(7, 3), nn.Linear(3, 1)
+        self.second.requires_grad_(False)
+        self.register_buffer("scale", torch.tensor([2.0]))
+
+    def forward(self, *points: torch.Tensor, mode: str = "loss") -> dict[str, torch.Tensor]:
+        """The loss over a batch of points."""
+        x, y = torch.stack(points).split(1, dim=1)
+        found = self.last(self.second(self.first(x).tanh())) * self.scale
+        return {"loss": (found - y).square().mean()}
+
+
 def line_config(work_dir: Path, max_iters: int = 4, **changes: Any) -> Config:
     """Config of a training that takes a moment, with a checkpoint at every second iteration."""
     settings: dict[str, Any] = dict(

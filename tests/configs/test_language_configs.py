@@ -23,6 +23,8 @@ RECIPES = [
     "grounding_dino_swin_l",
     "grounding_dino_swin_t_only_p5",
     "grounding_dino_t_for_alignment",
+    "large/alignment_qwen2_7b",
+    "large/llmdet_swin_b_qwen2_7b",
 ]
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 

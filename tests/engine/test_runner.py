@@ -327,24 +327,3 @@ def test_two_processes_train_over_gloo_and_stay_equal(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     assert "agreed on rank 0" in result.stdout
     assert "agreed on rank 1" in result.stdout
-
-
-def flexible(work_dir: Path, **changes) -> Config:
-    return config(work_dir, runner_type="FlexibleRunner", env_cfg=dict(), **changes)
-
-
-def test_the_runner_of_strategies_loads_strictly_too(tmp_path):
-    model = HeadedRegression()
-    torch.nn.init.constant_(model.bbox_head.linear.weight, 7.0)
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "start.pth")
-    settings = dict(model=dict(type="HeadedRegression"), load_from=str(tmp_path / "start.pth"))
-    runner = build_runner(flexible(tmp_path / "run", default_scope="llmdet", **settings))
-    assert isinstance(runner, engine.FlexibleRunner)
-    assert runner.model.bbox_head.linear.weight.item() == 7
-    runner.train()
-    assert 6 < runner.model.bbox_head.linear.weight.item() < 7
-
-    torch.save({"state_dict": {"bbox_head.linear.weight": torch.zeros(2, 2)}}, tmp_path / "w.pth")
-    settings["load_from"] = str(tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="of another shape"):
-        build_runner(flexible(tmp_path / "bad", default_scope="llmdet", **settings))

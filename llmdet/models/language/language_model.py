@@ -101,6 +101,9 @@ class LanguageModel(nn.Module):
             add_vocabulary(self.causal_lm, self.tokenizer, self.added_tokens)
         if adapter is not None:
             adapter.install(self)
+        #: Whether every process must run it in every step, whatever its batch holds: a strategy
+        #: says so that spreads its weights, which processes can only gather together.
+        self.in_every_step = False
         self.checkpoint = checkpoint
         if checkpoint:
             contexts = {} if adapter is None else {"context_fn": adapter.checkpoint_contexts}

@@ -30,7 +30,10 @@ def supervised_cross_entropy(hidden: Tensor, index: Tensor, targets: Tensor, hea
         Scalar float32.
     """
     rows = hidden.flatten(0, 1)[index].to(head.weight.dtype)  # [n, H]
-    fused = _fused_function() if rows.is_cuda and isinstance(head, nn.Linear) else None
+    fused = None
+    # A head that is spread over processes gathers its weight when it is called, not before.
+    if rows.is_cuda and isinstance(head, nn.Linear) and type(head.weight) is nn.Parameter:
+        fused = _fused_function()
     if fused is not None:
         return fused(rows, head.weight, targets, head.bias).float()
     return F.cross_entropy(head(rows).float(), targets)

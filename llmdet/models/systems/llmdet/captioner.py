@@ -16,7 +16,12 @@ from llmdet.models.language.language_model import LanguageModel
 from llmdet.models.language.losses import zero_loss
 from llmdet.models.outputs.base import Output
 from llmdet.models.quirks import Quirks
-from llmdet.models.regions.base import RegionBatch, RegionEncoder, RegionFeatures
+from llmdet.models.regions.base import (
+    RegionBatch,
+    RegionEncoder,
+    RegionFeatures,
+    batch_regions,
+)
 from llmdet.models.transformer.boxes import xyxy_to_cxcywh
 from llmdet.models.vision.detector_memory import DetectorOutput
 from llmdet.prompts.conversation import (
@@ -161,12 +166,15 @@ class Captioner(nn.Module):
             Scalar; zero with gradient zero for every trainable parameter where there is no
             conversation.
         """
+        weight = self.settings.loss_weight
         if not conversations:
-            return zero_loss([*self.parameters(), *lmm.parameters()])
+            if not lmm.in_every_step:
+                return zero_loss([*self.parameters(), *lmm.parameters()])
+            regions, conversations, weight = *self._stand_in(seen), 0.0
         dialogue = collate_dialogue(conversations, lmm.pad_id, seen.tokens.device)
         features, looking = self._read(seen, regions, dialogue)
         with looking:
-            return self.settings.loss_weight * self.output.loss(lmm, dialogue, features)
+            return weight * self.output.loss(lmm, dialogue, features)
 
     def describe(
         self,
@@ -232,6 +240,14 @@ class Captioner(nn.Module):
             return boxes[:, :, None].expand(-1, -1, levels, -1)
         ratios = seen.valid_ratios[regions.image].repeat(1, 1, 2)
         return xyxy_to_cxcywh(boxes)[:, :, None] * ratios[:, None]
+
+    def _stand_in(self, seen: DetectorOutput) -> tuple[RegionBatch, list[TokenizedConversation]]:
+        """A conversation about the first query or image, of which nothing shall be learned."""
+        device, counts = seen.tokens.device, [0] * len(seen.tokens)
+        counts[0] = 1
+        first = torch.zeros(1, dtype=torch.int64, device=device)
+        regions = batch_regions(counts, device, boxes=first.new_zeros(1, 4).float(), queries=first)
+        return regions, [self.conversations(ask(f"<{self.settings.kind}>", "."))]
 
     def _tokens_of(self, conversation: Conversation) -> TokenizedConversation:
         tokens = conversation.tokens

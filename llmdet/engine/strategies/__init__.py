@@ -1,0 +1,6 @@
+"""How a model that outgrows one device is spread over several: configs name one as ``strategy``."""
+
+from .base import Strategy, build_strategy
+from .fsdp2 import FSDP2
+
+__all__ = ["FSDP2", "Strategy", "build_strategy"]

@@ -1,0 +1,64 @@
+"""What a runner asks of a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from llmdet.errors import ConfigError
+from llmdet.registry import STRATEGIES
+
+#: Kinds of checkpoints that a strategy can write.
+CHECKPOINTS = ("consolidated", "sharded")
+
+
+class Strategy:
+    """Spreads weights, gradients and optimizer states over the processes of a run.
+
+    Args:
+        checkpoints: "consolidated" gathers everything into one file, as runs without strategy
+            write it; "sharded" has every process write its part into a folder.
+    """
+
+    def __init__(self, checkpoints: str = "consolidated") -> None:
+        if checkpoints not in CHECKPOINTS:
+            raise ConfigError(
+                f"strategy.checkpoints is {checkpoints!r}; choose 'consolidated' or 'sharded'"
+            )
+        self.checkpoints = checkpoints
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """Spread ``model``, which every process holds whole in host memory, over the devices."""
+        raise NotImplementedError
+
+    def gather(self, state: Any) -> Any:
+        """A nested state with whole tensors in host memory; all processes call this together.
+
+        Returns:
+            The state on the main process, None on the others.
+        """
+        raise NotImplementedError
+
+    def scatter_optimizer(self, state: dict[str, Any], wrapper: OptimWrapper) -> dict[str, Any]:
+        """This process's part of an optimizer state that has whole tensors."""
+        raise NotImplementedError
+
+
+def build_strategy(settings: Mapping[str, Any] | None) -> Strategy | None:
+    """The strategy of a config, None where it names none.
+
+    Raises:
+        ConfigError: it is of a kind that only mmengine's own runner can use.
+    """
+    if settings is None:
+        return None
+    built = STRATEGIES.build(dict(settings))
+    if not isinstance(built, Strategy):
+        raise ConfigError(
+            f"strategy.type={settings.get('type')!r} is mmengine's, which neither runs on CPUs nor "
+            "checks weights; take 'FSDP2'"
+        )
+    return built
