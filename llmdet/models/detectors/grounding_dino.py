@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError, DataError
+from llmdet.models.accumulation import StepTotals
 from llmdet.models.detectors.inference import (
     DetectionRun,
     PaddedMaps,
@@ -290,6 +291,12 @@ class GroundingDINO(BaseDetector):
         return TrainingOutput(
             encoded, proposals, denoising, decoded, predictions, tuple(matches), losses
         )
+
+    def count_step(self, batches: Sequence[Sequence[DetDataSample]]) -> StepTotals:
+        """What the micro-batches of one step hold together; samples as in :meth:`loss`."""
+        boxes = [len(sample.gt_instances) for samples in batches for sample in samples]
+        matched = sum(min(count, self.num_queries) for count in boxes)
+        return StepTotals(len(batches), sum(boxes), matched, max(boxes))
 
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]

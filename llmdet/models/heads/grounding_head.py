@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from llmdet.models.accumulation import StepTotals, step_totals
 from llmdet.models.heads.contrastive import ContrastiveEmbed
 from llmdet.models.heads.losses import GroundingLoss
 from llmdet.models.heads.matching import HungarianMatcher, Targets
@@ -130,7 +131,9 @@ class GroundingDINOHead(BaseModule):
         *matches, proposal_matches = self.match(matching, proposals, targets)
         # Every layer matches as many boxes as there are: one exchange between processes for all.
         matched = sum(len(index) for index in proposal_matches.query_indices)
-        average = self.losses.average_count(matched, proposals.boxes)
+        boxes = sum(len(target.boxes) for target in targets)
+        totals = step_totals() or StepTotals(1, boxes, matched, fullest=0)
+        average = self.losses.average_count(totals.matched, proposals.boxes, totals.parts)
         losses = self._named(
             self.losses.of_layers(
                 proposals.logits[None], proposals.boxes[None], targets, [proposal_matches], average
@@ -141,8 +144,8 @@ class GroundingDINOHead(BaseModule):
         found = self.losses.of_layers(matching.logits, matching.boxes, targets, matches, average)
         losses |= self._named(found, layers)
         if denoising is not None:
-            positive = denoising.num_groups * sum(len(target.boxes) for target in targets)
-            average = self.losses.average_count(positive, proposals.boxes)
+            positive = denoising.num_groups * totals.boxes
+            average = self.losses.average_count(positive, proposals.boxes, totals.parts)
             found = self.losses.of_denoising(
                 predictions.logits[:, :, :count],
                 predictions.boxes[:, :, :count],

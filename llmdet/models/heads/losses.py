@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -22,6 +23,17 @@ L1 = {"type": "L1Loss", "loss_weight": 5.0}
 GIOU = {"type": "GIoULoss", "loss_weight": 2.0}
 #: What mmdet adds to the number that a sum is divided by.
 EPS = torch.finfo(torch.float32).eps
+
+
+@dataclass(frozen=True)
+class BoxCount:
+    """Number of boxes, at least one, that sums are divided by: a mean over processes.
+
+    Where gradients of several micro-batches are added it is the mean over these, too.
+    """
+
+    of_boxes: Tensor  # scalar
+    of_classification: Tensor | float  # scalar; without the mean over processes where it is off
 
 
 class GroundingLoss(nn.Module):
@@ -47,12 +59,18 @@ class GroundingLoss(nn.Module):
         self.giou = MODELS.build(loss_iou or GIOU)
         self.sync_avg_factor = sync_avg_factor
 
-    @staticmethod
-    def average_count(count: int, like: Tensor) -> Tensor:
-        """Mean over all processes of a number of matched boxes, at least one; a scalar."""
+    def average_count(self, count: int, like: Tensor, parts: int = 1) -> BoxCount:
+        """What sums over ``count`` boxes are divided by; see :class:`BoxCount`.
+
+        Args:
+            count: boxes of all micro-batches of a step on this process.
+            like: a tensor on the device.
+            parts: micro-batches of the step.
+        """
         number = torch.tensor(float(count)).to(like.device, non_blocking=True)
         all_reduce(number, op="mean")
-        return number.clamp(min=1)
+        mean = number.clamp(min=1) / parts
+        return BoxCount(mean, mean if self.sync_avg_factor else max(count, 1) / parts)
 
     def of_layers(
         self,
@@ -60,7 +78,7 @@ class GroundingLoss(nn.Module):
         boxes: Tensor,
         targets: Sequence[Targets],
         matches: Sequence[Matches],
-        average: Tensor,
+        average: BoxCount,
     ) -> dict[str, Tensor]:
         """Losses of matched queries of D layers.
 
@@ -85,7 +103,7 @@ class GroundingLoss(nn.Module):
         boxes: Tensor,
         targets: Sequence[Targets],
         denoising: DenoisingQueries,
-        average: Tensor,
+        average: BoxCount,
     ) -> dict[str, Tensor]:
         """Losses of denoising queries [D, B, M, ...]: positive ones must find their own box."""
         if logits.shape[2] == 0:
@@ -106,7 +124,7 @@ class GroundingLoss(nn.Module):
         queries: Tensor,
         matched: Tensor,
         counts: Sequence[int],
-        average: Tensor,
+        average: BoxCount,
     ) -> dict[str, Tensor]:
         """``queries`` and ``matched`` [D, P]: first the ``counts[0]`` pairs of image 0."""
         layer, image, box = _positions(matched, counts, targets)
@@ -130,12 +148,11 @@ class GroundingLoss(nn.Module):
                 (self.giou, cxcywh_to_xyxy(predicted) * pixels, cxcywh_to_xyxy(true) * pixels),
             )
         )
-        count = average if self.sync_avg_factor else max(sum(counts), 1)
         layers = len(logits)
         return {
-            "loss_cls": _sums(loss_cls, layers, count),
-            "loss_bbox": _sums(loss_bbox, layers, average),
-            "loss_iou": _sums(loss_iou, layers, average),
+            "loss_cls": _sums(loss_cls, layers, average.of_classification),
+            "loss_bbox": _sums(loss_bbox, layers, average.of_boxes),
+            "loss_iou": _sums(loss_iou, layers, average.of_boxes),
         }
 
 

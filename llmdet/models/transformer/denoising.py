@@ -11,6 +11,7 @@ from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
+from llmdet.models.accumulation import step_totals
 from llmdet.models.structures import DenoisingQueries
 from llmdet.models.transformer.boxes import inverse_sigmoid, xyxy_to_cxcywh
 from llmdet.ops.precision import float32_island
@@ -87,21 +88,24 @@ class DenoisingQueryGenerator(nn.Module):
             labels: per image [N_i] int64 label ids, taken modulo ``num_classes``.
 
         Returns:
-            2 x groups x max(N_i) queries an image, zero where an image has fewer boxes.
+            2 x groups x max(N_i) queries an image, zero where an image has fewer boxes; the
+            maximum is over all micro-batches of a step.
         """
         counts = [len(b) for b in boxes]
-        groups = self.groups.number(max(counts))
+        totals = step_totals()
+        places = max(counts) if totals is None else totals.fullest  # of an image in a group
+        groups = self.groups.number(places)
         flat_labels, flat_boxes = torch.cat(list(labels)), torch.cat(list(boxes))
         random = _random_numbers(flat_boxes.device)
         noisy_labels = self.noise_labels(flat_labels, groups, random)
         noisy_boxes = self.noise_boxes(flat_boxes, groups, random)
         content = self.label_embedding(noisy_labels)
         return DenoisingQueries(
-            content=_collate(content, counts, groups),
-            boxes_unact=_collate(noisy_boxes, counts, groups),
-            attention_mask=self._attention_mask(max(counts), groups, content.device),
+            content=_collate(content, counts, groups, places),
+            boxes_unact=_collate(noisy_boxes, counts, groups, places),
+            attention_mask=self._attention_mask(places, groups, content.device),
             num_groups=groups,
-            queries_per_group=2 * max(counts),
+            queries_per_group=2 * places,
         )
 
     def noise_labels(self, labels: Tensor, groups: int, random: torch.Generator) -> Tensor:
@@ -153,11 +157,11 @@ def _random_numbers(device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
-def _collate(flat: Tensor, counts: Sequence[int], groups: int) -> Tensor:
-    """Spread [2 * groups * sum(N_i), D] over the images: [B, 2 * groups * max(N_i), D]."""
+def _collate(flat: Tensor, counts: Sequence[int], groups: int, places: int) -> Tensor:
+    """Spread [2 * groups * sum(N_i), D] over the images: [B, 2 * groups * places, D]."""
     per_image = flat.view(2 * groups, sum(counts), flat.shape[-1]).split(list(counts), dim=1)
     padded = [
-        torch.nn.functional.pad(part, (0, 0, 0, max(counts) - part.shape[1])) for part in per_image
+        torch.nn.functional.pad(part, (0, 0, 0, places - part.shape[1])) for part in per_image
     ]
     return torch.stack([part.flatten(0, 1) for part in padded])
 

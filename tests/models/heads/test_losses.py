@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from llmdet.models.heads.losses import GroundingLoss
+from llmdet.models.heads.losses import BoxCount, GroundingLoss
 from llmdet.models.heads.matching import Targets
 from llmdet.models.structures import DenoisingQueries, Matches
 from llmdet.models.transformer.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
@@ -29,10 +29,15 @@ def predictions(images):
     return torch.randn(images, Q, TOKENS).double() * 3, boxes
 
 
+def count_of(boxes, classified=None):
+    """What sums are divided by."""
+    number = torch.tensor(boxes, dtype=torch.float64)
+    return BoxCount(number, number if classified is None else classified)
+
+
 def of_layer(logits, boxes, targets, matches, average=2.0, **settings):
-    average = torch.tensor(average, dtype=torch.float64)
     losses = GroundingLoss(**settings).of_layers(
-        logits[None], boxes[None], targets, [matches], average
+        logits[None], boxes[None], targets, [matches], count_of(average)
     )
     return {name: value.squeeze(0) for name, value in losses.items()}
 
@@ -107,8 +112,9 @@ def test_losses_of_all_layers_at_once_are_those_of_each_layer(counts, sync):
         )
         for _ in range(4)
     ]
-    losses = GroundingLoss(sync_avg_factor=sync)
-    found = losses.of_layers(logits, boxes, targets, matches, torch.tensor(3.0).double())
+    own = None if sync else GroundingLoss(sync_avg_factor=False).average_count(sum(counts), logits)
+    average = count_of(3.0, own and own.of_classification)
+    found = GroundingLoss().of_layers(logits, boxes, targets, matches, average)
     for layer, layer_matches in enumerate(matches):
         average = 3.0 if sync else max(sum(counts), 1)
         expected = by_definition(logits[layer], boxes[layer], targets, layer_matches, 1.0)
@@ -191,9 +197,8 @@ def test_positive_denoising_queries_must_find_their_own_box_and_others_nothing()
     assert total == 8
     logits = torch.randn(2, total, TOKENS).double()
     boxes = torch.rand(2, total, 4).double() * 0.4 + 0.2
-    average = torch.tensor(6.0).double()
     found = GroundingLoss().of_denoising(
-        torch.stack([logits, -logits]), torch.stack([boxes] * 2), targets, queries, average
+        torch.stack([logits, -logits]), torch.stack([boxes] * 2), targets, queries, count_of(6.0)
     )
     matches = Matches(
         (torch.tensor([0, 1, 4, 5]), torch.tensor([0, 4])),
@@ -210,7 +215,7 @@ def test_without_any_box_denoising_losses_are_zero_and_reach_their_embedding():
     targets = [target(0), target(0)]
     queries = denoising(targets)
     found = GroundingLoss().of_denoising(
-        torch.zeros(3, 2, 0, TOKENS), torch.zeros(3, 2, 0, 4), targets, queries, torch.tensor(1.0)
+        torch.zeros(3, 2, 0, TOKENS), torch.zeros(3, 2, 0, 4), targets, queries, count_of(1.0)
     )
     assert {name: value.tolist() for name, value in found.items()} == {
         "loss_cls": [0.0] * 3,
@@ -222,12 +227,13 @@ def test_without_any_box_denoising_losses_are_zero_and_reach_their_embedding():
 
 def count_of_a_process(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    counts = [GroundingLoss.average_count(count, torch.zeros(1)) for count in (4 * rank, 0)]
-    torch.save(counts, f"{folder}/{rank}.pt")
+    loss = GroundingLoss()
+    counts = [loss.average_count(n, torch.zeros(1), p) for n, p in ((4 * rank, 1), (0, 1), (0, 4))]
+    torch.save([float(count.of_boxes) for count in counts], f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_the_number_of_boxes_is_the_mean_of_all_processes_and_at_least_one(tmp_path):
+def test_the_number_of_boxes_is_the_mean_of_all_processes_and_at_least_one_a_step(tmp_path):
     torch.multiprocessing.spawn(count_of_a_process, (tmp_path,), nprocs=2)
     for rank in (0, 1):
-        assert [float(count) for count in torch.load(tmp_path / f"{rank}.pt")] == [2.0, 1.0]
+        assert torch.load(tmp_path / f"{rank}.pt") == [2.0, 1.0, 0.25]

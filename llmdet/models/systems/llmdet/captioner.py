@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
+from llmdet.models.accumulation import step_totals
 from llmdet.models.language.dialogue import DialogueBatch, collate_dialogue
 from llmdet.models.language.language_model import LanguageModel
 from llmdet.models.language.losses import zero_loss
@@ -27,6 +28,7 @@ from llmdet.models.vision.detector_memory import DetectorOutput
 from llmdet.prompts.conversation import (
     DESCRIBE_IMAGE,
     DESCRIBE_REGION,
+    IGNORE_INDEX,
     Conversation,
     ConversationSettings,
     ConversationTokenizer,
@@ -148,6 +150,11 @@ class Captioner(nn.Module):
             if self.conversations.reads(conversation)
         ]
 
+    def count_learned(self, conversations: Sequence[Conversation]) -> int:
+        """Supervised tokens of those of a sample's conversations that this captioner reads."""
+        labels = [tokens.labels[1:] for tokens in self.tokenized(conversations)]
+        return sum(int((each != IGNORE_INDEX).sum()) for each in labels)
+
     def loss(
         self,
         lmm: LanguageModel,
@@ -172,6 +179,10 @@ class Captioner(nn.Module):
                 return zero_loss([*self.parameters(), *lmm.parameters()])
             regions, conversations, weight = *self._stand_in(seen), 0.0
         dialogue = collate_dialogue(conversations, lmm.pad_id, seen.tokens.device)
+        totals = step_totals()
+        if totals is not None:
+            # The output's loss is a mean over the tokens of this micro-batch.
+            weight *= len(dialogue.targets) * totals.parts / max(1, totals.learned[self.settings.kind])
         features, looking = self._read(seen, regions, dialogue)
         with looking:
             return weight * self.output.loss(lmm, dialogue, features)

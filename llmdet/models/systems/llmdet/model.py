@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from llmdet.datasets.sample import grounding_of
 from llmdet.errors import ConfigError
+from llmdet.models.accumulation import StepTotals
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.models.language.language_model import LanguageModel
 from llmdet.models.regions.base import batch_regions
@@ -201,6 +203,19 @@ class LLMDet(GroundingDINO):
         if self.lmm is not None:
             self.lmm.train(mode)
         return self
+
+    def count_step(self, batches: Sequence[Sequence[DetDataSample]]) -> StepTotals:
+        """What the micro-batches of one step hold together; samples as in :meth:`loss`.
+
+        A phrase about a box that no query was matched to counts, too: which ones these are, where
+        an image has more boxes than there are queries, is not known before.
+        """
+        spoken = [grounding_of(sample).conversations for batch in batches for sample in batch]
+        captioners = [c for c in (self.image_captioner, self.region_captioner) if c is not None]
+        learned = {c.settings.kind: sum(map(c.count_learned, spoken)) for c in captioners}
+        if self.freeze_detector:  # which needs no boxes
+            return StepTotals(len(batches), 0, 0, 0, learned)
+        return replace(super().count_step(batches), learned=learned)
 
     def _prompt_of(self, sample: DetDataSample) -> TokenizedPrompt | str:
         """What the encoder fuses with an image whose memory alone is read; "" without a text."""

@@ -1,0 +1,43 @@
+"""What losses of a micro-batch must know of the others whose gradients it is added to.
+
+A loss that is a sum over boxes or tokens divided by their number is not the mean of the same loss
+over parts of the batch. So the parts of a step are read together, counted, and each part's sums are
+divided by the mean number over all parts: the mean of the parts' losses is then that of the
+whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class StepTotals:
+    """What the micro-batches of one step of the optimizer hold together on this process."""
+
+    parts: int  # micro-batches
+    boxes: int  # of all images
+    matched: int  # boxes that a query can be matched to: at most Q of an image
+    fullest: int  # boxes of the image that has most
+    learned: Mapping[str, int] = field(default_factory=dict)  # kind of mark -> supervised tokens
+
+
+_CURRENT: ContextVar[StepTotals | None] = ContextVar("step_totals", default=None)
+
+
+def step_totals() -> StepTotals | None:
+    """Totals of the step that is going on, None where it has one batch."""
+    return _CURRENT.get()
+
+
+@contextmanager
+def accumulating(totals: StepTotals | None) -> Iterator[None]:
+    """A ``with`` block in which losses are parts of a step with these totals."""
+    token = _CURRENT.set(totals)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
