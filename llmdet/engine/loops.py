@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_rank
+from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterLoop
 from torch.utils.data import DataLoader
 
 from llmdet.errors import DataError
+from llmdet.models.accumulation import accumulating
 from llmdet.registry import LOOPS
+
+from .accumulation import MicroBatches
 
 #: Keep what samples and models draw apart.
 _SAMPLE, _STEP = 1, 2
@@ -96,7 +100,9 @@ class RepeatableRandomness:
 
     runner: Any
     dataloader: DataLoader
+    max_iters: int
     _iter: int
+    _micro_batches: MicroBatches | None = None
 
     def make_repeatable(self, *, endless: bool) -> None:
         """Put the loop's data loader over repeatable batches."""
@@ -118,7 +124,25 @@ class RepeatableRandomness:
     def run_iter(self, *args: Any) -> None:
         """Run one iteration."""
         seed_everything((self.runner.seed, get_rank(), _STEP, self._iter))
-        super().run_iter(*args)  # type: ignore[misc]
+        with accumulating(self._micro_batches and self._micro_batches.totals):
+            super().run_iter(*args)  # type: ignore[misc]
+
+    def in_steps(self, batches: Any) -> Any:
+        """The same batches; those of one step of the optimizer are read together and counted.
+
+        A model that divides by the number of boxes has a method ``count_step``.
+        """
+        counts = getattr(self.runner.optim_wrapper, "_accumulative_counts", 1)
+        model = self.runner.model
+        count = getattr(model.module if is_model_wrapper(model) else model, "count_step", None)
+        if counts == 1 or count is None:
+            return batches
+
+        def size() -> int:
+            return min(counts - self._iter % counts, self.max_iters - self._iter)
+
+        self._micro_batches = MicroBatches(batches, size, count)
+        return self._micro_batches
 
 
 @LOOPS.register_module()
@@ -129,6 +153,11 @@ class IterBasedTrainLoop(RepeatableRandomness, MMEngineIterLoop):
         super().__init__(*args, **kwargs)
         self.make_repeatable(endless=True)
         self.dataloader_iterator = _Batches(self.dataloader, self.batches)
+
+    def run(self) -> torch.nn.Module:
+        """Train until the last iteration."""
+        self.dataloader_iterator = self.in_steps(self.dataloader_iterator)
+        return super().run()
 
 
 @LOOPS.register_module()
@@ -144,7 +173,7 @@ class EpochBasedTrainLoop(RepeatableRandomness, MMEngineEpochLoop):
         first = self.batches.skip = self._iter - self._epoch * len(self.dataloader)
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        for number, batch in enumerate(self.dataloader, first):
+        for number, batch in enumerate(self.in_steps(iter(self.dataloader)), first):
             self.run_iter(number, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1

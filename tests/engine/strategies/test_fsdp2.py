@@ -55,7 +55,9 @@ def outcome(runner: Any) -> dict[str, Any]:
     }
 
 
-def assert_equal_states(found: dict[str, Any], expected: dict[str, Any], **tolerance: float) -> None:
+def assert_equal_states(
+    found: dict[str, Any], expected: dict[str, Any], **tolerance: float
+) -> None:
     torch.testing.assert_close(found["weights"], expected["weights"], **tolerance)
     torch.testing.assert_close(
         found["optimizer"]["state"], expected["optimizer"]["state"], **tolerance

@@ -182,7 +182,9 @@ class Captioner(nn.Module):
         totals = step_totals()
         if totals is not None:
             # The output's loss is a mean over the tokens of this micro-batch.
-            weight *= len(dialogue.targets) * totals.parts / max(1, totals.learned[self.settings.kind])
+            weight *= (
+                len(dialogue.targets) * totals.parts / max(1, totals.learned[self.settings.kind])
+            )
         features, looking = self._read(seen, regions, dialogue)
         with looking:
             return weight * self.output.loss(lmm, dialogue, features)
