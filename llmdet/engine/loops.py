@@ -124,7 +124,8 @@ class RepeatableRandomness:
     def run_iter(self, *args: Any) -> None:
         """Run one iteration."""
         seed_everything((self.runner.seed, get_rank(), _STEP, self._iter))
-        with accumulating(self._micro_batches and self._micro_batches.totals):
+        totals = None if self._micro_batches is None else self._micro_batches.totals
+        with accumulating(totals):
             super().run_iter(*args)  # type: ignore[misc]
 
     def in_steps(self, batches: Any) -> Any:

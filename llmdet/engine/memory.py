@@ -1,8 +1,8 @@
 """What a training step takes on each GPU, calculated without one.
 
-The step runs on fake tensors, which have sizes and no numbers: every tensor that PyTorch's operators
-make is counted while it lives, in the forward and in the backward pass. Kernels of a GPU keep less
-than these operators do (deformable attention, the caption loss), so that the sum is a bound.
+The step runs on fake tensors, which have sizes and no numbers: every tensor that an operator of
+PyTorch makes is counted while it lives, in the forward and in the backward pass. Kernels of a GPU
+keep less than these operators do (deformable attention, the caption loss): the sum is a bound.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ class StepTrace:
             return Budget(self.weights, self.moments, self.gradients, kept, buckets)
         # The part that runs and the next one, beside what stays gathered.
         gathered = self.rest + 2 * self.unit + self.rest_gradients
-        shares = (part // gpus for part in (self.weights, self.moments, self.trainable))
-        return Budget(*shares, kept, gathered)
+        return Budget(
+            self.weights // gpus, self.moments // gpus, self.trainable // gpus, kept, gathered
+        )
 
 
 def build_without_numbers(config: Mapping[str, Any]) -> nn.Module:
@@ -99,7 +100,7 @@ def build_without_numbers(config: Mapping[str, Any]) -> nn.Module:
     return _without_numbers(model, mode)
 
 
-def trace_step(model: nn.Module, work: Workload, *, amp: torch.dtype | None = None) -> StepTrace:
+def trace_step(model: Any, work: Workload, *, amp: torch.dtype | None = None) -> StepTrace:
     """Sizes of a step of a model of :func:`build_without_numbers`.
 
     Args:

@@ -52,7 +52,8 @@ class FSDP2(Strategy):
         for unit in units(model):
             fully_shard(unit, mesh=mesh, reshard_after_forward=self.reshard_after_forward)
         model.data_preprocessor.to(device)  # has a device of its own to remember
-        return fully_shard(model, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
 
     def __repr__(self) -> str:
         return f"FSDP2 with {self.checkpoints} checkpoints"

@@ -155,7 +155,7 @@ def test_a_program_in_a_folder_of_parts_is_refused(sharded, tmp_path):
     for path in sharded[0].iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     torch.save({"meta": Program()}, copy / "state.pth")
-    with pytest.raises(CheckpointError, match="'state.pth' is not as it was written"):
+    with pytest.raises(CheckpointError, match=r"'state\.pth' is not as it was written"):
         read_checkpoint(copy)
     (copy / "shards.json").write_text(json.dumps({"files": {}}))
     with pytest.raises(CheckpointError, match="would run a program"):
