@@ -8,7 +8,7 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=5000, max_keep_ckpts=5),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    finite_losses=dict(type="FiniteLossHook", interval=50),
+    finite_losses=dict(type="FiniteLossHook", interval=10),
     interrupt=dict(type="InterruptHook"),
     dropped=dict(type="DropSummaryHook"),
     visualization=dict(type="DetVisualizationHook"),

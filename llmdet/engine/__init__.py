@@ -4,7 +4,7 @@ Importing this package registers the optimizer wrapper, the test loop and the mo
 test-time augmentation, and makes mmengine read local checkpoints without executing them.
 """
 
-from .amp import BFloat16OptimWrapper, use_mixed_precision
+from .amp import BFloat16OptimWrapper, Float16OptimWrapper, use_mixed_precision
 from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
@@ -28,6 +28,7 @@ __all__ = [
     "DropSummaryHook",
     "EpochBasedTrainLoop",
     "FiniteLossHook",
+    "Float16OptimWrapper",
     "FlushingLogProcessor",
     "GroundingTTAModel",
     "GroupedOptimWrapperConstructor",

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
-from llmdet.errors import DivergenceError
+from llmdet.errors import ConfigError, DivergenceError
 from llmdet.registry import HOOKS
+
+from .replay import save_batch
+from .scalars import DeferredOptimWrapper
+
+logger = logging.getLogger(__name__)
 
 #: Images and losses that a message lists.
 _LISTED = 8
@@ -20,20 +27,37 @@ _LISTED = 8
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Ends a run of which a loss or a trained weight is infinite or no number.
+    """Ends a run of which a loss or a trained weight is infinite or no number, or skips the step.
 
     Losses stay on the device, where each step leaves one small tensor; the host looks at them
-    together, every `interval` iterations, before each checkpoint and at the end. Weights are looked
-    at before they are written.
+    together, every `interval` iterations, before each checkpoint and at the end. Until then their
+    batches are kept, and the one at fault is saved. Weights are looked at before they are written.
 
     Args:
         interval: iterations between two looks.
+        action: "stop", or "skip": look at every step, leave out updates whose gradients are no
+            finite numbers, and go on.
+        most_skipped: with "skip", so many in a row end the run all the same.
     """
 
-    def __init__(self, interval: int = 50) -> None:
-        self.interval = interval
-        self._steps: list[tuple[int, list[str], list[str]]] = []  # iteration, losses, images
+    def __init__(self, interval: int = 10, action: str = "stop", most_skipped: int = 10) -> None:
+        if action not in ("stop", "skip"):
+            raise ConfigError(f"FiniteLossHook.action is {action!r}; choose 'stop' or 'skip'")
+        self.interval = 1 if action == "skip" else interval
+        self.action, self.most_skipped = action, most_skipped
+        self._in_a_row = 0
+        self._steps: list[tuple[int, list[str], Any]] = []  # iteration, losses, batch
         self._values: list[Tensor] = []  # of the same steps
+        self._work_dir: str | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Tell the optimizer what to leave out."""
+        self._work_dir = runner.work_dir
+        if self.action == "skip":
+            if not isinstance(runner.optim_wrapper, DeferredOptimWrapper):
+                kind = type(runner.optim_wrapper).__name__
+                raise ConfigError(f"FiniteLossHook(action='skip') knows no optim_wrapper {kind!r}")
+            runner.optim_wrapper.skips_infinite = True
 
     def after_train_iter(
         self,
@@ -45,7 +69,7 @@ class FiniteLossHook(Hook):
         """Keep the losses of an iteration."""
         losses = {name: v for name, v in (outputs or {}).items() if isinstance(v, Tensor)}
         if losses:
-            self._steps.append((runner.iter + 1, list(losses), _images(data_batch)))
+            self._steps.append((runner.iter + 1, list(losses), data_batch))
             flat = [value.detach().reshape(()).float() for value in losses.values()]
             self._values.append(torch.stack(flat))
         if self.every_n_train_iters(runner, self.interval):
@@ -84,17 +108,32 @@ class FiniteLossHook(Hook):
         """
         steps, values = self._steps, self._values
         self._steps, self._values = [], []
-        if not values or bool(torch.isfinite(torch.cat(values)).all()):
+        if not values:
             return
-        for (iteration, names, images), row in zip(steps, values, strict=True):
+        if bool(torch.isfinite(torch.cat(values)).all()):
+            self._in_a_row = 0
+            return
+        for (iteration, names, batch), row in zip(steps, values, strict=True):
             wrong = [
                 f"{name} is {value}"
                 for name, value in zip(names, row.tolist(), strict=True)
                 if not abs(value) < float("inf")
             ]
             if wrong:
-                where = f" for the images {_listed(images)}" if images else ""
-                raise DivergenceError(f"iteration {iteration}: {_listed(wrong)}{where}; {_REMEDY}")
+                self._report(iteration, wrong, batch)
+                return
+
+    def _report(self, iteration: int, wrong: list[str], batch: Any) -> None:
+        images = _images(batch)
+        where = f" for the images {_listed(images)}" if images else ""
+        what = f"iteration {iteration}: {_listed(wrong)}{where}"
+        if self._work_dir is not None:
+            path = save_batch(self._work_dir, iteration, get_rank(), batch)
+            what = f"{what}; the batch is in {path}, for tools/analysis/replay.py"
+        self._in_a_row += 1
+        if self.action == "stop" or self._in_a_row >= self.most_skipped:
+            raise DivergenceError(f"{what}; {_REMEDY}")
+        logger.warning("%s; this update is left out", what)
 
 
 _REMEDY = (

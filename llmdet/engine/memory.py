@@ -51,7 +51,7 @@ class Budget:
     optimizer: int
     gradients: int  # at the peak
     activations: int  # at the peak: what is kept for the backward pass, and what is being computed
-    exchange: int  # what is gathered, and buckets of what is sent
+    exchange: int  # weights that are gathered, and their gradients before they are sent
 
     @property
     def total(self) -> int:
@@ -75,9 +75,10 @@ class StepTrace:
     def on(self, strategy: str, gpus: int) -> Budget:
         """The budget of each of ``gpus``; ``strategy`` is "ddp" or "fsdp2"."""
         kept = self.peak - self.gradients
-        if strategy == "ddp" or gpus == 1:
-            buckets = self.trainable if gpus > 1 else 0
-            return Budget(self.weights, self.moments, self.gradients, kept, buckets)
+        if gpus == 1:
+            return Budget(self.weights, self.moments, self.gradients, kept, 0)
+        if strategy == "ddp":  # gradients lie in buckets that are always there
+            return Budget(self.weights, self.moments, self.trainable, kept, 0)
         # The part that runs and the next one, beside what stays gathered.
         gathered = self.rest + 2 * self.unit + self.rest_gradients
         return Budget(

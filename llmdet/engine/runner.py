@@ -237,7 +237,6 @@ class Runner(SlimCheckpoints, MMEngineRunner):
                 "machines?"
             )
 
-
     def load_checkpoint(
         self,
         filename: str,

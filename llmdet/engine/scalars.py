@@ -177,6 +177,25 @@ def _shorten_histories(hub: MessageHub, kept: float) -> None:
 class DeferredOptimWrapper(OptimWrapper):
     """mmengine's optimizer wrapper; the optimizer does not wait for the norm of the gradients."""
 
+    #: Whether updates are left out whose gradients are no finite numbers: the host looks then.
+    skips_infinite = False
+
+    def step(self, **kwargs: Any) -> None:
+        """Update the weights, unless nothing could be learned from the gradients."""
+        if self.skips_infinite and not self._are_gradients_finite():
+            return
+        super().step(**kwargs)
+
+    def _are_gradients_finite(self) -> bool:
+        """The same answer on all processes, which have the same gradients, or parts of them."""
+        groups = self.optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            return True
+        norm = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
+        whole = getattr(norm, "full_tensor", None)
+        return bool(torch.isfinite(norm if whole is None else whole()))
+
     def _clip_grad(self) -> None:
         parameters = [
             parameter

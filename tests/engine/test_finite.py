@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from mmengine.registry import MODELS
 
 from llmdet.engine import build_runner, latest_checkpoint, read_training_state
-from llmdet.errors import DivergenceError
+from llmdet.errors import ConfigError, DivergenceError
 from llmdet.testing.line import Regression, line_config
 
 
@@ -70,3 +72,46 @@ def test_the_host_looks_at_losses_only_at_the_interval(tmp_path, monkeypatch):
     settings.default_hooks.checkpoint.save_last = False
     build_runner(settings).train()
     assert looks == [3 * 1, 3 * 1, 2 * 1]  # of eight steps of one loss
+
+
+class Stumbling(Regression):
+    """Has an infinite loss in its fourth step alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def forward(self, *points, mode="loss"):
+        self.steps += 1
+        losses = super().forward(*points)
+        return {"loss": losses["loss"] / (0.0 if self.steps == 4 else 1.0)}
+
+
+def test_a_run_that_may_skip_leaves_the_update_out_and_goes_on(tmp_path, caplog):
+    MODELS.register_module(name="Stumbling", module=Stumbling, force=True)
+    settings = config(tmp_path, model=dict(type="Stumbling"))
+    settings.default_hooks.finite_losses.action = "skip"
+    runner = build_runner(settings)
+    logging.getLogger("llmdet").addHandler(caplog.handler)
+    runner.train()
+    assert runner.iter == 8
+    assert all(p.isfinite().all() for p in runner.model.parameters())
+    steps = {int(entry["step"]) for entry in runner.optim_wrapper.state_dict()["state"].values()}
+    assert steps == {7}
+    (line,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert "iteration 4: loss is inf" in line
+    assert (tmp_path / "diverged" / "iter_4_rank_0.pth").is_file()
+
+
+def test_a_run_that_only_skips_ends(tmp_path):
+    settings = config(tmp_path, model=dict(type="Diverging", value=float("nan")))
+    settings.default_hooks.finite_losses.update(action="skip", most_skipped=3)
+    with pytest.raises(DivergenceError, match="iteration 6: "):
+        build_runner(settings).train()
+
+
+def test_an_unknown_action_is_refused(tmp_path):
+    settings = config(tmp_path)
+    settings.default_hooks.finite_losses.action = "ignore"
+    with pytest.raises(ConfigError, match="choose 'stop' or 'skip'"):
+        build_runner(settings)
