@@ -5,9 +5,12 @@ The letters are explained once, in :mod:`llmdet.models`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+
+from llmdet.utils.tensors import take_rows
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class FeaturePyramid:
     spatial_shapes: Tensor  # [levels, 2] int64, the same numbers on the device
     level_start_index: Tensor  # [levels] int64, where each level begins in S
     valid_ratios: Tensor  # [B, levels, 2] float32, valid (width, height) / padded (width, height)
+
+    def of(self, images: Sequence[int]) -> FeaturePyramid:
+        """The pyramids of some images of the batch; one image several times takes no memory."""
+        names = ["feat", "pos", "valid_ratios"]
+        names += [] if self.padding_mask is None else ["padding_mask"]
+        rows = take_rows([getattr(self, name) for name in names], images)
+        return replace(self, **dict(zip(names, rows, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,12 @@ def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     """
     if _runs_onednn(x, weight):  # which knows no batches of maps
         biases = [None] * len(x) if bias is None else bias.unbind()
-        return torch.stack([linear(*item) for item in zip(x, weight, biases, strict=True)])
+        if len(x) == 1:
+            return linear(x[0], weight[0], biases[0])[None]
+        out = x.new_empty(*x.shape[:2], weight.shape[1])
+        for row, item in enumerate(zip(x, weight, biases, strict=True)):
+            out[row] = linear(*item)
+        return out
     if bias is None:
         return x @ weight.transpose(1, 2)
     return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))

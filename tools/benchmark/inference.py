@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,26 +22,26 @@ from typing import Any
 # What runs with `python tools/benchmark/inference.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from llmdet.testing.detection_benchmark import (
+    build_detector,
+    class_names,
+    detection_arguments,
+    prepare,
+    sample_of,
+    seconds,
+)
 from llmdet.utils.cli import run_cli
 
 PROMPT_TOKENS = 256
-CONFIGS = Path(__file__).resolve().parents[2] / "configs/_base_/models"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; nothing heavy is imported, so that --help answers at once."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=["t", "b", "l"], default="t", help="Swin (default t)")
-    parser.add_argument("--height", type=int, default=800, help="of the image (default 800)")
-    parser.add_argument("--width", type=int, default=1333, help="of the image (default 1333)")
+    parser = detection_arguments(__doc__)
     parser.add_argument(
         "--classes", type=int, default=30, help="in the prompt, 84 at most (default 30)"
     )
     parser.add_argument("--repeats", type=int, default=2, help="timed runs of each (default 2)")
-    parser.add_argument("--threads", type=int, help="of torch; default: as torch chooses")
-    parser.add_argument("--device", help="default: cuda where there is one")
     return parser.parse_args(argv)
 
 
@@ -51,10 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     import torch
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    names = class_names(args.classes)
+    heading = prepare(args)
+    device = args.device
+    names = prompt_names(args.classes)
     text = "".join(f"{name}. " for name in names)
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = build_pair(args.model, folder)
@@ -68,10 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "float32": lambda: run_ours(ours, image, names, "float32"),
         "bfloat16": lambda: run_ours(ours, image, names, "bfloat16"),
     }
-    print(f"Swin-{args.model.upper()}, {args.height} x {args.width}, {args.classes} classes, ")
-    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    seconds = clock.fastest(ways, args.repeats)
-    print(table(seconds))
+    print(f"{heading}, {args.classes} classes", flush=True)
+    print(table(clock.fastest(ways, args.repeats)))
     return 0
 
 
@@ -103,17 +99,13 @@ class Clock:
     """Seconds of a run and of its parts, by hooks on modules."""
 
     def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
+        self.device = device
         self.spent: dict[str, float] = {}
         self._began = 0.0
 
     def now(self) -> float:
-        """Seconds: of the wall on a GPU, of the processor on a CPU."""
-        import torch
-
-        if self.cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter() if self.cuda else time.process_time()
+        """Seconds, see :func:`seconds`."""
+        return seconds(self.device)
 
     def watch(self, model: Any, parts: Parts) -> None:
         """Add up the seconds of these parts whenever ``model`` runs."""
@@ -152,39 +144,23 @@ class Clock:
         return stop
 
 
-def table(seconds: dict[str, dict[str, float]]) -> str:
+def table(found: dict[str, dict[str, float]]) -> str:
     """Seconds by part as a table of Markdown; the last row is the share of transformers' time."""
-    rows = [["seconds", *seconds], ["---"] * (len(seconds) + 1)]
+    rows = [["seconds", *found], ["---"] * (len(found) + 1)]
     for part in [*OURS, "rest", "all"]:
-        rows.append([part, *(f"{parts.get(part, 0.0):.2f}" for parts in seconds.values())])
-    whole = seconds["transformers"]["all"]
-    rows.append(["of transformers'", *(f"{v['all'] / whole:.2f}" for v in seconds.values())])
+        rows.append([part, *(f"{parts.get(part, 0.0):.2f}" for parts in found.values())])
+    whole = found["transformers"]["all"]
+    rows.append(["of transformers'", *(f"{v['all'] / whole:.2f}" for v in found.values())])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def build_pair(model: str, folder: str) -> tuple[Any, Any]:
     """The detector of a real config and transformers' model, both with the same random weights."""
-    import torch
-    from mmengine.config import Config
-    from transformers import (
-        BertConfig,
-        BertModel,
-        MMGroundingDinoConfig,
-        MMGroundingDinoForObjectDetection,
-    )
+    from transformers import MMGroundingDinoConfig, MMGroundingDinoForObjectDetection
 
-    import llmdet.models  # noqa: F401  registers the classes
     from llmdet.checkpoint import config_from_state_dict, llmdet_to_transformers
-    from llmdet.datasets.toy.models import tiny_bert
-    from llmdet.registry import MODELS
 
-    tiny_bert(folder)
-    # The size of bert-base-uncased, with the tiny vocabulary.
-    BertModel(BertConfig(vocab_size=30522), add_pooling_layer=False).save_pretrained(folder)
-    config = Config.fromfile(CONFIGS / f"grounding_dino_swin_{model}.py").model
-    config.language_model.name = folder
-    torch.manual_seed(0)
-    ours = MODELS.build(config).eval()
+    ours, config = build_detector(model, folder)
     weights = ours.state_dict()
     theirs = MMGroundingDinoForObjectDetection.from_pretrained(
         None,
@@ -196,15 +172,9 @@ def build_pair(model: str, folder: str) -> tuple[Any, Any]:
 
 def run_ours(model: Any, image: Any, names: Sequence[str], dtype: str) -> None:
     """Detect with our model, its text encoder included."""
-    from mmdet.structures import DetDataSample
-
     model.language_model.train().eval()  # forgets encoded prompts
     model.test_cfg = dataclasses.replace(model.test_cfg, dtype=dtype)
-    size = (image.shape[-2], image.shape[-1])
-    sample = DetDataSample(
-        metainfo={"text": list(names), "img_shape": size, "scale_factor": (1.0, 1.0)}
-    )
-    model.predict(image, [sample])
+    model.predict(image, [sample_of(image, names)])
 
 
 def run_theirs(theirs: Any, ours: Any, image: Any, text: str) -> None:
@@ -216,13 +186,12 @@ def run_theirs(theirs: Any, ours: Any, image: Any, text: str) -> None:
         theirs(pixel_values=image, **tokens)
 
 
-def class_names(count: int) -> list[str]:
-    """Names of two words that the tokenizer knows: three tokens each, with the dot.
+def prompt_names(count: int) -> list[str]:
+    """Class names of one prompt.
 
     Raises:
         ConfigError: they do not fit into one prompt, which is all that transformers' model runs.
     """
-    from llmdet.datasets.toy.models import WORDS
     from llmdet.errors import ConfigError
 
     most = (PROMPT_TOKENS - 2) // 3  # beside [CLS] and [SEP]
@@ -230,7 +199,7 @@ def class_names(count: int) -> list[str]:
         raise ConfigError(
             f"--classes {count}: one prompt of {PROMPT_TOKENS} tokens holds 1 to {most} classes"
         )
-    return [f"{WORDS[i % len(WORDS)]} {WORDS[(i + 1) % len(WORDS)]}" for i in range(count)]
+    return class_names(count)
 
 
 if __name__ == "__main__":

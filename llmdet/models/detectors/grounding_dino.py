@@ -17,7 +17,7 @@ from llmdet.errors import ConfigError, DataError
 from llmdet.models.accumulation import StepTotals
 from llmdet.models.detectors.inference import (
     DetectionRun,
-    PaddedMaps,
+    bring_to_host,
     chunks_that_fit,
     join_chunks,
     padded_maps,
@@ -343,20 +343,19 @@ class GroundingDINO(BaseDetector):
 
         Returns:
             Per image ``bboxes`` xyxy, ``scores``, ``labels``, ``bbox_index`` (the query) and
-            ``label_names``, best first; how many, says ``test_cfg``.
+            ``label_names``, best first; how many, says ``test_cfg``. They are on the host, which
+            waits for the device once.
         """
         settings, samples = self.test_cfg, batch_data_samples
         prompts = [prompts_of(sample, self.language_model, settings) for sample in samples]
         found: list[list[InstanceData]] = [[] for _ in samples]
         kept: PromptedFeatures | None = None
         with settings.arithmetic(batch_inputs.device):
-            maps = self.extract_maps(batch_inputs, samples)
-            at_once = settings.chunks_per_forward or chunks_that_fit(
-                maps, self.encoder.floats_per_pixel, free_memory(batch_inputs.device)
-            )
+            pyramid = self.read_images(batch_inputs, samples)
+            at_once = settings.chunks_per_forward or self._chunks_that_fit(pyramid, prompts)
             for jobs in split_jobs(prompts, at_once, keep_features):
                 chunks = [job.prompt for job in jobs]
-                features = self.forward_prompts(maps.of([job.image for job in jobs]), chunks)
+                features = self.forward_prompts(pyramid.of([job.image for job in jobs]), chunks)
                 parts = read_detections(
                     self.bbox_head, features.predictions, jobs, samples, settings
                 )
@@ -364,22 +363,33 @@ class GroundingDINO(BaseDetector):
                     found[job.image].append(part)
                 if keep_features and kept is None:
                     kept = features
+                del features  # before those of the next chunks are made
         joined = [
-            join_chunks(parts, texts, sample, settings, rescale)
-            for parts, texts, sample in zip(found, prompts, samples, strict=True)
+            join_chunks(parts, sample, settings, rescale)
+            for parts, sample in zip(found, samples, strict=True)
         ]
-        return DetectionRun(tuple(joined), settings.limit_per, kept)
+        return DetectionRun(bring_to_host(joined, prompts), settings.limit_per, kept)
 
-    def extract_maps(self, batch_inputs: Tensor, samples: Sequence[DetDataSample]) -> PaddedMaps:
-        """Feature maps of images [B, 3, H, W], none of which depends on another's size."""
+    def read_images(self, batch_inputs: Tensor, samples: Sequence[DetDataSample]) -> FeaturePyramid:
+        """All that no text changes of images [B, 3, H, W]; none depends on another's size."""
         sizes = [(sample.img_shape[0], sample.img_shape[1]) for sample in samples]
-        return padded_maps(self.extract_feat, batch_inputs, sizes, self.quirks.pad_before_backbone)
+        maps = padded_maps(self.extract_feat, batch_inputs, sizes, self.quirks.pad_before_backbone)
+        return self.pyramid(maps.feats, maps.valid_sizes)
+
+    def _chunks_that_fit(
+        self, pyramid: FeaturePyramid, prompts: Sequence[Sequence[TokenizedPrompt]]
+    ) -> int:
+        """How many pairs of these images and prompts run at once in the memory that is free."""
+        tokens = max(len(prompt.ids) for chunks in prompts for prompt in chunks)
+        if self.language_model.pad_to_max:
+            tokens = self.language_model.max_tokens
+        floats = self.encoder.floats_per_pixel(tokens, pyramid.padding_mask is not None)
+        return chunks_that_fit(pyramid.feat.shape[1], floats, free_memory(pyramid.feat.device))
 
     def forward_prompts(
-        self, maps: PaddedMaps, prompts: Sequence[TokenizedPrompt | str]
+        self, pyramid: FeaturePyramid, prompts: Sequence[TokenizedPrompt | str]
     ) -> PromptedFeatures:
-        """Run everything behind the neck on B images with one text each."""
-        pyramid = self.pyramid(maps.feats, maps.valid_sizes)
+        """Run everything that texts take part in on B images with one text each."""
         encoded = self.encode(pyramid, self.encode_text(prompts))
         decoded = self.decode(encoded, self.propose(encoded))
         return PromptedFeatures(encoded, decoded, self.bbox_head(decoded, encoded.text))

@@ -25,6 +25,7 @@ from llmdet.models.text.token_map import stack_token_maps
 from llmdet.models.transformer.boxes import axes_scale
 from llmdet.models.transformer.pyramid import valid_level_sizes
 from llmdet.prompts.types import Expression, TokenizedPrompt
+from llmdet.utils.tensors import copy_to_host, take_rows
 
 Size = tuple[int, int]
 #: More chunks in one forward pass than these do not run faster.
@@ -55,14 +56,6 @@ class PaddedMaps:
     feats: tuple[Tensor, ...]  # per level [B, C, H, W]
     valid_sizes: tuple[tuple[Size, ...], ...]  # per level and image (height, width)
 
-    def of(self, images: Sequence[int]) -> PaddedMaps:
-        """The maps of some images of the batch, in the given order, repeats allowed."""
-        if list(images) == list(range(len(self.feats[0]))):
-            return self
-        index = torch.tensor(images).to(self.feats[0].device, non_blocking=True)
-        sizes = tuple(tuple(level[i] for i in images) for level in self.valid_sizes)
-        return PaddedMaps(tuple(feat[index] for feat in self.feats), sizes)
-
 
 @dataclass(frozen=True)
 class Job:
@@ -85,17 +78,16 @@ def prompts_of(
         return language_model.prompts(grounding.prompt, settings.prompt_options)
 
 
-def chunks_that_fit(maps: PaddedMaps, floats_per_pixel: int, free: int | None) -> int:
-    """How many pairs of image and prompt run at once, by the size of the maps.
+def chunks_that_fit(pixels: int, floats_per_pixel: int, free: int | None) -> int:
+    """How many pairs of image and prompt run at once, by the size of the images.
 
     Args:
-        maps: of the batch; each chunk works on all pixels of one image's levels.
+        pixels: of all levels of an image, all of which a chunk works on.
         floats_per_pixel: numbers, 4 bytes each, that a chunk holds for a pixel.
         free: memory in bytes, None where it is not known.
     """
     if free is None:
         return MOST_CHUNKS
-    pixels = sum(feat.shape[-2] * feat.shape[-1] for feat in maps.feats)
     fitting = int(SHARE_OF_MEMORY * free / (4 * floats_per_pixel * pixels))
     return min(max(fitting, 1), MOST_CHUNKS)
 
@@ -169,27 +161,38 @@ def read_detections(
     settings: TestSettings,
 ) -> list[InstanceData]:
     """The detections of each job, in pixels of the input, labels of the whole class list."""
-    logits, boxes = predictions.logits[-1], predictions.boxes[-1]
-    maps = stack_token_maps([job.prompt for job in jobs]).to(logits.device, non_blocking=True)
-    results = []
-    for row, job in enumerate(jobs):
-        sample = samples[job.image]
-        size = (sample.img_shape[0], sample.img_shape[1])
-        expression = isinstance(grounding_of(sample).prompt, Expression)
-        if expression and not settings.referring.subject_only:
-            instances = head.detect(logits[row], boxes[row], None, size)
-        else:  # the text encoder may have padded further than the longest prompt
-            known = logits[row, :, : maps.shape[-1]]
-            classes = maps[row, : len(job.prompt.entities)]
-            instances = head.detect(known, boxes[row], classes, size)
-        instances.labels = instances.labels + job.prompt.label_offset
-        results.append(instances)
-    return results
+
+    def is_whole(job: Job) -> bool:
+        """Whether all words count alike, so that there are no classes."""
+        expression = isinstance(grounding_of(samples[job.image]).prompt, Expression)
+        return expression and not settings.referring.subject_only
+
+    results: dict[int, InstanceData] = {}
+    for whole in (False, True):
+        rows = [row for row, job in enumerate(jobs) if is_whole(job) == whole]
+        if not rows:
+            continue
+        alike = [jobs[row] for row in rows]
+        logits, boxes = take_rows([predictions.logits[-1], predictions.boxes[-1]], rows)
+        sizes = [
+            (samples[job.image].img_shape[0], samples[job.image].img_shape[1]) for job in alike
+        ]
+        if whole:
+            found = head.detect(logits, boxes, None, [1] * len(rows), sizes)
+        else:
+            maps = stack_token_maps([job.prompt for job in alike])
+            maps = maps.to(logits.device, non_blocking=True)
+            known = logits[..., : maps.shape[-1]]  # the text encoder may have padded further
+            counts = [len(job.prompt.entities) for job in alike]
+            found = head.detect(known, boxes, maps, counts, sizes)
+        for row, job, instances in zip(rows, alike, found, strict=True):
+            instances.labels = instances.labels + job.prompt.label_offset
+            results[row] = instances
+    return [results[row] for row in range(len(jobs))]
 
 
 def join_chunks(
     found: Sequence[InstanceData],
-    chunks: Sequence[TokenizedPrompt],
     sample: DetDataSample,
     settings: TestSettings,
     rescale: bool,
@@ -198,7 +201,6 @@ def join_chunks(
 
     Args:
         found: detections of each prompt, in pixels of the input.
-        chunks: these prompts.
         sample: the image; ``scale_factor`` (width, height) is read where ``rescale`` is set.
         settings: what is kept.
         rescale: give boxes in pixels of the original image.
@@ -215,9 +217,27 @@ def join_chunks(
     if rescale:
         width, height = sample.scale_factor
         instances.bboxes = instances.bboxes / axes_scale(width, height, instances.bboxes)
-    names = [name for prompt in chunks for name in prompt.entities]
-    instances.label_names = [names[label] for label in instances.labels.tolist()]
     return instances
+
+
+def bring_to_host(
+    found: Sequence[InstanceData], prompts: Sequence[Sequence[TokenizedPrompt]]
+) -> tuple[InstanceData, ...]:
+    """The detections of all images on the host, by one transfer, with ``label_names``.
+
+    Args:
+        found: of each image, tensors on any device.
+        prompts: of each image.
+    """
+    fields = [list(instances.items()) for instances in found]
+    copies = iter(copy_to_host([value for items in fields for _, value in items]))
+    named = []
+    for items, chunks in zip(fields, prompts, strict=True):
+        instances = InstanceData(**{name: next(copies) for name, _ in items})
+        names = [name for prompt in chunks for name in prompt.entities]
+        instances.label_names = [names[label] for label in instances.labels.tolist()]
+        named.append(instances)
+    return tuple(named)
 
 
 def _prefer_named_side(instances: InstanceData, expression: str, size: Size) -> InstanceData:

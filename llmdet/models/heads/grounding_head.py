@@ -22,7 +22,7 @@ from llmdet.models.structures import (
     QueryProposals,
     TextFeatures,
 )
-from llmdet.models.transformer.boxes import axes_scale, cxcywh_to_xyxy
+from llmdet.models.transformer.boxes import axes_scales, cxcywh_to_xyxy
 from llmdet.models.transformer.decoder import refine
 from llmdet.ops.precision import float32_island
 from llmdet.registry import MODELS
@@ -171,39 +171,64 @@ class GroundingDINOHead(BaseModule):
 
     @float32_island
     def detect(
-        self, logits: Tensor, boxes: Tensor, token_map: Tensor | None, size: tuple[int, int]
-    ) -> InstanceData:
-        """Turn one image's queries into its best detections.
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        token_maps: Tensor | None,
+        counts: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+    ) -> list[InstanceData]:
+        """Turn the queries of B pairs of image and text into the best detections of each.
 
         Args:
-            logits: [Q, L] of the last layer, -inf at padded text.
-            boxes: [Q, 4] cxcywh in 0..1 of the valid image.
-            token_map: [K, L] bool, the tokens of each class; None scores a query by its best
+            logits: [B, Q, L] of the last layer, -inf at padded text.
+            boxes: [B, Q, 4] cxcywh in 0..1 of the valid image.
+            token_maps: [B, K, L] bool, the tokens of each class; None scores a query by its best
                 token (a referring expression), label 0.
-            size: (height, width) of the valid image in pixels.
+            counts: how many of the K classes each text names.
+            sizes: (height, width) of each valid image in pixels.
 
         Returns:
-            ``bboxes`` [n, 4] xyxy in pixels of the valid image, ``scores`` [n], ``labels`` [n]
-            and ``bbox_index`` [n], the query of each, best first; n = min(max_per_img, Q K).
+            Of each pair ``bboxes`` [n, 4] xyxy in pixels of the valid image, ``scores`` [n],
+            ``labels`` [n] and ``bbox_index`` [n], the query of each, best first;
+            n = min(max_per_img, Q * count).
         """
-        probabilities = logits.sigmoid()
-        if token_map is None:
-            scores = probabilities.amax(-1, keepdim=True)  # [Q, 1]
-        else:
-            weights = token_map.to(probabilities.dtype)
-            # A class without a token, as labels with holes give, is found nowhere.
-            weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
-            scores = probabilities @ weights.T  # [Q, K]
-        best, flat = scores.flatten().topk(min(self.max_per_img, scores.numel()))
-        query = flat.div(scores.shape[1], rounding_mode="floor")
-        height, width = size
-        limits = axes_scale(width, height, boxes)
-        return InstanceData(
-            bboxes=(cxcywh_to_xyxy(boxes[query]) * limits).clamp(min=0).minimum(limits),
-            scores=best,
-            labels=flat % scores.shape[1],
-            bbox_index=query,
-        )
+        scores = _class_scores(logits.sigmoid(), token_maps, counts)  # [B, Q, K]
+        classes = scores.shape[2]
+        best, flat = scores.flatten(1).topk(min(self.max_per_img, scores[0].numel()))
+        query = flat.div(classes, rounding_mode="floor")  # [B, n]
+        limits = axes_scales(sizes, boxes)[:, None]
+        corners = cxcywh_to_xyxy(boxes.gather(1, query[..., None].expand(-1, -1, 4))) * limits
+        corners = corners.clamp(min=0).minimum(limits)
+        found = []
+        for row, count in enumerate(counts):
+            stop = min(self.max_per_img, scores.shape[1] * count)
+            found.append(
+                InstanceData(
+                    bboxes=corners[row, :stop],
+                    scores=best[row, :stop],
+                    labels=flat[row, :stop] % classes,
+                    bbox_index=query[row, :stop],
+                )
+            )
+        return found
+
+
+def _class_scores(
+    probabilities: Tensor, token_maps: Tensor | None, counts: Sequence[int]
+) -> Tensor:
+    """Mean probability of each class's tokens: [B, Q, K], below zero beyond a text's classes."""
+    if token_maps is None:
+        return probabilities.amax(-1, keepdim=True)
+    weights = token_maps.to(probabilities.dtype)
+    # A class without a token, as labels with holes give, is found nowhere.
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
+    scores = probabilities @ weights.transpose(1, 2)
+    classes = scores.shape[2]
+    if min(counts) == classes:
+        return scores
+    absent = torch.arange(classes) >= torch.tensor(counts)[:, None]
+    return scores.masked_fill(absent[:, None].to(scores.device, non_blocking=True), -1.0)
 
 
 def _box_map(embed_dims: int) -> nn.Sequential:

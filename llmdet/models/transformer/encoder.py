@@ -94,9 +94,6 @@ class GroundingDINOEncoder(nn.Module):
         self.text_layers = nn.ModuleList(text_layers)
         self.fusion_layers = nn.ModuleList(fusion_layers)
         self.embed_dims = image_layers[0].self_attn.output_proj.out_features
-        self._widest = max(
-            4 * fusion_layers[0].attn.v_proj.out_features, 2 * image_layers[0].ffn.hidden_dims
-        )
         self.num_text_heads = text_layers[0].self_attn.attn.num_heads
 
     def forward(self, pyramid: FeaturePyramid, text: TextFeatures) -> EncoderOutput:
@@ -133,15 +130,24 @@ class GroundingDINOEncoder(nn.Module):
                 visual, language = run(visual, language)
         return EncoderOutput(visual, dataclasses.replace(text, embedded=language), pyramid)
 
-    @property
-    def floats_per_pixel(self) -> int:
-        """Numbers that are held for each pixel of an image at the widest step, without gradients.
+    def floats_per_pixel(self, tokens: int, padded: bool) -> int:
+        """Numbers that one more text holds for each pixel of its image, without gradients.
 
-        That step is fusion: queries, values, what was read and a copy of it, beside about ten
-        tensors of width C. Measured with both released sizes; the feed-forward net and one
-        level's samples of deformable attention take less.
+        They are the image's features and positions, and what exists at the same time in the
+        widest of three steps; a test counts them.
+
+        Args:
+            tokens: L, of the text.
+            padded: whether the pyramid has a padding mask.
         """
-        return 10 * self.embed_dims + self._widest
+        attention, dims = self.layers[0].self_attn, self.embed_dims
+        products = self.fusion_layers[0].attn.num_heads * tokens
+        fusion = max(3 * dims + 2 * products, 2 * dims + (2 + padded) * products)
+        samples = attention.num_heads * attention.num_levels * attention.num_points
+        # Offsets, weights, locations; grid_sample also holds the samples of one level.
+        sampling = 6 * dims + 5 * samples + attention.num_points * dims
+        feedforward = 5 * dims + self.layers[0].ffn.hidden_dims
+        return 2 * dims + max(fusion, sampling, feedforward)
 
     def _text_mask(self, text: TextFeatures) -> Tensor:
         blocked = ~text.attention_mask

@@ -117,11 +117,9 @@ class BiMultiHeadAttention(nn.Module):
         if products.dtype == torch.float16:
             products = products.clamp(-LARGEST_PRODUCT, LARGEST_PRODUCT)
 
-        over_pixels = products
-        if visual_padding is not None:
-            over_pixels = products.masked_fill(visual_padding[..., None], float("-inf"))
-        shares = self._dropped(over_pixels.softmax(1))
+        shares = self._dropped(_softmax_over_pixels(products, visual_padding))
         pixels = batched_linear(shares.transpose(1, 2), visual.transpose(1, 2))
+        del shares  # as large as products
         pixels = pixels.unflatten(1, (self.num_heads, -1))  # [B, heads, L, v_dim]
         values = pixels @ self._per_head(self.values_v_proj.weight).transpose(1, 2)
         values = values.transpose(1, 2).flatten(2) + self.values_v_proj.bias
@@ -153,6 +151,13 @@ class BiMultiHeadAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(query, key, value, allowed, dropout)
         return out.transpose(1, 2).flatten(2)
+
+
+def _softmax_over_pixels(products: Tensor, padding: Tensor | None) -> Tensor:
+    """Softmax of [B, S, n] over the S pixels that are not padding ([B, S] bool, or None)."""
+    if padding is not None:
+        products = products.masked_fill(padding[..., None], float("-inf"))
+    return products.softmax(1)
 
 
 class FusionLayer(nn.Module):

@@ -41,5 +41,6 @@ def sample_with_grid_sample(
         # In place and multiplied while adding: no product of the samples' size is made.
         for sample, share in zip(samples.unbind(2), shares.unbind(1), strict=True):
             out = out.addcmul_(sample, share[:, None])
+        del samples, sample  # before those of the next level are made
         start += height * width
     return out.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2)

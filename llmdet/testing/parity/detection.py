@@ -29,18 +29,20 @@ STAGES: dict[str, Getter] = {
     "bert.position_ids": lambda t, k: t.calls["bert"][k].position_ids,
     "bert.text_token_mask": lambda t, k: t.calls["bert"][k].token_mask,
     "text_feat_map": lambda t, k: t.calls["text_feat_map"][k],
-    "pre_transformer.feat_mask": lambda t, k: t.calls["pyramid"][k].padding_mask,
-    "pre_transformer.feat_pos": lambda t, k: t.calls["pyramid"][k].pos,
-    "pre_transformer.spatial_shapes": lambda t, k: t.calls["pyramid"][k].spatial_shapes,
-    "pre_transformer.level_start_index": lambda t, k: t.calls["pyramid"][k].level_start_index,
-    "pre_transformer.valid_ratios": lambda t, k: t.calls["pyramid"][k].valid_ratios,
+    "pre_transformer.feat_mask": lambda t, k: t.calls["encoder"][k].pyramid.padding_mask,
+    "pre_transformer.feat_pos": lambda t, k: t.calls["encoder"][k].pyramid.pos,
+    "pre_transformer.spatial_shapes": lambda t, k: t.calls["encoder"][k].pyramid.spatial_shapes,
+    "pre_transformer.level_start_index": lambda t, k: (
+        t.calls["encoder"][k].pyramid.level_start_index
+    ),
+    "pre_transformer.valid_ratios": lambda t, k: t.calls["encoder"][k].pyramid.valid_ratios,
     "encoder.fusion0.0": lambda t, k: t.calls["fusion"][k][0],
     "encoder.fusion0.1": lambda t, k: t.calls["fusion"][k][1],
     "encoder.text0": lambda t, k: t.calls["text_layer"][k],
     "encoder.memory": lambda t, k: t.calls["encoder"][k].memory,
     "encoder.memory_text": lambda t, k: t.calls["encoder"][k].text.embedded,
     "proposals.output_memory": lambda t, k: t.calls["output_memory"][k],
-    "proposals.output_proposals": lambda t, k: pixel_proposals(t.calls["pyramid"][k])[0],
+    "proposals.output_proposals": lambda t, k: pixel_proposals(t.calls["encoder"][k].pyramid)[0],
     "two_stage.score": lambda t, k: t.calls["two_stage"][k].amax(-1),
     "two_stage.enc_outputs_class_first_ntext_cols": lambda t, k: t.calls["two_stage"][k],
     "two_stage.enc_outputs_coord_unact": lambda t, k: _all_boxes(t, k),
@@ -57,7 +59,7 @@ STAGES: dict[str, Getter] = {
 def _all_boxes(trace: Trace, call: int) -> Tensor:
     """Unactivated boxes of all pixels; the model computes those of the chosen ones only."""
     branch = trace.model.bbox_head.reg_branches[trace.model.decoder.num_layers]
-    anchors, _ = pixel_proposals(trace.calls["pyramid"][call])
+    anchors, _ = pixel_proposals(trace.calls["encoder"][call].pyramid)
     return branch(trace.calls["output_memory"][call]) + anchors
 
 

@@ -91,7 +91,7 @@ class Trace:
         self._watch("two_stage", model.bbox_head.cls_branches[last])
         self._watch("decoder", model.decoder, inputs=True)
         self._watch("head", model.bbox_head)
-        for owner, name in ((model, "pyramid"), (model, "propose"), (model.bbox_head, "match")):
+        for owner, name in ((model, "propose"), (model.bbox_head, "match")):
             self._wrap(owner, name)
         return self
 

@@ -402,8 +402,8 @@ def test_a_run_keeps_what_the_first_prompt_of_each_image_gave_where_captions_nee
     assert "pred_instances" not in samples[0]
     for with_features, without in zip(run.detections, plain.detections, strict=True):
         assert_same_detections(with_features, without)
-    maps = model.extract_maps(padded(images), samples)
-    expected = model.forward_prompts(maps, ["cat. ", "two apples. ", "stop sign. "])
+    pyramid = model.read_images(padded(images), samples)
+    expected = model.forward_prompts(pyramid, ["cat. ", "two apples. ", "stop sign. "])
     memory, boxes = run.features.encoded.memory, run.features.predictions.boxes
     torch.testing.assert_close(memory, expected.encoded.memory)
     torch.testing.assert_close(boxes, expected.predictions.boxes)

@@ -13,13 +13,15 @@ from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     FakeTensorMode,
     UnsupportedFakeTensorException,
+    unset_fake_temporarily,
 )
 
 from llmdet.datasets.sample import GroundingSample
 from llmdet.datasets.toy.models import tiny_bert
-from llmdet.models.detectors.inference import Job, read_detections
+from llmdet.models.detectors.settings import TestSettings
 from llmdet.models.structures import Matches
 from llmdet.prompts.types import Classes
+from llmdet.testing.fake_device import to_fake_device
 from llmdet.testing.models import tiny_grounding_dino
 
 SIZES = [(64, 96), (48, 96)]
@@ -29,17 +31,6 @@ NAMES = [("cat", "dog"), ("red circle",)]
 @pytest.fixture(scope="module")
 def mode():
     return FakeTensorMode(allow_non_fake_inputs=True)
-
-
-def to_fake_device(module, mode):
-    with mode:
-        for part in module.modules():
-            for name, value in part.named_parameters(recurse=False):
-                fake = torch.empty(value.shape, dtype=value.dtype, device="cuda")
-                part._parameters[name] = torch.nn.Parameter(fake, value.requires_grad)
-            for name, value in part.named_buffers(recurse=False):
-                part._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device="cuda")
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +49,33 @@ def samples(model):
     return made
 
 
-def test_detection_asks_the_device_for_nothing_before_its_boxes(model, mode, samples):
-    with mode, torch.no_grad():
-        images = torch.empty(2, 3, 64, 96, device="cuda")
-        prompts = [sample.grounding.tokenized[0] for sample in samples]
-        features = model.forward_prompts(model.extract_maps(images, samples), prompts)
-        jobs = [Job(image, prompt) for image, prompt in enumerate(prompts)]
-        found = read_detections(
-            model.bbox_head,
-            features.predictions,
-            jobs,
-            samples,
-            model.test_cfg,
-        )
-        assert [part.bboxes.device.type for part in found] == ["cuda", "cuda"]
-        assert [len(part) for part in found] == [15, 15]
+@pytest.mark.parametrize("limit", ["image", "chunk"])
+def test_detection_asks_the_device_once_for_all_boxes_of_all_prompts_and_images(
+    model, mode, samples, monkeypatch, limit
+):
+    transfers = []
+
+    def copy_to_host(tensors):
+        """The one transfer, which gives zeros: nothing here has values."""
+        assert {x.device.type for x in tensors} == {"cuda"}
+        transfers.append(len(tensors))
+        with unset_fake_temporarily():
+            return [torch.zeros(x.shape, dtype=x.dtype, device="cpu") for x in tensors]
+
+    monkeypatch.setattr("llmdet.models.detectors.inference.copy_to_host", copy_to_host)
+    settings = TestSettings(limit_per=limit, chunks_per_forward=1, chunked_size=1, max_per_img=15)
+    monkeypatch.setattr(model, "test_cfg", settings)
+    for sample in samples:
+        prompt = sample.grounding.prompt
+        tokenized = model.language_model.prompts(prompt, settings.prompt_options)
+        grounding = GroundingSample(prompt=prompt, tokenized=tokenized)
+        sample.set_metainfo({"grounding": grounding, "scale_factor": (1.0, 1.0)})
+    with mode:
+        found = model.detect(torch.empty(2, 3, 64, 96, device="cuda"), samples).detections
+    assert transfers == [2 * 4]  # boxes, scores, labels, queries of both images
+    assert [len(part) for part in found] == [15 if limit == "image" else 30, 15]
+    assert {part.bboxes.device.type for part in found} == {"cpu"}
+    assert found[0].label_names[0] == "cat"
 
 
 def test_a_training_step_asks_the_device_for_nothing_but_the_costs_of_matching(

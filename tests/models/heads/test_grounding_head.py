@@ -90,7 +90,9 @@ def test_the_best_pairs_of_query_and_class_become_boxes_in_pixels(whole, limit):
     token_map = None
     if not whole:
         token_map = torch.tensor([[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]).bool()
-    found = head(max_per_img=limit).detect(logits, boxes, token_map, SIZE)
+    maps = None if whole else token_map[None]
+    counts = [1 if whole else 3]
+    (found,) = head(max_per_img=limit).detect(logits[None], boxes[None], maps, counts, [SIZE])
     expected = detections(logits, boxes, token_map, limit)
     assert len(found) == len(expected)
     for row, (score, query, label) in enumerate(expected):
@@ -102,16 +104,37 @@ def test_the_best_pairs_of_query_and_class_become_boxes_in_pixels(whole, limit):
         assert found.bboxes[row].tolist() == pytest.approx(inside, abs=1e-4)
 
 
+@pytest.mark.parametrize("limit", [4, 100])
+def test_texts_with_fewer_classes_than_their_neighbours_find_what_they_find_alone(limit):
+    logits, boxes = torch.randn(2, Q, TOKENS), torch.rand(2, Q, 4)
+    logits[1] -= 20  # so unlikely that any score of the padded rows would win
+    maps = torch.tensor([[[1, 0, 0, 0, 0], [0, 1, 1, 0, 0]], [[0, 0, 1, 0, 0], [0, 0, 0, 0, 0]]])
+    sizes, counts = [SIZE, (30, 20)], [2, 1]
+    found = head(max_per_img=limit).detect(logits, boxes, maps.bool(), counts, sizes)
+    for row, (together, count) in enumerate(zip(found, counts, strict=True)):
+        (alone,) = head(max_per_img=limit).detect(
+            logits[row : row + 1],
+            boxes[row : row + 1],
+            maps[row : row + 1, :count].bool(),
+            [count],
+            [sizes[row]],
+        )
+        assert len(together) == min(limit, count * Q)
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name], value)
+
+
 def test_a_class_without_tokens_scores_zero():
-    token_map = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
-    found = head(max_per_img=100).detect(torch.randn(Q, TOKENS), torch.rand(Q, 4), token_map, SIZE)
+    token_map = torch.tensor([[[1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]]).bool()
+    logits, boxes = torch.randn(1, Q, TOKENS), torch.rand(1, Q, 4)
+    (found,) = head(max_per_img=100).detect(logits, boxes, token_map, [2], [SIZE])
     assert (found.scores[found.labels == 1] == 0).all()
     assert (found.scores[found.labels == 0] > 0).all()
 
 
 def test_detections_are_float32_whatever_the_model_runs_in():
-    logits, boxes = torch.randn(Q, TOKENS).bfloat16(), torch.rand(Q, 4)
-    token_map = torch.eye(TOKENS, dtype=torch.bool)
+    logits, boxes = torch.randn(1, Q, TOKENS).bfloat16(), torch.rand(1, Q, 4)
+    token_map = torch.eye(TOKENS, dtype=torch.bool)[None]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = head().detect(logits, boxes, token_map, SIZE)
+        (found,) = head().detect(logits, boxes, token_map, [TOKENS], [SIZE])
     assert found.scores.dtype == found.bboxes.dtype == torch.float32

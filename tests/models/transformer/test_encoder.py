@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmdet.models.quirks import Quirks
@@ -13,6 +14,7 @@ from llmdet.models.transformer.encoder import GroundingDINOEncoder
 from llmdet.models.transformer.positions import encode_text_positions
 from llmdet.models.transformer.pyramid import pixel_centres
 from llmdet.ops.deformable_attention import use_implementation
+from llmdet.testing.fake_device import to_fake_device
 
 DIMS, HEADS = 16, 2
 
@@ -177,13 +179,27 @@ def real_widths():
     ).eval()
 
 
-@torch.no_grad()
-def test_no_more_is_held_per_pixel_than_the_encoder_says(pyramid_of, text_of):
-    model = real_widths()
-    shapes = [(32, 40), (16, 20), (8, 10), (4, 5)]
-    # Of the ways to compute deformable attention the one that holds most.
-    with LiveMemory() as memory, use_implementation("grid_sample"):
-        pyramid = pyramid_of(shapes, batch=1, dims=256)
-        model(pyramid, text_of((20,), dims=256))
-    held = memory.peak / 4 / sum(h * w for h, w in shapes)
-    assert 0.6 * model.floats_per_pixel < held <= model.floats_per_pixel
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("tokens", [40, 256])
+@pytest.mark.parametrize("implementation", ["triton", "grid_sample"])
+def test_as_much_is_held_per_pixel_as_the_encoder_says(
+    pyramid_of, text_of, implementation, tokens, padded, monkeypatch
+):
+    monkeypatch.setattr("llmdet.ops.deformable_attention._HAS_TRITON", True)
+    shapes, dims = [(100, 167), (50, 84), (25, 42), (13, 21)], 256
+    valid = [[shape, (shape[0] - padded, shape[1])] for shape in shapes]
+    mode = FakeTensorMode(allow_non_fake_inputs=True)  # sizes are counted, nothing is computed
+    model = to_fake_device(real_widths(), mode)
+    with mode, torch.no_grad():
+        pyramid = to_cuda(pyramid_of(shapes, batch=2, dims=dims, valid=valid))
+        text = to_cuda(text_of((tokens, tokens), dims=dims))
+        with LiveMemory() as memory, use_implementation(implementation):
+            model(pyramid.of([1, 0]), text)
+    held = memory.peak / 4 / (2 * sum(h * w for h, w in shapes))
+    floats = model.floats_per_pixel(tokens, padded)
+    assert 0.9 * floats < held < 1.05 * floats  # beside pixels, the tokens themselves
+
+
+def to_cuda(features):
+    tensors = {k: v.to("cuda") for k, v in vars(features).items() if isinstance(v, torch.Tensor)}
+    return dataclasses.replace(features, **tensors)

@@ -16,7 +16,7 @@ def tool(root):
 @pytest.mark.parametrize("count", [1, 40, 80, 84])
 def test_any_number_of_classes_that_is_offered_fits_into_one_prompt(tool, tmp_path, count):
     tiny_bert(tmp_path)
-    names = tool.class_names(count)
+    names = tool.prompt_names(count)
     text = "".join(f"{name}. " for name in names)
     assert len(names) == count
     tokens = AutoTokenizer.from_pretrained(tmp_path)(text).input_ids
@@ -25,4 +25,4 @@ def test_any_number_of_classes_that_is_offered_fits_into_one_prompt(tool, tmp_pa
 
 def test_more_classes_are_refused_with_the_limit(tool):
     with pytest.raises(ConfigError, match=r"--classes 85: .* holds 1 to 84 classes"):
-        tool.class_names(85)
+        tool.prompt_names(85)

@@ -1,0 +1,19 @@
+"""A GPU that need not exist: its tensors have shapes and no values."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+
+def to_fake_device(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """Put parameters and buffers on a CUDA device of ``mode``, in which alone they can be used."""
+    with mode:
+        for part in module.modules():
+            for name, value in part.named_parameters(recurse=False):
+                fake = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+                part._parameters[name] = nn.Parameter(fake, value.requires_grad)
+            for name, value in part.named_buffers(recurse=False):
+                part._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+    return module
