@@ -37,10 +37,11 @@ class FeaturePyramid:
 
     def of(self, images: Sequence[int]) -> FeaturePyramid:
         """The pyramids of some images of the batch; one image several times takes no memory."""
-        names = ["feat", "pos", "valid_ratios"]
-        names += [] if self.padding_mask is None else ["padding_mask"]
-        rows = take_rows([getattr(self, name) for name in names], images)
-        return replace(self, **dict(zip(names, rows, strict=True)))
+        tensors = [self.feat, self.pos, self.valid_ratios]
+        tensors += [] if self.padding_mask is None else [self.padding_mask]
+        feat, pos, ratios, *mask = take_rows(tensors, images)
+        padding = mask[0] if mask else None
+        return replace(self, feat=feat, pos=pos, valid_ratios=ratios, padding_mask=padding)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
         biases = [None] * len(x) if bias is None else bias.unbind()
         if len(x) == 1:
             return linear(x[0], weight[0], biases[0])[None]
-        out = x.new_empty(*x.shape[:2], weight.shape[1])
+        if torch.is_grad_enabled():
+            return torch.stack([linear(*item) for item in zip(x, weight, biases, strict=True)])
+        out = x.new_empty(*x.shape[:2], weight.shape[1])  # items and their stack would be twice it
         for row, item in enumerate(zip(x, weight, biases, strict=True)):
             out[row] = linear(*item)
         return out

@@ -7,6 +7,8 @@ its own, in Triton's interpreter.
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -207,8 +209,11 @@ def test_everything_above_in_the_interpreter():
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
-@pytest.mark.parametrize("kernel", ["_forward_kernel", "_backward_kernel"])
-def test_kernels_compile_for_a_hopper_gpu_that_need_not_be_here(kernel):
+@pytest.mark.parametrize(
+    ("kernel", "sums"),
+    [("_forward_kernel", "*fp32"), ("_backward_kernel", "*fp32"), ("_backward_kernel", "*i64")],
+)
+def test_kernels_compile_for_a_hopper_gpu_that_need_not_be_here(kernel, sums):
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -220,6 +225,8 @@ def test_kernels_compile_for_a_hopper_gpu_that_need_not_be_here(kernel):
         name: "*bf16" if name in ("value", "out", "grad_out") else "*fp32"
         for name in function.arg_names
     }
+    if "grad_value" in types:
+        types["grad_value"] = sums  # 64-bit integers where gradients are deterministic
     types |= {"sizes": ("fp32",) * 8, "queries": "i32", "pixels": "i32", "many": "i32"}
     constants = {"LEVELS": 4, "POINTS": 4, "HEADS": 8, "HEAD_DIMS": 32, "BLOCK_DIMS": 32}
     constants |= {"BLOCK_SLOTS": 32, "BLOCK_QUERIES": 32}
@@ -239,4 +246,39 @@ def test_kernels_compile_for_a_hopper_gpu_that_need_not_be_here(kernel):
     assert "ld.global.v4.b32" in ptx  # A corner's channels arrive 16 bytes at a time.
     assert ".f64" not in ptx
     if kernel == "_backward_kernel":
-        assert "atom.global.gpu.relaxed.add.v4.f32" in ptx
+        vectors, integers = "atom.global.gpu.relaxed.add.v4.f32", "atom.global.gpu.relaxed.add.u64"
+        assert (vectors in ptx) == (sums == "*fp32")
+        assert (integers in ptx) == (sums == "*i64")
+
+
+class Launches:
+    """In a kernel's place: on which device it was started, and with how many programs."""
+
+    def __init__(self, current):
+        self.current, self.seen = current, []
+        self.fn = self
+
+    def __getitem__(self, grid):
+        return lambda *args, **constants: self.seen.append(self.current[-1])
+
+
+@pytest.mark.skipif(INTERPRETED, reason="is about CUDA")
+@pytest.mark.parametrize("tuned", [True, False])
+def test_kernels_start_on_the_device_of_their_tensors(monkeypatch, tuned):
+    pytest.importorskip("triton")
+    from llmdet.ops.deformable_attention import triton_kernels
+
+    current = ["cuda:0"]
+
+    @contextmanager
+    def device(name):
+        current.append(name)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    value = SimpleNamespace(is_cuda=True, device="cuda:1", shape=(1, 6, 2, 16))
+    locations = torch.zeros(1, 5, 2, 1, 3, 2)
+    kernel = Launches(current)
+    triton_kernels._launch(kernel, (value, (2.0, 3.0), locations, None), tuned)
+    assert kernel.seen == ["cuda:1"]

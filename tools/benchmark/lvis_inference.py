@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 # What runs with `python tools/benchmark/lvis_inference.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -111,10 +112,12 @@ def plain_formulas() -> Iterator[None]:
     """Turn off what this package does for inference; the frozen weights make no graph."""
     import torch
 
+    from llmdet.models.transformer.fusion import BiMultiHeadAttention
     from llmdet.ops.deformable_attention import use_implementation
 
     with (
         torch.enable_grad(),
+        patch.object(BiMultiHeadAttention, "_folds", lambda *_: False),
         torch.backends.mkldnn.flags(enabled=False),
         use_implementation("grid_sample"),
     ):

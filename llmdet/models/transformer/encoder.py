@@ -36,6 +36,15 @@ class ImageLayer(nn.Module):
         visual = self.self_attn(visual, pyramid.pos, visual, references, pyramid)
         return self.norms[1](self.ffn(self.norms[0](visual)))
 
+    @property
+    def floats_per_pixel(self) -> int:
+        """Numbers that exist at the same time for a pixel at the widest step, without gradients."""
+        attention, dims = self.self_attn, self.self_attn.output_proj.out_features
+        samples = attention.num_heads * attention.num_levels * attention.num_points
+        # Offsets, weights, locations; grid_sample also holds the samples of one level.
+        sampling = 6 * dims + 5 * samples + attention.num_points * dims
+        return max(sampling, 5 * dims + self.ffn.hidden_dims)
+
 
 class TextLayer(nn.Module):
     """Self-attention over the tokens of one phrase, then a feed-forward net; norms after each."""
@@ -94,6 +103,8 @@ class GroundingDINOEncoder(nn.Module):
         self.text_layers = nn.ModuleList(text_layers)
         self.fusion_layers = nn.ModuleList(fusion_layers)
         self.embed_dims = image_layers[0].self_attn.output_proj.out_features
+        self._fusion_heads = fusion_layers[0].attn.num_heads
+        self._floats_of_image_layer = image_layers[0].floats_per_pixel
         self.num_text_heads = text_layers[0].self_attn.attn.num_heads
 
     def forward(self, pyramid: FeaturePyramid, text: TextFeatures) -> EncoderOutput:
@@ -140,14 +151,9 @@ class GroundingDINOEncoder(nn.Module):
             tokens: L, of the text.
             padded: whether the pyramid has a padding mask.
         """
-        attention, dims = self.layers[0].self_attn, self.embed_dims
-        products = self.fusion_layers[0].attn.num_heads * tokens
+        dims, products = self.embed_dims, self._fusion_heads * tokens
         fusion = max(3 * dims + 2 * products, 2 * dims + (2 + padded) * products)
-        samples = attention.num_heads * attention.num_levels * attention.num_points
-        # Offsets, weights, locations; grid_sample also holds the samples of one level.
-        sampling = 6 * dims + 5 * samples + attention.num_points * dims
-        feedforward = 5 * dims + self.layers[0].ffn.hidden_dims
-        return 2 * dims + max(fusion, sampling, feedforward)
+        return 2 * dims + max(fusion, self._floats_of_image_layer)
 
     def _text_mask(self, text: TextFeatures) -> Tensor:
         blocked = ~text.attention_mask

@@ -11,6 +11,7 @@ the CPU, slowly, for tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -289,14 +290,15 @@ def _launch(kernel: Any, arguments: tuple[Any, ...], tuned: bool = True, **const
         "BLOCK_DIMS": triton.next_power_of_2(head_dims),
     }
     scalars = (queries, pixels, int(queries >= MANY_QUERIES))
-    if value.is_cuda and tuned:
-        with torch.cuda.device(value.device):
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device(value.device) if value.is_cuda else nullcontext():
+        if value.is_cuda and tuned:
             kernel[lambda chosen: _grid(queries, heads, batch, chosen)](
                 *arguments, *scalars, **constants
             )
-        return
-    constants |= _FIXED_CONFIG
-    kernel.fn[_grid(queries, heads, batch, constants)](*arguments, *scalars, **constants)
+            return
+        constants |= _FIXED_CONFIG
+        kernel.fn[_grid(queries, heads, batch, constants)](*arguments, *scalars, **constants)
 
 
 def _grid(queries: int, heads: int, batch: int, chosen: dict[str, Any]) -> tuple[int, int]:
