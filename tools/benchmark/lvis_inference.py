@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in spent.items():
         ratio = spent["original"] / value
         print(f"{name:>10} {value / args.images:8.2f} s an image {ratio:6.2f} x")
-    print(f"{max(batches)} prompts at a time; scores differ by {difference:.1e} at most")
+    print(f"scores differ by {difference:.1e} at most; {max(batches)} prompts at a time")
     return 0 if difference < 1e-4 else 1
 
 

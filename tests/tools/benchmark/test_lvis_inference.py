@@ -25,7 +25,7 @@ def test_both_ways_find_the_same_and_only_the_original_runs_bert_again(
     assert tool.main(["--images", "2", "--classes", "6", *size]) == 0
     # Three prompts an image, one by one; ours once, together with padding.
     assert batches == [1, 1, 1, 4] + [1, 1, 1] * 2
-    assert "3 prompts at a time; scores differ" in capsys.readouterr().out
+    assert "at most; 3 prompts at a time" in capsys.readouterr().out
 
 
 def test_as_many_classes_as_lvis_has_can_be_named_and_no_more_than_there_are(root):
