@@ -5,9 +5,9 @@ _base_ = ["./detector.py", "../_base_/models/lmm_tiny.py"]
 # A language model of random weights has much to learn first; its own maps learn no slower with a
 # small weight, and the detector is not pulled about.
 image_captioner = _base_.image_captioner
-image_captioner["loss_weight"] = 0.2
+image_captioner["loss_weight"] = 0.5
 region_captioner = _base_.region_captioner
-region_captioner["loss_weight"] = 0.2
+region_captioner["loss_weight"] = 0.1
 model = dict(
     type="LLMDet",
     lmm=_base_.lmm,

@@ -152,8 +152,9 @@ def test_long_caption_counts_and_places_the_objects():
     scene = Scene(90, 90, "plain", (square(0, 0), square(80, 80)))
     text = long_caption(scene)
     assert text.startswith("The image shows two shapes on a plain background.")
-    assert "A small red square is in the upper left." in text
-    assert "A small red square is in the lower right." in text
+    assert text.endswith(
+        "A small red square is in the upper left. A small red square is in the lower right."
+    )
 
 
 def judged(text, scene):
@@ -167,21 +168,18 @@ def test_the_judge_finds_every_sentence_of_the_generator_true(seed):
     scene = sample_scene(np.random.default_rng(seed), SEEN, weights)
     tally = judged(long_caption(scene), scene)
     assert tally.objects == tally.named == tally.found == tally.placed == len(scene.items)
-    assert tally.relations == tally.true_relations
 
 
 def test_the_judge_counts_what_is_wrong():
     scene = Scene(90, 90, "plain", (square(0, 0), square(80, 0)))
     text = (
         "A small red square is on the left. A large red square is in the upper right. "
-        "A small red square is in the center. A small red star is at the top. "
-        "The small red square is above the large red square. "
-        "The small red square is left of the large red square."
+        "A small red square is in the center. A small red star is at the top."
     )
     tally = judged(text, scene)
-    assert tally == Tally(objects=2, named=4, found=2, placed=1, relations=2, true_relations=1)
+    assert tally == Tally(objects=2, named=4, found=2, placed=1)
     shares = (tally + tally).shares()
-    assert shares == {"recall": 1.0, "precision": 0.5, "place": 0.5, "relation": 0.5}
+    assert shares == {"recall": 1.0, "precision": 0.5, "place": 0.5}
     assert np.isnan(judged("", scene).shares()["precision"])
 
 

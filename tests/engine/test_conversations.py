@@ -87,8 +87,13 @@ def test_workers_tokenise_as_the_model_reads(train, toy, tmp_path):
 
 def test_the_alignment_stage_learns_from_rows_with_a_caption_alone(train, toy):
     rows_of(toy, grounded=False)
+    # where nothing is learned but captions no decoder runs, so that there are no object queries
+    cells = {"_delete_": True, "type": "GridCells", "grids": ((-2, 4), (-3, 8))}
     model, watch = train(
-        freeze_detector=True, region_captioner=None, lmm={"region_attention": None}
+        freeze_detector=True,
+        region_captioner=None,
+        lmm={"region_attention": None},
+        image_captioner={"encoder": cells},
     )
     assert all(grounding_of(sample).prompt is None for sample in watch.samples)
     assert all(losses["loss_lmm_image"] > 0 for losses in watch.losses)

@@ -1,7 +1,7 @@
 """A run of minutes on two CPU cores: warm-up, a long level, then cosine almost to zero."""
 
-max_iters = 850
-fall = 600
+max_iters = 950
+fall = 500
 
 # No validation: what the run comes to is measured afterwards, on more than one split.
 train_cfg = dict(

@@ -5,7 +5,6 @@ All of it is computed from the boxes, so every sentence is true.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +15,6 @@ from llmdet.datasets.toy.scene import Item, Scene
 from llmdet.datasets.toy.vocabulary import SHAPES
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
-RELATIONS = ("left of", "right of", "above", "below")
 #: The ninths of an image, from its top.
 PLACES = (
     ("in the upper left", "at the top", "in the upper right"),
@@ -129,7 +127,7 @@ def _list_joints(count: int) -> list[str]:
 
 
 def long_caption(scene: Scene) -> str:
-    """Describe number, background, positions and relations in a paragraph, row by row."""
+    """Describe number, background and every object with its place in a paragraph, row by row."""
     items = sorted(scene.items, key=lambda item: _reading_order(item, scene))
     count = len(items)
     sentences = [
@@ -141,14 +139,6 @@ def long_caption(scene: Scene) -> str:
         article = _ARTICLES.get(name.split()[0], "a").capitalize()
         place = position(item.box, scene.width, scene.height)
         sentences.append(f"{article} {name} is {place}.")
-    names = Counter(describe_kind(item, with_size=True) for item in items)
-    unique = [item for item in items if names[describe_kind(item, True)] == 1]
-    for a, b in pairwise(unique):
-        word = relation(a.box, b.box)
-        if word is not None:
-            sentences.append(
-                f"The {describe_kind(a, True)} is {word} the {describe_kind(b, True)}."
-            )
     return " ".join(sentences)
 
 

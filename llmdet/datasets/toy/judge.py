@@ -1,4 +1,4 @@
-"""Whether what a model says about a toy image is true: objects, their places, their relations.
+"""Whether what a model says about a toy image is true: its objects and their places.
 
 Sizes, the number of objects and the background are not judged, and what is no sentence of the toy
 set's captions counts as not said.
@@ -10,15 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 
-from llmdet.datasets.toy.captions import PLACES, RELATIONS, position, relation
+from llmdet.datasets.toy.captions import PLACES, position
 from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES, Kind
 
 _KIND = rf"(?:small |large )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
 _PLACE = "|".join(place for row in PLACES for place in row)
 _OBJECT = re.compile(rf"\bAn? {_KIND} is ({_PLACE})\.")
-_RELATION = re.compile(rf"\bThe {_KIND} is ({'|'.join(RELATIONS)}) the {_KIND}\.")
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -30,21 +28,18 @@ class Tally:
     named: int = 0  # sentences that name an object
     found: int = 0  # of them those whose colour and shape stand for an object of their own
     placed: int = 0  # of these those whose ninth of the image is right too
-    relations: int = 0  # sentences that relate two objects
-    true_relations: int = 0  # of them those that some two such objects fulfil
 
     def __add__(self, other: Tally) -> Tally:
         mine, theirs = asdict(self), asdict(other)
         return Tally(**{key: mine[key] + theirs[key] for key in mine})
 
     def shares(self) -> dict[str, float]:
-        """Shares in 0..1: ``recall`` and ``precision`` of objects, ``place`` of those found,
-        ``relation``; NaN where nothing was said."""
+        """Shares in 0..1: ``recall`` and ``precision`` of objects, ``place`` of those found; NaN
+        where nothing was said."""
         pairs = {
             "recall": (self.found, self.objects),
             "precision": (self.found, self.named),
             "place": (self.placed, self.found),
-            "relation": (self.true_relations, self.relations),
         }
         return {
             key: part / whole if whole else float("nan") for key, (part, whole) in pairs.items()
@@ -74,22 +69,11 @@ def judge_description(
     named: Counter[Kind] = Counter()
     for (kind, _), count in said.items():
         named[kind] += count
-    related = _RELATION.findall(text)
-    true_relations = sum(
-        any(
-            relation(a_box, b_box) == word
-            for (a, a_box), (b, b_box) in product(truth, truth)
-            if (a.colour, a.shape, b.colour, b.shape) == (colour, shape, other_colour, other_shape)
-        )
-        for colour, shape, word, other_colour, other_shape in related
-    )
     return Tally(
         objects=len(truth),
         named=sum(named.values()),
         found=(named & Counter(kinds)).total(),
         placed=(said & places).total(),
-        relations=len(related),
-        true_relations=true_relations,
     )
 
 

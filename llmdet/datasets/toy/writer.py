@@ -30,7 +30,7 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files, or the set other models, than before.
-VERSION = 7
+VERSION = 8
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
