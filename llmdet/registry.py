@@ -13,6 +13,8 @@ from mmengine.registry import INFERENCERS as MMENGINE_INFERENCERS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import Registry
 
+from llmdet.utils import inert_files  # noqa: F401  before mmengine reads any file
+
 
 class _Child(Registry):
     """A registry that has its parent register its parts before it looks for one there.

@@ -90,7 +90,7 @@ def parse_spans(value: str) -> TokensPositive:
     """
     try:
         return normalize_spans(ast.literal_eval(value.strip()))
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"tokens_positive is {value!r}: {_SPAN_FORMS}.") from error
@@ -134,7 +134,7 @@ def parse_boxes(text: str) -> np.ndarray:
     boxes: np.ndarray
     try:
         boxes = np.asarray(json.loads(text), dtype=np.float32)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError, OverflowError):
         boxes = np.zeros(0)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
         raise ConfigError(f"--boxes {text!r} is no list of boxes such as [[10, 20, 90, 80]].")

@@ -28,8 +28,10 @@ class LocalChat:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
-            self.processor = AutoProcessor.from_pretrained(model)
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
+            self.processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                model, dtype="auto", trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{model}: no vision-language model could be loaded: {error}"

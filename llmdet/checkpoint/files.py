@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmdet.errors import CheckpointError
+from llmdet.errors import CheckpointError, DataError
+from llmdet.utils.files import read_json
 
 from .remote import fetch, is_address
 from .sharded import STATE, check_shards, is_sharded, read_shards
+from .sums import DAMAGE, check_sums
 
 logger = logging.getLogger(__name__)
 
@@ -121,15 +123,28 @@ def _read_folder(folder: Path, source: str) -> CheckpointFile:
     state_dict: StateDict = {}
     for shard in shards:
         state_dict.update(_read_safetensors(shard))
-    config_file = folder / "config.json"
-    config = json.loads(config_file.read_text()) if config_file.is_file() else None
-    return CheckpointFile(source, state_dict, config)
+    return CheckpointFile(source, state_dict, _config_beside(folder))
+
+
+def _config_beside(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.json"
+    return _read_object(path) if path.is_file() else None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a JSON object")
+    return content
 
 
 def _safetensors_of(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = set(json.loads(index.read_text())["weight_map"].values())
+        names = _named_shards(index)
         missing = sorted(name for name in names if not (folder / name).is_file())
         if missing:
             raise CheckpointError(
@@ -140,13 +155,28 @@ def _safetensors_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def _named_shards(index: Path) -> set[str]:
+    """The files that an index names, which lie beside it."""
+    places = _read_object(index).get("weight_map")
+    names = set(map(str, places.values())) if isinstance(places, dict) else set()
+    outside = sorted(name for name in names if Path(name).name != name)
+    if not names or outside:
+        problem = f"names {outside[0]!r}, outside its folder" if outside else "names no file"
+        raise CheckpointError(f"{index} {problem}; fetch the folder again")
+    return names
+
+
 def _with_config(weights: Path, source: str, state_dict: StateDict) -> CheckpointFile:
     from safetensors import safe_open
 
-    config_file = weights.parent / "config.json"
-    config = json.loads(config_file.read_text()) if config_file.is_file() else None
+    config = _config_beside(weights.parent)
     with safe_open(str(weights), framework="pt") as header:
-        meta = json.loads((header.metadata() or {}).get(_META, "{}"))
+        text = (header.metadata() or {}).get(_META, "{}")
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{weights}: its header {_META!r} is no JSON ({error})") from error
+    meta = meta if isinstance(meta, dict) else {}
     return CheckpointFile(source, state_dict, config, meta)
 
 
@@ -186,13 +216,15 @@ def _read_meta(content: Any) -> dict[str, Any]:
 
 
 def _load_pickle(path: Path) -> Any:
+    check_sums(path)
     try:
         with torch.serialization.safe_globals(_inert_log_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path)) from error
-    except (EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {error}") from error
+    except (*DAMAGE, LookupError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
 
 
 def _refusal(path: Path) -> str:

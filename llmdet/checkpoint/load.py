@@ -94,6 +94,7 @@ def load_state_dict(
         raise CheckpointError(f"'{source}' does not fit the model: no tensor has a place in it")
     _raise_if_any(source, "that the model lacks", unknown)
     _raise_if_missing(source, missing)
+    _raise_if_not_finite(source, fitting, {name for name, _ in model.named_parameters()})
     note_replaced(model, fitting)
     model.load_state_dict(fitting, strict=False)
     return LoadReport(source, layout, tuple(fitting), ignored, kept)
@@ -226,6 +227,20 @@ def _raise_if_missing(source: str, keys: list[str]) -> None:
             f"training may begin these parts anew with load_missing={parts}"
         )
     _raise_if_any(source, "too few: the model wants", keys)
+
+
+def _raise_if_not_finite(source: str, state_dict: StateDict, weights: set[str]) -> None:
+    """Buffers may hold what they like, such as masks of minus infinity; weights may not."""
+    wrong = [
+        key
+        for key, value in state_dict.items()
+        if key in weights and not bool(value.isfinite().all())
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"'{source}' holds NaN or infinity in {len(wrong)} tensors: {_first(wrong)}; the run "
+            "that saved it had diverged, or the file is damaged: take an earlier one"
+        )
 
 
 def _first(keys: list[str]) -> str:

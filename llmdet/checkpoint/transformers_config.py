@@ -154,7 +154,7 @@ def _bert_heads(width: int, model: Mapping[str, Any]) -> int:
         return max(1, width // _BERT_HEAD_WIDTH)
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(name).num_attention_heads
+    return AutoConfig.from_pretrained(name, trust_remote_code=False).num_attention_heads
 
 
 def _heads(model: Mapping[str, Any], side: str) -> int:

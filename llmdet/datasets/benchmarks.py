@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,22 +14,9 @@ from llmdet.datasets.coco_dataset import CocoDataset
 from llmdet.errors import DataError
 from llmdet.registry import DATASETS
 from llmdet.utils.files import read_json, require
+from llmdet.utils.inert_files import read_plain_pickle
 
 Json = dict[str, Any]
-
-HARMLESS = frozenset(
-    {
-        "builtins.dict",
-        "builtins.list",
-        "builtins.set",
-        "collections.OrderedDict",
-        "collections.defaultdict",
-        "numpy.core.multiarray._reconstruct",
-        "numpy.core.multiarray.scalar",
-        "numpy.dtype",
-        "numpy.ndarray",
-    }
-)
 
 
 @DATASETS.register_module()
@@ -196,24 +181,3 @@ class D3Dataset(LabelSpaceDataset):
             inner = sorted(set(group["inner_sent_id"]) & texts.keys())
             spaces[image["id"]] = [(identity, texts[identity]) for identity in inner]
         return spaces
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, containers and numpy arrays; anything else could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module.replace('numpy._core', 'numpy.core')}.{name}" in HARMLESS:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it holds an object of {module}.{name}")
-
-
-def read_plain_pickle(path: Path) -> Any:
-    """A pickle of plain containers.
-
-    Raises:
-        DataError: the file is missing, damaged, or holds objects, which could run code.
-    """
-    try:
-        return _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise DataError(f"cannot read {path} as plain data: {error}") from error

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import force_full_init
 
 from llmdet.datasets.coco_file import CocoFile
+from llmdet.datasets.fields import Fields
 from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.pictures import picture_roots
+from llmdet.datasets.refetching import RefetchingDataset
 from llmdet.datasets.row_targets import BOX_INVERTED, BOX_OUTSIDE, BOX_TINY
 from llmdet.datasets.storage.objects import is_url
 from llmdet.datasets.storage.reading import join, read_json_at
@@ -31,7 +32,7 @@ Json = dict[str, Any]
 
 
 @DATASETS.register_module()
-class CocoDataset(StoredData, BaseDetDataset):
+class CocoDataset(StoredData, RefetchingDataset):
     """Detection data in COCO format; takes the arguments of mmdet's ``CocoDataset``.
 
     Without ``metainfo=dict(classes=...)`` the classes are the categories of the file in its
@@ -58,7 +59,6 @@ class CocoDataset(StoredData, BaseDetDataset):
     """
 
     METAINFO: dict[str, Any] = {}  # noqa: RUF012 mmengine reads it from the class
-    _fully_initialized: bool
     serialize_data: bool
 
     def __init__(
@@ -93,13 +93,16 @@ class CocoDataset(StoredData, BaseDetDataset):
         return [self._data_info(image, instances[image["id"]]) for image in file.images]
 
     def _check_fields(self, file: CocoFile) -> None:
-        for member, fields in (("categories", ("name",)), ("images", ("width", "height"))):
-            for number, item in enumerate(getattr(file, member)):
-                for field in fields:
-                    if item.get(field) is None:
-                        raise DataError(
-                            f"{self.ann_file}: {member}[{number}]: field {field!r} is missing."
-                        )
+        for number, category in enumerate(file.categories):
+            fields = Fields(category, self.ann_file, f"categories[{number}]")
+            if not fields.text("name").strip():
+                raise fields.fault("name", "is empty; a class needs words to be prompted with")
+        for number, image in enumerate(file.images):
+            fields = Fields(image, self.ann_file, f"images[{number}]")
+            fields.size("width")
+            fields.size("height")
+            if "file_name" in fields:
+                fields.text("file_name")
 
     def _ordered_categories(self, categories: Sequence[Json]) -> Sequence[Json]:
         return categories
@@ -179,6 +182,8 @@ class CocoDataset(StoredData, BaseDetDataset):
             DataError: the picture is broken or lies outside its folder; names file and image.
         """
         info = self.get_data_info(idx)
+        if not self.test_mode:
+            info["annotated_size"] = (info["width"], info["height"])
         where = f"{self.ann_file}: image {info['img_id']!r}"
         try:
             self.check_picture_place(info["img_path"], where)
@@ -212,6 +217,13 @@ class CocoDataset(StoredData, BaseDetDataset):
             return
         keep_serialized, self.serialize_data = self.serialize_data, False
         super().full_init()
+        if not self.data_list:
+            raise DataError(f"{self.ann_file}: there is no image to look at{self.left_out()}")
+        if not self.test_mode and not any(info["instances"] for info in self.data_list):
+            raise DataError(
+                f"{self.ann_file}: there is no box to learn from in {len(self.data_list):,} "
+                f"image(s){self.left_out()}; is it the file of the training set?"
+            )
         self._aspect_ratios = np.array(
             [info["width"] / info["height"] for info in self.data_list], np.float32
         )

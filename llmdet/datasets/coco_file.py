@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 import weakref
@@ -21,6 +20,7 @@ import numpy as np
 import orjson
 
 from llmdet.datasets.jsonl_index import open_checked
+from llmdet.datasets.numbers import is_number
 from llmdet.errors import DataError
 from llmdet.utils.files import read_json
 
@@ -110,6 +110,11 @@ def check_ids(items: list[Json], kind: str, where: str) -> set[Any]:
         identity = item.get("id")
         if identity is None:
             raise DataError(f"{where}: {kind} {number}: field 'id' is missing.")
+        if not is_id(identity):
+            raise DataError(
+                f"{where}: {kind} {number}: field 'id' must be a number or a string, not "
+                f"{identity!r}."
+            )
         if identity in ids:
             raise DataError(f"{where}: the {kind} id {identity!r} appears twice.")
         ids.add(identity)
@@ -127,13 +132,22 @@ def check_annotation(
     box = annotation.get("bbox")
     if not is_box(box):
         problem = not_a_box(box)
-    elif annotation.get("image_id") not in images:
+    elif not _is_among(annotation.get("image_id"), images):
         problem = f"no image has the id {annotation.get('image_id')!r}"
-    elif annotation.get("category_id") not in categories:
+    elif not _is_among(annotation.get("category_id"), categories):
         problem = f"no category has the id {annotation.get('category_id')!r}"
     else:
         return
     raise DataError(f"{where}: annotation id {annotation.get('id')!r}: {problem}.")
+
+
+def is_id(value: Any) -> TypeGuard[int | float | str]:
+    """Whether a value can be an id: lists and objects cannot."""
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+
+
+def _is_among(identity: Any, ids: Collection[Any]) -> bool:
+    return is_id(identity) and identity in ids
 
 
 def not_a_box(value: Any) -> str:
@@ -143,12 +157,7 @@ def not_a_box(value: Any) -> str:
 
 def is_box(value: Any) -> TypeGuard[list[float]]:
     """Whether a value is a list of four finite numbers."""
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(type(number) in (int, float) for number in value)
-        and math.isfinite(sum(value))
-    )
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 class CocoStream:
@@ -227,6 +236,8 @@ class CocoStream:
         for number, item in enumerate(self._events(ijson.items, file, f"{member}.item")):
             if not isinstance(item, dict) or item.get(key) is None:
                 raise DataError(f"{self.path}: {member}[{number}] has no {key}")
+            if not is_id(item[key]):
+                raise DataError(f"{self.path}: {member}[{number}] has the {key} {item[key]!r}")
             text = orjson.dumps(item)
             self._spill.write(text)
             places.extend((self._end, len(text)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from llmdet.datasets.masks import mask_problem
+from llmdet.datasets.numbers import is_length, is_number
 from llmdet.datasets.sample import Mask
 from llmdet.errors import DataError
 
@@ -50,7 +50,7 @@ class Fields:
     def size(self, key: str) -> int:
         """A positive whole number."""
         value = self.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_length(value):
             raise self.fault(key, f"must be a positive whole number of pixels, not {value!r}")
         return value
 
@@ -79,7 +79,7 @@ class Fields:
         return [self._checked_box(key, value)]
 
     def _checked_box(self, key: str, box: Any) -> list[float]:
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
             raise self.fault(key, f"must be four numbers [x1, y1, x2, y2], not {box!r}")
         return box
 
@@ -106,10 +106,6 @@ class Fields:
         if problem:
             raise self.fault(key, problem)
         return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_index(value: Any) -> bool:

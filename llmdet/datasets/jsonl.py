@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import orjson
 
+from llmdet.datasets.index_format import IndexHeader, IndexRecords
 from llmdet.datasets.jsonl_index import (
-    IndexHeader,
     file_digest,
     file_stamp,
     find_or_build_index,
-    map_rows,
     open_checked,
     whole_document_hint,
 )
@@ -39,6 +38,9 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
     line in the log) where the contents differ. Blank lines are skipped, ``CRLF``, a UTF-8 byte
     order mark and a missing final newline are understood. Instances may be pickled and forked.
 
+    An index whose bytes have changed since it was written is noticed by its checksums and built
+    again, so that no wrong row is read.
+
     Args:
         path: An uncompressed JSONL file with one JSON object per line.
         max_bad_rows: How many lines that are not a JSON object are skipped (they are counted in
@@ -54,19 +56,24 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
         self.max_bad_rows = max_bad_rows
         self._open()
 
-    def _open(self) -> None:
+    def _open(self, distrust: bool = False) -> None:
         file = open_checked(self.path)
         with file:
             self._fd = os.dup(file.fileno())
             self._close = weakref.finalize(self, os.close, self._fd)
-            index_path, header = find_or_build_index(self.path, file)
+            index_path, header = find_or_build_index(self.path, file, distrust)
         self._stamp = file_stamp(self._fd)
-        self._take(map_rows(index_path, header), header)
+        self._take(IndexRecords(index_path, header), header)
 
-    def _take(self, rows: np.ndarray, header: IndexHeader) -> None:
+    def _take(self, records: IndexRecords, header: IndexHeader) -> None:
         """Use an index."""
+        self._records = records
         self._digest = header.digest
         # Broken rows are stored behind the good ones.
+        rows = records.rows
+        if header.broken_rows and not records.is_whole(header.rows, len(rows)):
+            self._replace_index()
+            return
         self._rows = rows[: header.rows]
         self._starts = self._rows["start"]
         self._lengths = self._rows["length"]
@@ -78,10 +85,12 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
         if not len(broken):
             return
         first = broken[0]
-        problem = _json_problem(self._read(int(first["start"]), int(first["length"])))
+        text = self._read(int(first["start"]), int(first["length"]))
+        problem = _json_problem(text)
         where = f"{self.path}:{first['line']}"
         if len(broken) > self.max_bad_rows:
-            hint = whole_document_hint(len(self), int(first["line"]))
+            unclosed = text[:1] == b"[" or not text.endswith(b"}")
+            hint = whole_document_hint(len(self), int(first["line"])) if unclosed else ""
             raise DataError(
                 f"{where}: {problem}; {len(broken)} line(s) of the file are broken and "
                 f"max_bad_rows={self.max_bad_rows}. Repair them or raise max_bad_rows.{hint}"
@@ -104,10 +113,12 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
 
     def line(self, index: int) -> bytes:
         """The row's bytes without its line ending."""
+        self._verify(index)
         return self._read(int(self._starts[index]), int(self._lengths[index]))
 
     def line_number(self, index: int) -> int:
         """The row's line in the file, counted from 1 and including blank lines."""
+        self._verify(index)
         return int(self._lines[index])
 
     def location(self, index: int) -> str:
@@ -122,7 +133,22 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
     @property
     def aspect_ratios(self) -> np.ndarray:
         """[len] float32 width / height of every row, NaN where the row lacks either; read-only."""
+        if not self._records.is_whole(0, len(self)):
+            self._replace_index()
         return self._rows["aspect_ratio"]
+
+    def _verify(self, index: int) -> None:
+        position = range(len(self))[index]
+        if not self._records.is_whole(position, position + 1):
+            self._replace_index()
+
+    def _replace_index(self) -> None:
+        """Use an index that is whole in place of one whose bytes have changed on the disk."""
+        logger.warning("%s: its index is damaged; indexing the file again", self.path)
+        digest = self._digest
+        self._open(distrust=True)
+        if self._digest != digest:
+            raise DataError(self._changed())
 
     def _read(self, start: int, length: int) -> bytes:
         if file_stamp(self._fd) != self._stamp:
@@ -158,7 +184,12 @@ class IndexedJsonl(Sequence[dict[str, Any]]):
 
 def _json_problem(text: bytes) -> str:
     try:
+        text.decode()
         value = orjson.loads(text)
+    except UnicodeDecodeError as error:
+        return (
+            f"not UTF-8 (byte {text[error.start]:#04x} at character {error.start + 1} of the line)"
+        )
     except orjson.JSONDecodeError as error:
         return f"not valid JSON ({error.msg}, at character {error.pos + 1} of the line)"
     return f"a row must be a JSON object, this one is a {type(value).__name__}"

@@ -1,21 +1,18 @@
-"""The index of a JSONL file: where each row begins, its line and its aspect ratio.
+"""The index of a JSONL file: where it is, whether it still fits, and how it is built.
 
-Layout of the file, little-endian: a header that identifies the JSONL file it was built from (size,
-time of modification, hash of its bytes), then one :data:`ROW` record for every row, the broken
-rows last. It is written under a temporary name and renamed, so that a reader never sees half of it.
+It is written under a temporary name and renamed, so that a reader never sees half of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import logging
 import math
 import os
-import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,16 +20,21 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
+from llmdet.datasets.index_format import (
+    BLOCK_ROWS,
+    HEADER_SIZE,
+    ROW,
+    IndexHeader,
+    IndexRecords,
+    sum_of,
+)
 from llmdet.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 INDEX_SUFFIX = ".index"
-ROW = np.dtype([("start", "<i8"), ("length", "<u4"), ("line", "<u4"), ("aspect_ratio", "<f4")])
+_TEMPORARY = ".tmp"
 
-_MAGIC = b"LLMDETIX"
-_FORMAT_VERSION = 1
-_HEADER = struct.Struct("<8sIqqqqq16s")
 _MAX_ROW_BYTES = 1 << 30
 _READ_BUFFER_BYTES = 1 << 22
 _ROWS_PER_WRITE = 1 << 16
@@ -50,47 +52,6 @@ _COMPRESSED = {
 }
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-
-
-@dataclass(frozen=True)
-class IndexHeader:
-    """What the index knows about the file it was built from."""
-
-    rows: int
-    broken_rows: int
-    blank_lines: int
-    size: int  # bytes
-    mtime_ns: int  # 0 where the time stamp cannot be trusted
-    digest: bytes  # blake2b-128 of the whole file
-
-    def pack(self) -> bytes:
-        return _HEADER.pack(
-            _MAGIC,
-            _FORMAT_VERSION,
-            self.rows,
-            self.broken_rows,
-            self.blank_lines,
-            self.size,
-            self.mtime_ns,
-            self.digest,
-        )
-
-    @classmethod
-    def read(cls, path: Path) -> IndexHeader | None:
-        """The header of an index, or None where it is missing, torn or of another version."""
-        try:
-            with path.open("rb") as file:
-                raw = file.read(_HEADER.size)
-                index_size = os.fstat(file.fileno()).st_size
-        except OSError:
-            return None
-        if len(raw) < _HEADER.size:
-            return None
-        magic, version, *fields = _HEADER.unpack(raw)
-        header = cls(*fields)
-        stored = header.rows + header.broken_rows
-        whole = index_size == _HEADER.size + stored * ROW.itemsize
-        return header if magic == _MAGIC and version == _FORMAT_VERSION and whole else None
 
 
 def aspect_ratio(row: dict[str, Any]) -> float:
@@ -134,11 +95,23 @@ def check_beginning(path: str, begin: bytes) -> None:
         raise DataError(f"{path}: {problem}")
 
 
-def find_or_build_index(path: str, file: BinaryIO) -> tuple[Path, IndexHeader]:
-    with _one_builder(file):
+def find_or_build_index(
+    path: str, file: BinaryIO, distrust: bool = False
+) -> tuple[Path, IndexHeader]:
+    """The index of an open file, and its header.
+
+    Args:
+        path: of the file.
+        file: the file.
+        distrust: verify an index that is there as a whole.
+    """
+    with _one_builder(file) as alone:
         stale = False
         for index_path in _index_places(path):
             header = IndexHeader.read(index_path)
+            if header is not None and distrust:
+                whole = IndexRecords(index_path, header).is_whole(0, header.records)
+                header = header if whole else None
             if header is not None:
                 fresh = _refresh(file, index_path, header)
                 if fresh is not None:
@@ -146,7 +119,16 @@ def find_or_build_index(path: str, file: BinaryIO) -> tuple[Path, IndexHeader]:
                 stale = True
         if stale:
             logger.warning("%s has changed since it was indexed; indexing it again", path)
+        for index_path in _index_places(path) if alone else ():
+            remove_leftovers(index_path)
         return _build_index(path, file)
+
+
+def remove_leftovers(index_path: Path) -> None:
+    """Remove what builders of an index that were killed have left; to be called by the only one."""
+    for leftover in index_path.parent.glob(f"{glob.escape(index_path.name)}.*{_TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def _index_places(path: str) -> tuple[Path, Path]:
@@ -187,10 +169,12 @@ def _build_index(path: str, file: BinaryIO) -> tuple[Path, IndexHeader]:
     beside, cached = _index_places(path)
     problems = []
     for index_path in (beside, cached):
-        temporary = index_path.with_name(f"{index_path.name}.{os.getpid()}.{time.time_ns()}.tmp")
+        temporary = index_path.with_name(
+            f"{index_path.name}.{os.getpid()}.{time.time_ns()}{_TEMPORARY}"
+        )
         try:
             index_path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as index_file:
+            with temporary.open("w+b") as index_file:
                 stamp = partial(file_stamp, file.fileno())
                 header = write_index(path, file, index_file, stamp, _trusted_mtime)
             os.replace(temporary, index_path)
@@ -238,7 +222,7 @@ def write_index(
     before = stamp()
     file.seek(0)
     digest = hashlib.blake2b(digest_size=16)
-    index_file.write(bytes(_HEADER.size))
+    index_file.write(bytes(HEADER_SIZE))
     rows: list[tuple[int, int, int, float]] = []
     broken: list[tuple[int, int, int, float]] = []
     written = blank = offset = 0
@@ -275,9 +259,16 @@ def write_index(
         raise DataError(f"{path}: the file changed while it was being indexed. Start again.")
     size, version = before
     header = IndexHeader(written, broken_rows, blank, size, trusted(version), digest.digest())
+    _append_sums(index_file)
     index_file.seek(0)
     index_file.write(header.pack())
     return header
+
+
+def _append_sums(index_file: BinaryIO) -> None:
+    index_file.seek(HEADER_SIZE)
+    blocks = iter(partial(index_file.read, BLOCK_ROWS * ROW.itemsize), b"")
+    index_file.write(b"".join([sum_of(block) for block in blocks]))
 
 
 def _append(index_file: BinaryIO, rows: list[tuple[int, int, int, float]]) -> int:
@@ -294,13 +285,6 @@ def _ratio_or_none(text: bytes) -> float | None:
     except orjson.JSONDecodeError:
         return None
     return aspect_ratio(row) if isinstance(row, dict) else None
-
-
-def map_rows(index_path: Path, header: IndexHeader) -> np.ndarray:
-    count = header.rows + header.broken_rows
-    if not count:  # an empty file cannot be mapped
-        return np.empty(0, ROW)
-    return np.memmap(index_path, dtype=ROW, mode="r", offset=_HEADER.size, shape=(count,))
 
 
 def whole_document_hint(good_rows: int, first_line: int) -> str:
@@ -333,14 +317,14 @@ def file_digest(fd: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _one_builder(file: BinaryIO) -> Iterator[None]:
+def _one_builder(file: BinaryIO) -> Iterator[bool]:
     """Let one process at a time look for and build the index, where the file system can lock.
 
-    Without a lock several processes build the same index, and the last rename wins.
+    Without a lock (False) several processes build the same index, and the last rename wins.
     """
     locked = _try_lock(file)
     try:
-        yield
+        yield locked
     finally:
         if locked:
             _unlock(file)

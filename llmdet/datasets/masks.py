@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from llmdet.datasets.numbers import is_length, is_number
 from llmdet.datasets.sample import Mask
 
 _LEAST_NUMBERS = 6  # of a polygon: three points
@@ -20,18 +20,30 @@ def mask_problem(value: Any, size: tuple[int | None, int | None]) -> str | None:
         size: height and width of the image, where they are known.
     """
     if isinstance(value, Mapping):
-        counts = value.get("counts")
-        if not isinstance(counts, (str, list)) or not counts:
-            return "must have 'counts', a text or a list of run lengths"
-        if None not in size and value.get("size") != list(size):
-            return f"must have the 'size' {list(size)} of the image, not {value.get('size')!r}"
-        return None
+        return _encoding_problem(value, size)
     if not isinstance(value, list) or not value:
         return "must be a list of polygons or an encoded mask, dict(size, counts)"
     for polygon in value:
         numbers = polygon if isinstance(polygon, list) else ()
-        if len(numbers) < _LEAST_NUMBERS or len(numbers) % 2 or not all(map(_is_finite, numbers)):
+        if len(numbers) < _LEAST_NUMBERS or len(numbers) % 2 or not all(map(is_number, numbers)):
             return "must hold polygons of at least three points [x1, y1, x2, y2, ...]"
+    return None
+
+
+def _encoding_problem(value: Mapping[str, Any], size: tuple[int | None, int | None]) -> str | None:
+    """What is wrong with a run-length encoding; pycocotools would crash over some of it."""
+    counts, given = value.get("counts"), value.get("size")
+    if not isinstance(counts, (str, list)) or not counts:
+        return "must have 'counts', a text or a list of run lengths"
+    if None not in size and given != list(size):
+        return f"must have the 'size' {list(size)} of the image, not {given!r}"
+    if not isinstance(given, list) or len(given) != 2 or not all(map(is_length, given)):
+        return f"must have a 'size' of [height, width] in pixels, not {given!r}"
+    if isinstance(counts, str):
+        return None if counts.isascii() else "must have 'counts' in COCO's characters"
+    runs = all(type(run) is int and run >= 0 for run in counts)
+    if not runs or sum(counts) != given[0] * given[1]:
+        return f"must have run lengths that add up to {given[0]} x {given[1]} pixels"
     return None
 
 
@@ -48,7 +60,3 @@ def mask_box(mask: Mask) -> list[float]:
         encoded = coco_mask.frPyObjects(encoded, *encoded["size"])
     x1, y1, width, height = coco_mask.toBbox(encoded).tolist()
     return [x1, y1, x1 + width, y1 + height]
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

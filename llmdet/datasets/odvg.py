@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mmdet.datasets import BaseDetDataset
 from mmengine.dataset import force_full_init
 
 from llmdet.datasets.formats.rows import names_of_label_map
 from llmdet.datasets.formats.samples import image_size
 from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.pictures import picture_roots
+from llmdet.datasets.refetching import RefetchingDataset
 from llmdet.datasets.row_targets import (
     ROW_CAUSES,
     CaptionOptions,
@@ -33,7 +33,7 @@ IMAGE_SMALL = "image smaller than min_size"
 
 
 @DATASETS.register_module()
-class ODVGDataset(StoredData, BaseDetDataset):
+class ODVGDataset(StoredData, RefetchingDataset):
     """Object detection and visual grounding data with optional captions, one JSON row an image.
 
     Rows are in grounding form (a caption, phrases with character spans, boxes) or, with
@@ -66,8 +66,6 @@ class ODVGDataset(StoredData, BaseDetDataset):
         ConfigError: a mode or option is unknown.
         DataError: a file is missing or not what it should be; names file, line and field.
     """
-
-    _fully_initialized: bool
 
     def __init__(
         self,
@@ -221,6 +219,7 @@ class ODVGDataset(StoredData, BaseDetDataset):
 
     def _prepare_training(self, idx: int) -> dict[str, Any] | None:
         info = self.get_data_info(idx)
+        info["annotated_size"] = (info["width"], info["height"])
         filters = self.filter_cfg or {}
         if filters.get("filter_empty_gt", False) and not info["instances"]:
             self.dropped.note(IMAGE_EMPTY)

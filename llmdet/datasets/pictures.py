@@ -22,10 +22,14 @@ from llmdet.errors import ConfigError, DataError
 
 #: Pixels of the largest picture that is decoded: 805 MB as RGB. Panoramas have up to 200 million.
 MAX_PIXELS = 1 << 28
+#: The sizes of pictures stored turned sideways, or scaled by an annotation tool, differ by more.
+SIZE_TOLERANCE = 1  # pixels
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # values of the orientation that exchange width and height
 _PLAIN_MODES = ("RGB", "L")
 _END_BYTES = 64  # enough for what writers append to a JPEG
+#: A JPEG spends at least one bit on each of its blocks of 8 x 8 pixels.
+_JPEG_PIXELS_PER_BYTE = 8 * 64
 _PNG_END = b"IEND\xaeB`\x82"
 #: What Pillow's decoders answer damage with; SyntaxError: a broken PNG.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, struct.error)
@@ -43,17 +47,23 @@ def open_picture(
         max_pixels: larger pictures are refused before they are decoded.
 
     Raises:
-        DataError: the file is missing, empty, damaged, no picture or too large.
+        DataError: the file is missing, empty, damaged, no picture, too large, or too short for
+            the size that it claims.
     """
     name = name or os.fspath(source)  # type: ignore[assignment]
     try:
-        with _bytes_or_file(source) as file, _without_warning(file) as image:
+        with _bytes_or_file(source) as file, _opened(file) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise DataError(
                     f"the picture {name} has {width} x {height} pixels, more than the "
                     f"{max_pixels:,} that are decoded; scale it down, or raise max_pixels of "
                     "LoadImageFromFile"
+                )
+            if image.format == "JPEG" and width * height > _JPEG_PIXELS_PER_BYTE * _size(source):
+                raise DataError(
+                    f"the picture {name} cannot be read (it claims {width} x {height} pixels, for "
+                    f"which its {_size(source):,} bytes are too few)"
                 )
             yield image
     except DataError:
@@ -64,7 +74,7 @@ def open_picture(
         # Pillow's sentence about bytes names an object in memory.
         unknown = isinstance(error, Image.UnidentifiedImageError)
         problem = "it is no picture of a known format" if unknown else str(error)
-        problem = "the file is empty" if unknown and _is_empty(source) else problem
+        problem = "the file is empty" if unknown and not _size(source) else problem
         raise DataError(f"the picture {name} cannot be read ({problem})") from None
 
 
@@ -189,8 +199,11 @@ def picture_path(folder: str, name: str, where: str, roots: Sequence[str] = ()) 
         roots: further folders that names and symbolic links may lead to.
 
     Raises:
-        DataError: the name leads elsewhere: by ``..``, as an absolute path or by a link.
+        DataError: the name leads elsewhere (by ``..``, as an absolute path or by a link), or no
+            file can have it.
     """
+    if "\0" in name:
+        raise DataError(f"{where}: no file can have the name {name!r}, which has a zero in it")
     path = name if "://" in name else osp.join(folder, name)
     check_place(path, folder, where, roots)
     return path
@@ -259,15 +272,21 @@ def _bytes_or_file(source: str | os.PathLike[str] | bytes) -> Iterator[IO[bytes]
         yield file
 
 
-def _is_empty(source: str | os.PathLike[str] | bytes) -> bool:
-    return not (source if isinstance(source, bytes) else osp.getsize(source))
+def _size(source: str | os.PathLike[str] | bytes) -> int:
+    return len(source) if isinstance(source, bytes) else osp.getsize(source)
 
 
-def _without_warning(file: IO[bytes]) -> Image.Image:
-    """Open with this module's limit of pixels in place of Pillow's."""
+@contextmanager
+def without_pillow_limit() -> Iterator[None]:
+    """Decode pictures that :func:`open_picture` let pass, whatever Pillow thinks of their size."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        return Image.open(file)
+        yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    with without_pillow_limit():
+        return Image.open(file)

@@ -16,13 +16,11 @@ from pathlib import Path
 from llmdet.datasets.fields import Fields
 from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.ledger import BROKEN, Ledger
-from llmdet.datasets.pictures import check_picture, picture_path
+from llmdet.datasets.pictures import SIZE_TOLERANCE, check_picture, picture_path
 from llmdet.datasets.rows import read_conversation, read_regions
 from llmdet.errors import DataError, naming
 
 EXAMPLES_PER_CAUSE = 10
-# The sizes of pictures stored turned sideways, or scaled by an annotation tool, differ by more.
-_SIZE_TOLERANCE = 1  # pixels
 _MAX_REMEMBERED = 5_000_000  # samples among which repetitions are looked for
 
 
@@ -117,6 +115,8 @@ def validate(
         report.note(f"repetitions looked for in the first {_MAX_REMEMBERED:,} images only", "")
     if not report.facts["images"]:
         report.error("there is no sample", "the annotations are empty")
+    elif not report.facts["boxes"] and not report.facts["captions"]:
+        report.error("there is nothing to learn from", "no sample has a box or a conversation")
 
 
 def _check_categories(source: Source, report: ValidationReport) -> None:
@@ -157,7 +157,7 @@ def _check_picture(
     if not isinstance(width, int) or not isinstance(height, int):
         return
     annotated = (width, height)
-    if max(abs(a - b) for a, b in zip(annotated, size, strict=True)) > _SIZE_TOLERANCE:
+    if max(abs(a - b) for a, b in zip(annotated, size, strict=True)) > SIZE_TOLERANCE:
         turned = " (turned by 90 degrees)" if annotated == size[::-1] else ""
         report.error(
             f"size differs from the picture's{turned}",

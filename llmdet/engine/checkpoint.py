@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from mmengine.runner.checkpoint import (
 
 from llmdet.checkpoint.remote import fetch, is_address
 from llmdet.checkpoint.sharded import check_shards
+from llmdet.checkpoint.sums import DAMAGE, check_sums
 from llmdet.errors import CheckpointError
 from llmdet.utils.suggest import did_you_mean
 
@@ -34,8 +33,6 @@ logger = logging.getLogger(__name__)
 #: The file of a work dir that names its newest checkpoint.
 POINTER = "last_checkpoint"
 _NUMBERED = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
-#: What zipfile and PyTorch raise over a file of which some bytes are wrong.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 #: Methods of its own that every pickled HistoryBuffer refers to.
 _STATISTICS = ("min", "max", "current", "mean")
@@ -60,10 +57,7 @@ def read_training_state(path: str | Path, map_location: Any = "cpu") -> dict[str
     path = fetch(str(path)) if is_address(path) else Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"Checkpoint '{path}' does not exist.")
-    with path.open("rb") as file:
-        is_pickle = file.read(1) == pickle.PROTO  # as PyTorch wrote files before 1.6
-    if not is_pickle:
-        _check_sums(path)
+    check_sums(path)
     try:
         with torch.serialization.safe_globals(_safe_globals()):
             return torch.load(path, map_location=map_location, weights_only=True)
@@ -72,7 +66,7 @@ def read_training_state(path: str | Path, map_location: Any = "cpu") -> dict[str
             f"Checkpoint '{path}' holds more than tensors and training state, and reading it would "
             f"execute code; refused ({_first_line(error)})."
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise CheckpointError(
             f"Checkpoint '{path}' is damaged or incomplete: {_first_line(error)}"
         ) from error
@@ -90,7 +84,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     for path in _newest_first(Path(work_dir)):
         try:
             if path.is_file():
-                _check_sums(path)
+                check_sums(path)
             elif path.is_dir():
                 check_shards(path)
             else:
@@ -132,25 +126,6 @@ def _newest_first(work_dir: Path) -> list[Path]:
         }
         numbered[newest] = reached
     return sorted(numbered, key=lambda path: numbered[path], reverse=True)
-
-
-def _check_sums(path: Path) -> None:
-    """Raise a CheckpointError unless every record of a file has the sum that was saved with it.
-
-    PyTorch writes these sums, and reads without looking at them.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            folders = (info.filename for info in archive.infolist() if info.external_attr & 0x10)
-            wrong = archive.testzip() or next(folders, None)  # PyTorch reads nothing from a folder
-    except _DAMAGE as error:
-        raise CheckpointError(
-            f"Checkpoint '{path}' is damaged or incomplete: {_first_line(error)}"
-        ) from error
-    if wrong is not None:
-        raise CheckpointError(
-            f"Checkpoint '{path}' is damaged: its record '{wrong}' has another checksum or mark"
-        )
 
 
 def _safe_globals() -> list[Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -35,6 +36,14 @@ _BESIDE = (
     "tta_pipeline",
 )
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_CLIPPING = (
+    "type",
+    "max_norm",
+    "norm_type",
+    "error_if_nonfinite",
+    "foreach",
+    "clip_value",
+)
 _HOOKS = (
     "runtime_info",
     "timer",
@@ -60,15 +69,14 @@ def check_settings(config: Config) -> None:
     """
     known = [*_arguments(Runner.__init__), *_BESIDE]
     _refuse_misspelt(config, known, "the config")
-    _refuse_misspelt(config.get("default_hooks") or {}, _HOOKS, "default_hooks")
+    _refuse_misspelt(_settings(config, "default_hooks"), _HOOKS, "default_hooks")
     loader = [*_arguments(DataLoader.__init__), "num_batch_per_epoch"]
     for name in _LOADERS:
-        _refuse_unknown(config.get(name), loader, name)
+        _refuse_unknown(_settings(config, name), loader, name)
         _check_number(config, f"{name}.batch_size", least=1, whole=True)
         _check_number(config, f"{name}.num_workers", least=0, whole=True)
-    _check_number(config, "optim_wrapper.optimizer.lr", least=0)
-    _check_number(config, "optim_wrapper.accumulative_counts", least=1, whole=True)
-    environment = config.get("env_cfg") or {}
+    _check_run(config)
+    environment = _settings(config, "env_cfg")
     _refuse_unknown(
         environment, ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"), "env_cfg"
     )
@@ -111,6 +119,32 @@ def check_strategy(config: Config) -> None:
         raise ConfigError("model_wrapper_cfg and strategy both wrap the model: leave one out")
 
 
+def _check_run(config: Config) -> None:
+    """Whether optimizer, loop and hooks have the settings that they read only while training."""
+    for name in ("lr", "weight_decay"):
+        _check_number(config, f"optim_wrapper.optimizer.{name}", least=0)
+    _check_number(config, "optim_wrapper.accumulative_counts", least=1, whole=True)
+    _settings(config, "model")
+    _settings(config, "train_cfg")
+    clip = _settings(config, "optim_wrapper").get("clip_grad")
+    _refuse_unknown(clip, _CLIPPING, "optim_wrapper.clip_grad")
+    for name in ("max_norm", "clip_value"):
+        _check_number(config, f"optim_wrapper.clip_grad.{name}", least=0)
+    for name in ("max_iters", "max_epochs", "val_interval"):
+        _check_number(config, f"train_cfg.{name}", least=1, whole=True)
+    _check_number(config, "randomness.seed", least=0, whole=True)
+    hooks = _settings(config, "default_hooks")
+    # mmengine's hook would take any other, and fail when it saves the first checkpoint.
+    _refuse_unknown(
+        hooks.get("checkpoint"),
+        ("type", "_scope_", *_arguments(CheckpointHook.__init__)),
+        "default_hooks.checkpoint",
+    )
+    _check_number(config, "default_hooks.checkpoint.interval", least=-1, whole=True)
+    _check_number(config, "default_hooks.checkpoint.max_keep_ckpts", least=-1, whole=True)
+    _check_number(config, "default_hooks.logger.interval", least=1, whole=True)
+
+
 def check_fixed_ap(config: Config) -> None:
     """Refuse fixed AP of detections that are limited per image.
 
@@ -125,7 +159,10 @@ def check_fixed_ap(config: Config) -> None:
     kind = MODELS.get(detector["type"]) if isinstance(detector.get("type"), str) else None
     if not (inspect.isclass(kind) and issubclass(kind, GroundingDINO)):
         return
-    if (detector.get("test_cfg") or {}).get("limit_per", "image") != "chunk":
+    protocol = detector.get("test_cfg")
+    if not isinstance(protocol, Mapping | None):
+        return  # the detector says so
+    if (protocol or {}).get("limit_per", "image") != "chunk":
         limit = "model.test_cfg limits those of an image over all classes together; set "
         limit += "model.test_cfg.limit_per='chunk'"
     elif detector is not model and not _merges_all(model.get("type")):
@@ -160,6 +197,14 @@ def _refuse_misspelt(settings: Iterable[str], known: Iterable[str], where: str) 
         meant = None if key in known else misspelling_of(key, known)
         if meant:
             raise ConfigError(f"{where} has {key!r}, which nothing reads; did you mean {meant!r}?")
+
+
+def _settings(config: Config, key: str) -> Mapping[str, Any]:
+    """A part of the config, empty where it has none."""
+    part = config.get(key)
+    if part is not None and not isinstance(part, Mapping):
+        raise ConfigError(f"{key} is {part!r}; give its settings as a dict")
+    return part or {}
 
 
 def _check_number(config: Config, key: str, least: int, whole: bool = False) -> None:

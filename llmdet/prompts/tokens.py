@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,15 +65,13 @@ class PromptTokenizer:
             if len(self._counts) > _REMEMBERED_TEXTS:
                 self._counts.clear()
                 new = list(set(texts))
-            rows = self.tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"]
+            rows = self._encode(new, add_special_tokens=False)["input_ids"]
             self._counts.update(zip(new, map(len, rows), strict=True))
         return [self._counts[text] for text in texts]
 
     def offsets(self, text: str) -> np.ndarray:
         """[L, 2] int64: the [start, end) characters of each token, without special tokens."""
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
+        encoded = self._encode(text, add_special_tokens=False, return_offsets_mapping=True)
         return np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
 
     def tokenize(self, written: PromptText) -> TokenizedPrompt:
@@ -82,7 +80,7 @@ class PromptTokenizer:
         Raises:
             DataError: the text is too long, or an entity has spans but none of them has a token.
         """
-        encoded = self.tokenizer(written.text, return_offsets_mapping=True, verbose=False)
+        encoded = self._encode(written.text, return_offsets_mapping=True)
         ids = np.asarray(encoded["input_ids"], dtype=np.int64)
         check_length(written.text, len(ids), self.max_tokens)
         offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
@@ -90,6 +88,28 @@ class PromptTokenizer:
         _check_every_entity_has_tokens(written, token_map)
         values = {field.name: getattr(written, field.name) for field in fields(PromptText)}
         return TokenizedPrompt(**values, ids=ids, token_map=token_map)
+
+    def _encode(self, text: str | list[str], **options: Any) -> Any:
+        try:
+            return self.tokenizer(text, verbose=False, **options)
+        except TypeError as error:
+            broken = _not_unicode(text)
+            if broken is None:
+                raise
+            raise DataError(
+                f"The text {shorten(ascii(broken))} was read from bytes that are not UTF-8; "
+                "convert them."
+            ) from error
+
+
+def _not_unicode(texts: str | list[str]) -> str | None:
+    """The first text with half a surrogate pair, as which Python reads bytes that are no UTF-8."""
+    for text in [texts] if isinstance(texts, str) else texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return text
+    return None
 
 
 def check_length(text: str, tokens: int, max_tokens: int) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from mmengine.optim import _ParamScheduler
 from mmengine.registry import Registry
 from mmengine.registry.build_functions import build_runner_from_cfg, build_scheduler_from_cfg
-from torch import nn
 
-from llmdet.errors import ConfigError
+from llmdet.errors import ConfigError, LLMDetError
 from llmdet.utils.suggest import did_you_mean
 
 #: What mmengine takes out of a scheduler's settings before it builds one.
 _OF_SCHEDULERS = ("convert_to_iter_based", "epoch_length")
+#: What parts answer a value with that they cannot take.
+_OF_VALUES = (AssertionError, TypeError, ValueError)
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def checked_builds() -> Iterator[None]:
 
     Raises:
         ConfigError: a type is unknown, or a part was given a setting that it does not have or
-            lacks one that it needs; names the nearest match.
+            lacks one that it needs (names the nearest match), or a value that it cannot take.
     """
     build = Registry.build
 
@@ -33,7 +34,15 @@ def checked_builds() -> Iterator[None]:
         default = args[0] if args else kwargs.get("default_args")
         for settings in cfg if isinstance(cfg, list) else [cfg]:
             check_part(settings, self, default or {})
-        return build(self, cfg, *args, **kwargs)
+        try:
+            return build(self, cfg, *args, **kwargs)
+        except _OF_VALUES as error:
+            if isinstance(error, LLMDetError) or self.build_func is build_runner_from_cfg:
+                raise
+            raise ConfigError(
+                f"Config of {_type_of(cfg)}: its settings do not fit "
+                f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
+            ) from error
 
     Registry.build = checked  # type: ignore[method-assign]
     try:
@@ -59,9 +68,9 @@ def check_part(settings: Any, registry: Registry, default: Mapping[str, Any] | N
         raise ConfigError(f"Config of a {registry.name} lacks its type: it has {', '.join(given)}")
     with registry.switch_scope_and_registry(scope) as chosen:
         part = chosen.get(kind) if isinstance(kind, str) else kind
-        if part is None:
+        if not callable(part):
             hint = did_you_mean(
-                kind, _known_types(chosen), otherwise="is the module that defines it imported?"
+                str(kind), _known_types(chosen), otherwise="is the module that defines it imported?"
             )
             raise ConfigError(
                 f"The config names type='{kind}', which is no {chosen.name} that we know; {hint}"
@@ -71,6 +80,11 @@ def check_part(settings: Any, registry: Registry, default: Mapping[str, Any] | N
     wrong = _wrong_settings(part, given)
     if wrong:
         raise ConfigError(f"Config of {getattr(part, '__name__', part)}: {wrong}.")
+
+
+def _type_of(cfg: Any) -> str:
+    kinds = {str(part.get("type")) for part in (cfg if isinstance(cfg, list) else [cfg])}
+    return " and ".join(sorted(kinds))
 
 
 def _wrong_settings(part: Any, settings: Mapping[str, Any]) -> str:
@@ -91,7 +105,7 @@ def _wrong_settings(part: Any, settings: Mapping[str, Any]) -> str:
 def _parameters(part: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     """What a part may be given by name, and whether it takes any other name too.
 
-    Modules of ours and mmengine's schedulers pass what they do not know to their parent.
+    Classes of ours and mmengine's schedulers pass what they do not know to their parent.
     """
     parameters = dict(inspect.signature(part).parameters)
     is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -109,8 +123,7 @@ def _parameters(part: Any) -> tuple[dict[str, inspect.Parameter], bool]:
 def _passes_on(part: Any) -> bool:
     if not inspect.isclass(part):
         return False
-    ours = part.__module__.startswith("llmdet.") and issubclass(part, nn.Module)
-    return ours or issubclass(part, _ParamScheduler)
+    return part.__module__.startswith("llmdet.") or issubclass(part, _ParamScheduler)
 
 
 def _known_types(registry: Registry | None) -> list[str]:

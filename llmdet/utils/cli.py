@@ -6,6 +6,7 @@ Imports nothing heavy, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import math
 import os
@@ -20,19 +21,21 @@ from llmdet.errors import LLMDetError, sentence_of
 
 #: Exit code for a mistake in the user's input, as argparse uses it.
 USAGE_ERROR = 2
+_LEGIBLE = 1200  # characters of an error
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a program's ``main`` and exit with its code (None counts as 0).
 
     An :class:`~llmdet.errors.LLMDetError` ends the program with its sentence on stderr and exit
-    code 2; any other exception is a defect and keeps its traceback.
+    code 2, and so do a file that the system refuses and a full disk; any other exception is a
+    defect and keeps its traceback.
     """
     try:
         code = main() or 0
     except LLMDetError as error:
-        rank = os.environ.get("RANK")
-        sys.stderr.write(f"{f'[rank {rank}] ' if rank else ''}error: {sentence_of(error)}\n")
+        _report(sentence_of(error))
         code = USAGE_ERROR
     except BrokenPipeError:
         # Whoever read our output has seen enough; closing it at exit must not fail again.
@@ -42,7 +45,22 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         if os.environ.get("RANK", "0") == "0":
             sys.stderr.write(f"{str(stop) or 'stopped by Ctrl-C'}\n")
         code = 130  # 128 + SIGINT, as shells report it
+    except OSError as error:
+        if error.filename is None and error.errno not in _FULL:
+            raise
+        where = "" if error.filename is None else f"'{error.filename}': "
+        _report(f"{where}{error.strerror}")
+        code = USAGE_ERROR
     raise SystemExit(code)
+
+
+def _report(sentence: str) -> None:
+    """Write a sentence, which may quote a stranger: shortened, with control characters shown."""
+    rank = os.environ.get("RANK")
+    if len(sentence) > _LEGIBLE:
+        sentence = f"{sentence[: _LEGIBLE // 2]} [...] {sentence[-_LEGIBLE // 2 :]}"
+    sentence = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in sentence)
+    sys.stderr.write(f"{f'[rank {rank}] ' if rank else ''}error: {sentence}\n")
 
 
 @contextmanager

@@ -7,25 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config.utils import ConfigParsingError
 
 from llmdet.errors import ConfigError
+from llmdet.utils import inert_files  # noqa: F401  YAML is data, a .py config a program
 from llmdet.utils.suggest import did_you_mean
 from llmdet.utils.variables import change_variable
-
-#: A config is a Python program of the user's: these are the ways in which it fails by mistake.
-_MISTAKES = (
-    ArithmeticError,
-    AttributeError,
-    ConfigParsingError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -47,7 +33,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         raise ConfigError(f"There is no config file '{path}'; {_nearest(path)}")
     try:
         config = Config.fromfile(str(path))
-    except _MISTAKES as error:
+    except Exception as error:  # a config is a program of the user's, which may raise anything
         raise ConfigError(f"Config '{path}' cannot be read: {_sentence(error)}") from error
     if config.get("default_scope") == "llmdet":
         _drop_scope(config._cfg_dict, "mmdet")
@@ -86,11 +72,22 @@ def load_model_config(path: str | Path, options: Mapping[str, Any] | None = None
 
 
 def set_work_dir(config: Config, path: str | Path, work_dir: str | None = None) -> None:
-    """Settle where a run writes: the command line's folder, the config's, or one by its name."""
+    """Settle where a run writes: the command line's folder, the config's, or one by its name.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
     if work_dir is not None:
         config.work_dir = work_dir
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / Path(path).stem)
+    try:
+        Path(config.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the work dir '{config.work_dir}' cannot be made ({error.strerror}): give another "
+            "with --work-dir"
+        ) from error
 
 
 def leaf_datasets(dataset: Any) -> Iterator[Any]:

@@ -90,7 +90,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, Any]]:
             continue
         try:
             yield number, json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number} is not valid JSON: {error}") from error
 
 

@@ -74,13 +74,30 @@ def test_unusable_boxes_are_counted_and_crowds_are_ignored(open_coco):
         (coco(box(4)), "annotation id 1: no category has the id 4"),
         (coco(box(3, image=1)), "annotation id 1: no image has the id 1"),
         (coco(box(3, (1, 2, 3))), "annotation id 1: bbox .* is not four numbers"),
-        (coco(images=[{"id": 1, "width": 3}]), r"images\[0\]: field 'height' is missing"),
+        (coco(images=[{"id": 1, "width": 3}]), r"images\[0\].height' is missing"),
         (coco(images=[{"id": 1, "width": 3, "height": 4}]), "image 1: field 'file_name'"),
         (
             coco(images=[{"id": 1, "width": 3, "height": 4, "file_name": "a"}] * 2),
             "the image id 1 appears twice",
         ),
-        (coco(categories=[{"id": 1}]), r"categories\[0\]: field 'name' is missing"),
+        (
+            coco(images=[{"id": 1, "width": 3, "height": "5"}]),
+            r"images\[0\].height' must be a positive whole number of pixels, not '5'",
+        ),
+        (
+            coco(images=[{"id": 1, "width": 3, "height": 5, "file_name": 5}]),
+            r"images\[0\].file_name' must be a string, not int",
+        ),
+        (
+            coco(images=[{"id": [1]}]),
+            r"image 0: field 'id' must be a number or a string, not \[1\]",
+        ),
+        (coco(box([3])), r"annotation id 1: no category has the id \[3\]"),
+        (coco(box(3, image=[9])), r"annotation id 1: no image has the id \[9\]"),
+        (coco(categories=[{"id": 1, "name": " "}]), r"categories\[0\].name' is empty"),
+        (coco(), r"no box to learn from in 2 image\(s\); is it the file of the training set"),
+        (coco(box(3, (1, 1, -2, 3))), r"no box .* \(box with negative size: 1\); is it"),
+        (coco(categories=[{"id": 1}]), r"categories\[0\].name' is missing"),
         (coco(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]), "'a' appears twice"),
         ({"images": []}, "field 'annotations' is missing"),
         ([], "field 'images' is missing"),
@@ -113,7 +130,7 @@ def test_filters_apply_while_training_and_not_in_test_mode(open_coco, serialize)
 
 def test_names_are_not_stored_with_every_image(open_coco):
     many = [{"id": i, "name": f"class number {i}"} for i in range(2000)]
-    dataset = open_coco(coco(categories=many), return_classes=True)
+    dataset = open_coco(coco(box(5), categories=many), return_classes=True)
     assert len(dataset[0]["text"]) == 2000
     assert dataset.data_bytes.nbytes < 2000
 
@@ -122,17 +139,18 @@ def test_a_broken_picture_or_one_outside_its_folder_is_named_or_counted(open_coc
     settings = dict(pipeline=[dict(type="LoadImageFromFile")])
     size = dict(width=60, height=40)
     images = [dict(id=1, file_name="a.jpg", **size), dict(id=2, file_name="../../b.jpg", **size)]
+    content = coco(box(3, image=1), images=images)
     for index, message in enumerate(["does not exist", "outside the folder"]):
         with pytest.raises(DataError, match=rf"coco\.json: image {index + 1}: .*{message}"):
-            open_coco(coco(images=images), **settings).prepare_data(index)
-    lenient = open_coco(coco(images=images), **settings, max_bad_rows=2)
+            open_coco(content, **settings).prepare_data(index)
+    lenient = open_coco(content, **settings, max_bad_rows=2)
     assert [lenient.prepare_data(index) for index in (0, 1, 0)] == [None] * 3
     assert lenient.dropped.counts == {"broken record": 2}
     with pytest.raises(DataError, match="does not exist"):  # results would lack an image
-        open_coco(coco(images=images), **settings, max_bad_rows=2, test_mode=True)[0]
+        open_coco(content, **settings, max_bad_rows=2, test_mode=True)[0]
 
 
 def test_a_box_of_negative_size_is_counted_as_such(open_coco):
-    dataset = open_coco(coco(box(3, (9, 9, -5, 4)), box(3, (9, 9, 5, -4))))
-    assert dataset[0]["instances"] == []
+    dataset = open_coco(coco(box(3, (9, 9, -5, 4)), box(3, (9, 9, 5, -4)), box(3)))
+    assert len(dataset[0]["instances"]) == 1
     assert dataset.dropped.counts == {"box with negative size": 2}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmdet.datasets import jsonl_index
+from llmdet.datasets import index_format, jsonl_index
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.errors import DataError
 
@@ -146,6 +146,59 @@ def test_a_torn_or_foreign_index_is_replaced(rows_file: Path, damage: bytes) -> 
     index = rows_file.with_name("rows.jsonl.index")
     index.write_bytes(damage or index.read_bytes()[:-1])
     assert list(IndexedJsonl(rows_file)) == ROWS
+
+
+@pytest.mark.parametrize("place", range(120, 0, -7))
+def test_a_flipped_bit_of_the_index_costs_a_warning_and_no_row(rows_file, caplog, place) -> None:
+    """Wherever it is: in a start, a length, a line, a ratio, a checksum or the header."""
+    IndexedJsonl(rows_file)
+    index = rows_file.with_name("rows.jsonl.index")
+    whole = index.read_bytes()
+    damaged = bytearray(whole)
+    damaged[-place] ^= 4
+    index.write_bytes(damaged)
+    rows = IndexedJsonl(rows_file)
+    assert list(rows) == ROWS
+    assert [rows.line_number(number) for number in range(3)] == [1, 2, 3]
+    np.testing.assert_allclose(rows.aspect_ratios, [4 / 3, 0.75, np.nan], rtol=1e-6)
+    assert index.read_bytes() == whole
+
+
+def test_a_damaged_block_is_noticed_when_a_row_of_it_is_read(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(index_format, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(jsonl_index, "BLOCK_ROWS", 2)
+    path = write_rows(tmp_path / "rows.jsonl", ROWS * 3)
+    make_old(path)
+    IndexedJsonl(path)
+    index = path.with_name("rows.jsonl.index")
+    damaged = bytearray(index.read_bytes())
+    damaged[index_format.HEADER_SIZE + 4 * index_format.ROW.itemsize] ^= 1
+    index.write_bytes(damaged)
+    rows = IndexedJsonl(path)
+    assert rows[3] == ROWS[0]
+    assert not caplog.records
+    assert rows[4] == ROWS[1]
+    assert "its index is damaged; indexing the file again" in caplog.text
+
+
+def test_what_a_killed_builder_left_is_removed(rows_file: Path) -> None:
+    left = rows_file.with_name("rows.jsonl.index.123.456.tmp")
+    left.write_bytes(b"half")
+    IndexedJsonl(rows_file)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"filename": "\xff"}', r":1: not UTF-8 \(byte 0xff at character 15 of the line\)"),
+        (b'{"bbox": [NaN]}', r":1: not valid JSON \(.* at character 11 of the line\)"),
+    ],
+)
+def test_a_single_broken_row_is_not_taken_for_a_document(tmp_path, line, problem) -> None:
+    with pytest.raises(DataError, match=problem) as error:
+        IndexedJsonl(write(tmp_path / "rows.jsonl", line))
+    assert "COCO" not in str(error.value)
 
 
 def test_reading_after_the_contents_changed_under_an_open_file_fails(rows_file: Path) -> None:

@@ -412,3 +412,25 @@ def test_a_label_map_may_have_a_byte_order_mark_and_must_be_utf8(open_rows, tmp_
     label_map.write_bytes(b'{"0": "caf\xe9"}')
     with pytest.raises(DataError, match=r"map\.json:1 is not UTF-8"):
         open_rows(detection(), label_map_file=str(label_map))
+
+
+def test_a_row_that_lies_about_the_size_of_its_picture_is_a_broken_row(open_rows, tmp_path):
+    init_default_scope("llmdet")
+    (tmp_path / "pictures").mkdir()
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"pictures/{name}.jpg"), np.zeros((40, 60, 3), np.uint8))
+    rows = [grounding(width=640, height=480), grounding(filename="b.jpg")]
+    settings = dict(data_prefix=dict(img=str(tmp_path / "pictures")))
+    settings["pipeline"] = [dict(type="LoadImageFromFile")]
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: the picture .*a\.jpg has 60 x 40 pixels"):
+        open_rows(*rows, **settings)[0]
+    lenient = open_rows(*rows, max_bad_rows=1, **settings)
+    assert lenient[0]["img_path"].endswith("b.jpg")
+    assert lenient.dropped.counts == {"broken record": 1}
+    assert open_rows(*rows, test_mode=True, **settings)[0]["img"].shape == (40, 60, 3)
+
+
+def test_a_file_of_which_no_row_can_be_used_says_why(open_rows):
+    empty = open_rows(grounding(), filter_cfg=dict(filter_empty_gt=True), max_refetch=5)
+    with pytest.raises(DataError, match=r"none of 6 samples can be used \(image without boxes"):
+        empty[0]

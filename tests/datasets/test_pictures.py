@@ -119,7 +119,17 @@ def bomb(path):
     return path / "a.png"
 
 
+def lying(path):
+    """A JPEG whose head claims 16384 x 16000 pixels."""
+    content = save(path / "whole.jpg", Image.fromarray(PHOTO)).read_bytes()
+    size = content.index(b"\xff\xc0") + 5
+    claimed = struct.pack(">HH", 16384, 16000)
+    (path / "a.jpg").write_bytes(content[:size] + claimed + content[size + 4 :])
+    return path / "a.jpg"
+
+
 FAULTS = {
+    "lying JPEG": (lying, r"a.jpg cannot be read \(it claims 16000 x 16384 pixels, for which its"),
     "truncated JPEG": (truncated, "a.jpg cannot be read .*truncated"),
     "truncated PNG": (lambda path: truncated(path, "png"), "a.png cannot be read"),
     "truncated BMP": (lambda path: truncated(path, "bmp"), "a.bmp cannot be read"),
@@ -151,6 +161,35 @@ def test_the_limit_of_pixels_is_a_setting(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(PHOTO))
     with pytest.raises(DataError, match="more than the 100 that are decoded"):
         load(path, max_pixels=100)
+
+
+def test_no_jpeg_is_too_short_for_its_size(tmp_path):
+    for settings in ({"quality": 1}, {"quality": 1, "progressive": True, "optimize": True}):
+        path = save(tmp_path / "a.jpg", Image.new("L", (4000, 3000)), **settings)
+        assert check_picture(path) == (4000, 3000)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_picture_beyond_pillows_limit_is_decoded(tmp_path, backend, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = save(tmp_path / "a.jpg", Image.fromarray(PHOTO))
+    assert load(path, backend).shape == PHOTO.shape
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.parametrize("size", [(92, 60), (60, 90), (640, 480)])
+def test_a_picture_of_another_size_than_its_boxes_count_is_named(tmp_path, size):
+    path = save(tmp_path / "a.jpg", Image.fromarray(PHOTO))
+    loader = LoadImageFromFile()
+    loader.transform({"img_path": str(path), "annotated_size": (91, 60)})  # rounded elsewhere
+    wrong = rf"a.jpg has 90 x 60 pixels, but its annotations say {size[0]} x {size[1]}"
+    with pytest.raises(DataError, match=wrong):
+        loader.transform({"img_path": str(path), "annotated_size": size})
+
+
+def test_a_zero_in_a_name_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"row 3: no file can have the name 'a\\x00.jpg'"):
+        picture_path(str(tmp_path), "a\0.jpg", "row 3")
 
 
 def test_a_panorama_beyond_pillows_limit_is_measured(tmp_path):

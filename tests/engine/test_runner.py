@@ -11,13 +11,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import llmdet.engine as engine
 from llmdet.checkpoint import read_checkpoint
 from llmdet.engine import build_runner
 from llmdet.errors import CheckpointError, ConfigError
+from llmdet.registry import TRANSFORMS
 from llmdet.testing.line import Regression
 from llmdet.testing.line import line_config as config
 from llmdet.utils.build import checked_builds
@@ -270,6 +271,26 @@ def test_what_a_model_passes_to_its_parent_is_checked(tmp_path):
     model = dict(type="LLMDet", num_querys=5)
     with pytest.raises(ConfigError, match=r"LLMDet: .*'num_querys'; did you mean 'num_queries'"):
         build_runner(config(tmp_path, default_scope="llmdet", model=model))
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        (dict(optim_wrapper=dict(optimizer=dict(type="AdamW", betas=3))), "of AdamW: its settings"),
+        (dict(param_scheduler=dict(type="LinearLR", start_factor=7)), "of LinearLR: its settings"),
+    ],
+)
+def test_a_value_that_a_part_cannot_take_is_named_with_it(tmp_path, part, sentence):
+    with pytest.raises(ConfigError, match=sentence), checked_builds():
+        build_runner(config(tmp_path, **part)).train()
+
+
+def test_what_a_transform_or_hook_of_ours_passes_to_its_parent_is_checked():
+    init_default_scope("llmdet")
+    with pytest.raises(ConfigError, match=r"'backend'.*; did you mean"), checked_builds():
+        TRANSFORMS.build(dict(type="LoadImageFromFile", backend="x"))
+    with checked_builds():
+        TRANSFORMS.build(dict(type="LoadImageFromFile", imdecode_backend="pillow"))
 
 
 def test_a_defect_inside_a_part_keeps_its_own_error(tmp_path):

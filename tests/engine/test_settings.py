@@ -23,6 +23,11 @@ FIXED_AP = dict(type="LVISFixedAPMetric", ann_file="lvis.json")
         (dict(env_cfg=dict(cudnn_bench=True)), "env_cfg.*did you mean 'cudnn_benchmark'"),
         (dict(env_cfg=dict(mp_cfg=dict(start_method="fork"))), "did you mean 'mp_start_method'"),
         (dict(auto_scale_lr=dict(base_batchsize=8)), "did you mean 'base_batch_size'"),
+        (dict(optim_wrapper=dict(clip_grad=dict(max_nrm=1))), "clip_grad.*did you mean 'max_norm'"),
+        (
+            dict(default_hooks=dict(checkpoint=dict(intervall=3))),
+            "default_hooks.checkpoint.*did you mean 'interval'",
+        ),
         (dict(randomness=dict(sed=1)), "randomness.*did you mean 'seed'"),
     ],
 )
@@ -40,6 +45,14 @@ def test_a_misspelt_key_is_an_error_that_names_the_nearest(settings, sentence):
         ("optim_wrapper.optimizer.lr", "abc"),
         ("optim_wrapper.optimizer.lr", float("nan")),
         ("optim_wrapper.accumulative_counts", 0),
+        ("optim_wrapper.optimizer.weight_decay", "abc"),
+        ("optim_wrapper.clip_grad.max_norm", -3),
+        ("train_cfg.max_iters", -1),
+        ("train_cfg.max_epochs", "abc"),
+        ("train_cfg.val_interval", 0),
+        ("randomness.seed", "abc"),
+        ("default_hooks.checkpoint.interval", "abc"),
+        ("default_hooks.logger.interval", 0),
     ],
 )
 def test_a_number_out_of_range_is_named(key, value):

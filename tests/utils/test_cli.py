@@ -1,7 +1,10 @@
 """How command-line programs end, and how they parse config options."""
 
 import argparse
+import errno
 import gc
+import os
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +41,48 @@ def test_several_processes_say_which_of_them_failed(capsys, monkeypatch):
 def test_a_defect_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_cli(lambda: 1 // 0)
+
+
+def open_a_missing_file() -> None:
+    Path("/nowhere/at/all").read_text()
+
+
+def fill_the_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("main", "sentence"),
+    [
+        (open_a_missing_file, "error: '/nowhere/at/all': No such file or directory\n"),
+        (fill_the_disk, "error: No space left on device\n"),
+    ],
+)
+def test_what_the_system_refuses_is_named_in_one_sentence(main, sentence, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_cli(main)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == sentence
+
+
+def test_another_failure_of_the_system_keeps_its_traceback():
+    def main() -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file"):
+        run_cli(main)
+
+
+def test_what_an_error_quotes_is_shortened_and_cannot_steer_the_terminal(capsys):
+    def main() -> None:
+        raise DataError(f"row 3: the picture {'a' * 90000}\x1b[2J\udcff ist schön")
+
+    with pytest.raises(SystemExit):
+        run_cli(main)
+    said = capsys.readouterr().err
+    assert said.startswith("error: row 3: the picture aaa")
+    assert said.endswith("a\\x1b[2J\\udcff ist schön\n")
+    assert len(said) < 1300
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])

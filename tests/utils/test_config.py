@@ -59,7 +59,7 @@ def test_a_missing_config_is_answered_with_its_neighbour(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["a = (", "_base_ = './gone.py'", "a = undefined", "raise ValueError('no')"],
+    ["a = (", "_base_ = './gone.py'", "a = undefined", "raise RuntimeError('no')"],
 )
 def test_a_faulty_config_is_named_with_its_fault(tmp_path, text):
     path = write(tmp_path / "bad.py", text)
@@ -73,12 +73,21 @@ def test_an_option_that_leads_nowhere_is_named():
         merge_options(config, {"a.7": 3})
 
 
-def test_the_work_dir_of_the_command_line_wins_then_the_configs_then_the_name():
+def test_the_work_dir_of_the_command_line_wins_then_the_configs_then_the_name(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     given, own, none = Config({"work_dir": "w"}), Config({"work_dir": "w"}), Config({})
     set_work_dir(given, "configs/x.py", "v")
     set_work_dir(own, "configs/x.py")
     set_work_dir(none, "configs/x.py")
     assert (given.work_dir, own.work_dir, none.work_dir) == ("v", "w", "work_dirs/x")
+
+
+def test_a_work_dir_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"work dir '.*file/run' cannot be made \(Not a dir"):
+        set_work_dir(Config({}), "configs/x.py", str(tmp_path / "file/run"))
 
 
 def test_a_config_without_a_model_is_refused_where_one_is_needed(tmp_path):

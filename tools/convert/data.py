@@ -61,6 +61,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--images", type=Path, help="folder of the pictures: gives sizes, checked by --check"
     )
+    parser.add_argument(
+        "--picture-folders",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="further folders that file names may lead to, as picture_folders of the data set",
+    )
     parser.add_argument("--classes", type=Path, help="class names: one a line, or a label map")
     parser.add_argument("--split", help="which part of a voc or yolo folder")
     parser.add_argument(
@@ -111,7 +118,7 @@ def check(args: argparse.Namespace) -> int:
     options = ReadOptions(args.images, args.classes, args.split)
     source = open_source(args.input, args.source, options, ReportLedger(report))
     source.samples = iter(tqdm(source.samples, total=source.total, unit="image"))
-    validate(source, report, args.images)
+    validate(source, report, args.images, picture_folders=args.picture_folders)
     print(report.text())
     print(f"{args.input}: " + ("ready" if report.ok else "must be fixed"))
     return 0 if report.ok else 1

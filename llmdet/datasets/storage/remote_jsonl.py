@@ -13,12 +13,12 @@ from typing import Any, BinaryIO, cast
 
 from filelock import FileLock
 
+from llmdet.datasets.index_format import IndexHeader, IndexRecords
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.jsonl_index import (
     INDEX_SUFFIX,
-    IndexHeader,
     check_beginning,
-    map_rows,
+    remove_leftovers,
     write_index,
 )
 from llmdet.datasets.storage.cache import cache_home
@@ -54,7 +54,7 @@ class RemoteJsonl(IndexedJsonl):
         self.backend_args = backend_args
         super().__init__(url, max_bad_rows=max_bad_rows)
 
-    def _open(self) -> None:
+    def _open(self, distrust: bool = False) -> None:
         self._store = store_of(self.path, self.backend_args)
         try:
             stamp = self._store.stamp(self.path)
@@ -64,7 +64,7 @@ class RemoteJsonl(IndexedJsonl):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(place.with_name(f"{place.name}.lock")):
-                header = _known(place, stamp) or _build(self._store, self.path, place)
+                header = _known(place, stamp, distrust) or _build(self._store, self.path, place)
         except StorageError:
             raise
         except OSError as error:
@@ -72,7 +72,7 @@ class RemoteJsonl(IndexedJsonl):
                 f"{self.path}: its index cannot be written ({place.parent}: {error.strerror}). "
                 "Make the folder writable or set XDG_CACHE_HOME."
             ) from None
-        self._take(map_rows(place, header), header)
+        self._take(IndexRecords(place, header), header)
 
     def _read(self, start: int, length: int) -> bytes:
         return self._store.get_range(self.path, start, length)
@@ -90,11 +90,12 @@ def _index_place(url: str) -> Path:
     return cache_home() / "jsonl" / f"{url.rpartition('/')[2]}.{key}{INDEX_SUFFIX}"
 
 
-def _known(place: Path, stamp: ObjectStamp) -> IndexHeader | None:
+def _known(place: Path, stamp: ObjectStamp, distrust: bool) -> IndexHeader | None:
     header = IndexHeader.read(place)
     if header is None or (header.size, header.mtime_ns) != (stamp.size, stamp.version):
         return None
-    return header
+    whole = not distrust or IndexRecords(place, header).is_whole(0, header.records)
+    return header if whole else None
 
 
 def _build(store: ObjectStore, url: str, place: Path) -> IndexHeader:
@@ -106,9 +107,10 @@ def _build(store: ObjectStore, url: str, place: Path) -> IndexHeader:
 
     def index(file: io.BufferedReader) -> IndexHeader:
         check_beginning(url, file.peek(8)[:8])
-        with temporary.open("wb") as index_file:
+        with temporary.open("w+b") as index_file:
             return write_index(url, cast(BinaryIO, file), index_file, stamp, int)
 
+    remove_leftovers(place)
     try:
         header = store.scan(url, index)
         os.replace(temporary, place)

@@ -7,7 +7,7 @@ a second.
 from llmdet.datasets.transforms.conversations import TokenizeConversations
 from llmdet.datasets.transforms.loading import LoadImageFromFile
 from llmdet.datasets.transforms.packing import PackGroundingInputs
-from llmdet.datasets.transforms.resizing import FixScaleResize
+from llmdet.datasets.transforms.resizing import FixScaleResize, Resize
 from llmdet.datasets.transforms.text_sampling import RandomSamplingNegPos, RandomSamplingNegPos2
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "PackGroundingInputs",
     "RandomSamplingNegPos",
     "RandomSamplingNegPos2",
+    "Resize",
     "TokenizeConversations",
 ]

@@ -10,7 +10,15 @@ import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 
-from llmdet.datasets.pictures import MAX_PIXELS, is_plain, is_whole, open_picture, upright_rgb
+from llmdet.datasets.pictures import (
+    MAX_PIXELS,
+    SIZE_TOLERANCE,
+    is_plain,
+    is_whole,
+    open_picture,
+    upright_rgb,
+    without_pillow_limit,
+)
 from llmdet.datasets.storage.reading import read_content
 from llmdet.errors import DataError, StorageError
 from llmdet.registry import TRANSFORMS
@@ -24,7 +32,8 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
     last bit as by mmcv. All others (CMYK, 16 bits, alpha, palettes) are decoded alike whatever the
     backend, see :mod:`llmdet.datasets.pictures`.
 
-    Required key: img_path. Added keys: img ([H, W, 3] uint8 BGR), img_shape, ori_shape.
+    Required key: img_path. Added keys: img ([H, W, 3] uint8 BGR), img_shape, ori_shape. Where
+    there is annotated_size (width, height), the picture must have it, as boxes count its pixels.
 
     Args:
         max_pixels: larger pictures are refused before they are decoded.
@@ -39,11 +48,12 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         """Read one picture.
 
         Raises:
-            DataError: it is missing, damaged, no picture or too large; with ``ignore_empty``
-                the sample is skipped instead.
+            DataError: it is missing, damaged, no picture, too large or of another size than
+                annotated; with ``ignore_empty`` the sample is skipped instead.
         """
         try:
             image = self._decode(results["img_path"], results.get("backend_args"))
+            _check_size(image, results)
         except DataError:
             if self.ignore_empty:
                 return None
@@ -70,11 +80,24 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             if not is_whole(content, opened):
                 opened.load()
             try:
-                image = mmcv.imfrombytes(
-                    content, flag=self.color_type, backend=self.imdecode_backend
-                )
+                with without_pillow_limit():
+                    image = mmcv.imfrombytes(
+                        content, flag=self.color_type, backend=self.imdecode_backend
+                    )
             except cv2.error as error:
                 raise DataError(f"the picture {path} cannot be read ({error.err})") from None
         if image is None:
             raise DataError(f"the picture {path} cannot be read (its contents are damaged)")
         return image
+
+
+def _check_size(image: np.ndarray, results: dict[str, Any]) -> None:
+    height, width = image.shape[:2]
+    annotated = results.get("annotated_size", (width, height))
+    difference = (abs(a - b) for a, b in zip(annotated, (width, height), strict=True))
+    if max(difference) > SIZE_TOLERANCE:
+        raise DataError(
+            f"the picture {results['img_path']} has {width} x {height} pixels, but its annotations "
+            f"say {annotated[0]} x {annotated[1]}, so that its boxes would lie wrong; "
+            "tools/convert/data.py --check --images FOLDER lists all such pictures"
+        )

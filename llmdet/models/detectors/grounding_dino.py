@@ -109,6 +109,8 @@ class GroundingDINO(BaseDetector):
         super().__init__(data_preprocessor, init_cfg)
         if not (with_box_refine and as_two_stage):
             raise ConfigError("model.with_box_refine and model.as_two_stage must be True")
+        if type(num_queries) is not int or num_queries < 1:
+            raise ConfigError(f"model.num_queries={num_queries!r}; give a whole number from 1")
         self.quirks = construct(Quirks, quirks or {}, "model.quirks")
         self.num_queries, self.use_dn, self.use_autocast = num_queries, use_dn, use_autocast
         self.freeze_backbone, self.freeze_lm = freeze_backbone, freeze_lm

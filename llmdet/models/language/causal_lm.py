@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from llmdet.errors import CheckpointError, ConfigError
@@ -117,7 +119,10 @@ def _read_config(source: str) -> Any:
     if architecture in _LLAVA_TEXT:
         kept = {key: value for key, value in fields.items() if not key.startswith("mm_")}
         return _config_from_fields(kept | {"model_type": _LLAVA_TEXT[architecture]})
-    return AutoConfig.from_pretrained(source).get_text_config()
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
+    except ValueError as error:
+        raise ConfigError(f"lmm.model='{source}' is no model of transformers: {error}") from error
 
 
 def _load(source: str, config: Any, dtype: torch.dtype) -> Any:
@@ -130,10 +135,12 @@ def _load(source: str, config: Any, dtype: torch.dtype) -> Any:
             dtype=dtype,
             key_mapping=_TEXT_KEYS,
             output_loading_info=True,
+            trust_remote_code=False,
         )
-    except OSError as error:
+    except (OSError, EOFError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"lmm.model='{source}' holds no weights that can be read ({error}); set "
+            f"lmm.model='{source}' holds no weights that can be read ({reason}); set "
             "lmm.pretrained=False for random ones"
         ) from error
     causal_lm, info = loaded

@@ -45,7 +45,7 @@ def load_bert(
         ConfigError: it cannot be found, is no BERT, or its weights are incomplete.
     """
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise not_found(name, error) from error
     if config.model_type != "bert":

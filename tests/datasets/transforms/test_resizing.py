@@ -1,4 +1,4 @@
-"""Our resizing of test pipelines against mmdet's."""
+"""Our resizing against mmdet's, and a sentence where a side would vanish."""
 
 import copy
 
@@ -7,7 +7,10 @@ import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
+from mmengine.registry import init_default_scope
 
+from llmdet.datasets.transforms import FixScaleResize, Resize
+from llmdet.errors import DataError
 from llmdet.registry import TRANSFORMS
 
 
@@ -35,11 +38,11 @@ def corners() -> np.ndarray:
         {"scale_factor": 1.7, "keep_ratio": True, "clip_object_border": False},
     ],
 )
-def test_pixels_boxes_masks_and_numbers_are_those_of_mmdet(size, settings):
+@pytest.mark.parametrize("kind", ["FixScaleResize", "Resize"])
+def test_pixels_boxes_masks_and_numbers_are_those_of_mmdet(kind, size, settings):
     given = sample(*size, HorizontalBoxes(corners()))
-    settings = {"type": "FixScaleResize", **settings}
-    ours = TRANSFORMS.build(settings)(copy.deepcopy(given))
-    theirs = TRANSFORMS.build({**settings, "type": "mmdet.FixScaleResize"})(copy.deepcopy(given))
+    ours = TRANSFORMS.build({**settings, "type": kind})(copy.deepcopy(given))
+    theirs = TRANSFORMS.build({**settings, "type": f"mmdet.{kind}"})(copy.deepcopy(given))
     assert set(ours) == set(theirs)
     for key in ("img", "gt_seg_map", "homography_matrix"):
         np.testing.assert_array_equal(ours[key], theirs[key])
@@ -57,3 +60,18 @@ def test_boxes_may_be_a_plain_array():
         sample(37, 53, corners())
     )
     np.testing.assert_array_equal(ours["gt_bboxes"], theirs["gt_bboxes"])
+
+
+@pytest.mark.parametrize("backend", ["cv2", "pillow"])
+@pytest.mark.parametrize("kind", [FixScaleResize, Resize])
+@pytest.mark.parametrize("shape", [(10, 2000, 3), (2000, 10, 3)])
+def test_a_picture_too_narrow_for_the_scale_is_named(kind, backend, shape):
+    resize = kind(scale=(64, 96), keep_ratio=True, backend=backend)
+    with pytest.raises(DataError, match=r"strip.png has (2000 x 10|10 x 2000) pixels; scaled to"):
+        resize({"img": np.zeros(shape, np.uint8), "img_path": "strip.png"})
+
+
+def test_the_random_choice_of_scales_uses_it_too():
+    init_default_scope("llmdet")
+    chosen = TRANSFORMS.build({"type": "RandomChoiceResize", "scales": [(64, 96)]})
+    assert isinstance(chosen.resize, Resize)

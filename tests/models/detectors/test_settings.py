@@ -2,8 +2,10 @@
 
 import pytest
 
+from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError
 from llmdet.models.detectors.settings import TestSettings
+from llmdet.testing.models import tiny_grounding_dino
 
 
 def test_nothing_said_is_the_protocol_of_the_released_models():
@@ -30,3 +32,9 @@ def test_nothing_said_is_the_protocol_of_the_released_models():
 def test_a_wrong_key_or_value_is_refused_with_the_remedy(test_cfg, sentence):
     with pytest.raises(ConfigError, match=sentence):
         TestSettings.from_config(test_cfg)
+
+
+@pytest.mark.parametrize("number", [0, -1, "abc", 1.5])
+def test_a_detector_has_at_least_one_query(tmp_path, number):
+    with pytest.raises(ConfigError, match=f"model.num_queries={number!r}; give a whole number"):
+        tiny_grounding_dino(tiny_bert(tmp_path / "bert"), num_queries=number)
