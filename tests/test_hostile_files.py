@@ -16,6 +16,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.runner import load_checkpoint
 from torch import nn
 
@@ -79,7 +80,7 @@ def resume_newest(path: Path, folder: Path) -> None:
 
 def init_cfg(path: Path, folder: Path) -> None:
     pretrained = dict(type="Pretrained", checkpoint=str(path))
-    MODELS.build(dict(type="mmdet.SwinTransformer", init_cfg=pretrained)).init_weights()
+    MODELS.build(ConfigDict(type="mmdet.SwinTransformer", init_cfg=pretrained)).init_weights()
 
 
 DOORS = {
@@ -194,7 +195,7 @@ def test_a_yaml_config_of_data_is_read_as_before(tmp_path):
 def test_no_program_of_pickled_annotations_runs(suffix, tmp_path, marker):
     path = tmp_path / f"annotations.{suffix}"
     path.write_bytes(pickle.dumps({"data_list": [Program(marker)]}))
-    with pytest.raises(LLMDetError, match=rf"annotations\.{suffix} cannot be read as plain data"):
+    with pytest.raises(LLMDetError, match="pickled file is not read"):
         mmengine.load(path)
     path.write_bytes(pickle.dumps({"data_list": [{"bbox": np.ones(4)}]}))
     assert mmengine.load(path)["data_list"][0]["bbox"].tolist() == [1, 1, 1, 1]

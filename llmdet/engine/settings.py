@@ -17,6 +17,7 @@ from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics import LVISFixedAPMetric
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.registry import METRICS, MODELS
+from llmdet.utils.build import find_type
 from llmdet.utils.config import type_name, typed_parts
 from llmdet.utils.suggest import did_you_mean, misspelling_of
 
@@ -156,7 +157,7 @@ def check_fixed_ap(config: Config) -> None:
     """
     model = config.get("model") or {}
     detector = model.get("module", model) if isinstance(model, Mapping) else {}
-    kind = MODELS.get(detector["type"]) if isinstance(detector.get("type"), str) else None
+    kind = find_type(MODELS, detector.get("type")) if isinstance(detector, Mapping) else None
     if not (inspect.isclass(kind) and issubclass(kind, GroundingDINO)):
         return
     protocol = detector.get("test_cfg")
@@ -172,8 +173,7 @@ def check_fixed_ap(config: Config) -> None:
         return
     for name in ("val_evaluator", "test_evaluator"):
         for evaluator in typed_parts(config.get(name)):
-            kind = evaluator["type"]
-            metric = METRICS.get(kind) if isinstance(kind, str) else kind
+            metric = find_type(METRICS, evaluator["type"])
             if inspect.isclass(metric) and issubclass(metric, LVISFixedAPMetric):
                 raise ConfigError(
                     f"{name}: {metric.__name__} counts the best boxes of each class over the "
@@ -183,7 +183,7 @@ def check_fixed_ap(config: Config) -> None:
 
 def _merges_all(kind: Any) -> bool:
     """Whether a model of test-time augmentation keeps all boxes where the detector does."""
-    built = MODELS.get(kind) if isinstance(kind, str) else kind
+    built = find_type(MODELS, kind)
     return inspect.isclass(built) and issubclass(built, GroundingTTAModel)
 
 

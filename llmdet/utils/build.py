@@ -67,8 +67,8 @@ def check_part(settings: Any, registry: Registry, default: Mapping[str, Any] | N
     if kind is None:
         raise ConfigError(f"Config of a {registry.name} lacks its type: it has {', '.join(given)}")
     with registry.switch_scope_and_registry(scope) as chosen:
-        part = chosen.get(kind) if isinstance(kind, str) else kind
-        if not callable(part):
+        part = find_type(chosen, kind)
+        if part is None:
             hint = did_you_mean(
                 str(kind), _known_types(chosen), otherwise="is the module that defines it imported?"
             )
@@ -80,6 +80,16 @@ def check_part(settings: Any, registry: Registry, default: Mapping[str, Any] | N
     wrong = _wrong_settings(part, given)
     if wrong:
         raise ConfigError(f"Config of {getattr(part, '__name__', part)}: {wrong}.")
+
+
+def find_type(registry: Registry, kind: Any) -> Any:
+    """What a config's ``type`` stands for, None where it stands for nothing."""
+    if not isinstance(kind, str):
+        return kind if callable(kind) else None
+    try:
+        return registry.get(kind)
+    except (RuntimeError, TypeError):  # no name at all, or that of no object of Python
+        return None
 
 
 def _type_of(cfg: Any) -> str:

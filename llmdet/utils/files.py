@@ -108,7 +108,9 @@ def read_npz(path: str | Path, *names: str) -> tuple[np.ndarray, ...]:
                     f"{path} has no array {', '.join(missing)}; it holds {', '.join(archive.files)}"
                 )
             return tuple(archive[name] for name in names)
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except DataError:
+        raise
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
 
 

@@ -59,8 +59,9 @@ class _InertPickleHandler(PickleHandler):
         try:
             return _PlainUnpickler(file, **kwargs).load()
         except pickle.UnpicklingError as error:
-            name = getattr(file, "name", "a pickle")
-            raise DataError(f"{name} cannot be read as plain data ({error}); use JSON") from error
+            raise DataError(
+                f"a pickled file is not read, as it would run a program ({error}); use JSON"
+            ) from error
 
 
 class _InertYamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
