@@ -227,6 +227,7 @@ class LLMDetInferencer:
             for image, prompt in zip(images[start:end], prompts[start:end], strict=True):
                 try:
                     fields = self._read(image)
+                    packed = self._transform(dict(fields))
                 except DataError as error:
                     if broken is None:
                         raise
@@ -234,7 +235,6 @@ class LLMDetInferencer:
                     continue
                 if request.boxes is not None:
                     check_inside(request.boxes, image, fields["img"].shape)
-                packed = self._transform(dict(fields))
                 # Not through the pipeline: its last step packs only what the config lists.
                 packed["data_samples"].set_metainfo({"grounding": GroundingSample(prompt)})
                 read.append((image, fields))

@@ -193,13 +193,15 @@ def test_broken_images_of_a_folder_are_named_at_the_end_and_the_others_detected(
         ("d.jpg", whole),
     ):
         (tmp_path / name).write_bytes(content)
+    Image.new("RGB", (2000, 10)).save(tmp_path / "e.png")
     arguments = ["--weights", str(tiny.weights), "--device", "cpu", "--text", "cat", "-c"]
     arguments += ["--out-dir", str(tmp_path / "out"), "--batch-size", "2"]
     assert demo.main([str(tmp_path), str(tiny.config), *arguments]) == 1
     said = capsys.readouterr().err.splitlines()
-    assert said[-3] == "2 of 4 images could not be read:"
-    assert "c.jpg cannot be read (the file is empty)" in said[-2]
-    assert "b.jpg cannot be read (image file is truncated" in said[-1]
+    assert said[-4] == "3 of 5 images could not be read:"
+    assert "c.jpg cannot be read (the file is empty)" in said[-3]
+    assert "b.jpg cannot be read (image file is truncated" in said[-2]
+    assert "e.png has 2000 x 10 pixels; scaled to" in said[-1]
     assert {file.stem for file in (tmp_path / "out/preds").iterdir()} == {"a", "d"}
     with pytest.raises(DataError, match=r"b\.jpg cannot be read"):
         demo.main([str(tmp_path / "b.jpg"), str(tiny.config), *arguments])
