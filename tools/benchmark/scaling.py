@@ -92,13 +92,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure one plot after the other; each is in the file before the next begins."""
+    """Measure one plot after the other; each is drawn before the next begins."""
     args = parse_args(argv)
     names = chosen(args.only)
     path = args.out / "scaling.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    args.out.mkdir(parents=True, exist_ok=True)
     if not args.draw:
-        args.out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(args, folder)
             for name in names:
@@ -106,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 results[name] = {"machine": bench.machine(), "seconds": lines}
                 path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
                 print(table(name, results[name]), flush=True)
-    draw([name for name in names if name in results], results, args.out)
+                draw(name, results[name], args.out)
+    for name in [name for name in names if args.draw and name in results]:
+        draw(name, results[name], args.out)
     return 0
 
 
@@ -348,7 +350,7 @@ def processor() -> str:
 def table(name: str, result: dict[str, Any]) -> str:
     """Seconds as a table of Markdown, with what one more step along x costs between the ends."""
     plot, lines = PLOTS[name], result["seconds"]
-    columns = [f"{x:g}" for x, _ in next(iter(lines.values()))]
+    columns = [f"{x:.3g}" for x, _ in next(iter(lines.values()))]
     rows = [f"| {plot.x} | {' | '.join(columns)} | each more |", "|---" * (len(columns) + 2) + "|"]
     for label, points in lines.items():
         (first, low), (last, high) = points[0], points[-1]
@@ -358,8 +360,8 @@ def table(name: str, result: dict[str, Any]) -> str:
     return "\n".join(["", f"{plot.title}, seconds", "", *rows])
 
 
-def draw(names: Sequence[str], results: dict[str, Any], out: Path) -> None:
-    """Draw the plots of those names."""
+def draw(name: str, result: dict[str, Any], out: Path) -> None:
+    """Draw one plot."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -367,17 +369,16 @@ def draw(names: Sequence[str], results: dict[str, Any], out: Path) -> None:
     matplotlib.rcParams.update({"svg.hashsalt": "llmdet", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
-    for name in names:
-        plot, result = PLOTS[name], results[name]
-        figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-        for label, points in result["seconds"].items():
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label)
-        clock = result["machine"]["clock"].partition(",")[0]
-        axes.set(title=plot.title, xlabel=plot.x, ylabel=f"{clock} seconds", xlim=0, ylim=0)
-        axes.grid(alpha=0.3)
-        axes.legend()
-        figure.savefig(out / f"scaling_{name}.svg", metadata={"Date": None})
-        pyplot.close(figure)
+    plot = PLOTS[name]
+    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
+    for label, points in result["seconds"].items():
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label)
+    clock = result["machine"]["clock"].partition(",")[0]
+    axes.set(title=plot.title, xlabel=plot.x, ylabel=f"{clock} seconds", xlim=0, ylim=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(out / f"scaling_{name}.svg", metadata={"Date": None})
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":
