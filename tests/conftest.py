@@ -16,11 +16,16 @@ import llmdet  # noqa: F401, I001  before mmdet: answers for its compiled operat
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from mmengine.registry import DefaultScope
 
 from llmdet.testing.programs import load_program
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def folder_from(variable: str) -> Path:

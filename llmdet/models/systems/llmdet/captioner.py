@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
@@ -152,8 +153,7 @@ class Captioner(nn.Module):
 
     def count_learned(self, conversations: Sequence[Conversation]) -> int:
         """Supervised tokens of those of a sample's conversations that this captioner reads."""
-        labels = [tokens.labels[1:] for tokens in self.tokenized(conversations)]
-        return sum(int((each != IGNORE_INDEX).sum()) for each in labels)
+        return sum(_learned(tokens) for tokens in self.tokenized(conversations))
 
     def loss(
         self,
@@ -170,21 +170,17 @@ class Captioner(nn.Module):
             conversations: image after image.
 
         Returns:
-            Scalar; zero with gradient zero for every trainable parameter where there is no
+            Scalar; the sum over learned tokens divided by their mean number over processes and
+            micro-batches. Zero with gradient zero for every trainable parameter where there is no
             conversation.
         """
-        weight = self.settings.loss_weight
+        learned = sum(_learned(tokens) for tokens in conversations)
+        weight = self.settings.loss_weight * self._share(learned, seen.tokens.device)
         if not conversations:
             if not lmm.in_every_step:
                 return zero_loss([*self.parameters(), *lmm.parameters()])
-            regions, conversations, weight = *self._stand_in(seen), 0.0
+            regions, conversations = self._stand_in(seen)
         dialogue = collate_dialogue(conversations, lmm.pad_id, seen.tokens.device)
-        totals = step_totals()
-        if totals is not None:
-            # The output's loss is a mean over the tokens of this micro-batch.
-            weight *= (
-                len(dialogue.targets) * totals.parts / max(1, totals.learned[self.settings.kind])
-            )
         features, looking = self._read(seen, regions, dialogue)
         with looking:
             return weight * self.output.loss(lmm, dialogue, features)
@@ -234,6 +230,20 @@ class Captioner(nn.Module):
             boxes.append(places)
         return RegionFeatures(torch.cat(embeds, 1), torch.cat(boxes, 1))
 
+    def _share(self, learned: int, device: torch.device) -> Tensor:
+        """Scalar: learned tokens beside their mean number over processes and micro-batches.
+
+        The output's loss is a mean over the tokens of this micro-batch. Times this, it is a part
+        of the mean over the whole batch. Every process has to call it.
+        """
+        totals = step_totals()
+        parts, of_step = 1, learned
+        if totals is not None:
+            parts, of_step = totals.parts, totals.learned[self.settings.kind]
+        mean = torch.tensor(float(of_step)).to(device, non_blocking=True)
+        all_reduce(mean, op="mean")
+        return learned * parts / mean.clamp(min=torch.finfo(mean.dtype).tiny)
+
     def _read(
         self, seen: DetectorOutput, regions: RegionBatch, dialogue: DialogueBatch
     ) -> tuple[dict[str, Tensor], AbstractContextManager[None]]:
@@ -278,3 +288,8 @@ class Captioner(nn.Module):
                 f"{'; '.join(different)}. Leave its settings out, so that it takes the model's"
             )
         return tokens
+
+
+def _learned(tokens: TokenizedConversation) -> int:
+    """Supervised tokens: all but the first can be, which nothing predicts."""
+    return int((tokens.labels[1:] != IGNORE_INDEX).sum())

@@ -10,8 +10,9 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-#: Boxes, image captions and region captions of each of four samples, two for each process.
-FULL = ((2, True, True), (3, True, True), (3, True, True), (2, True, True))
+#: Boxes, image captions and region captions of each of four samples, two for each process: other
+#: numbers of boxes and of words in one than in the other.
+UNEVEN = ((1, True, True), (3, True, False), (3, False, True), (2, True, True))
 IMAGES_ONLY = dict(region_captioner=None, lmm=dict(region_attention=None))
 #: Settings of a model.
 MODES = {
@@ -102,7 +103,7 @@ def train_in_two(folder, *made):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_equal_one(make, tmp_path, mode):
-    made = make(MODES[mode], FULL)
+    made = make(MODES[mode], UNEVEN)
     shares = train_in_two(tmp_path, *made)
     steps, weights = train(*made)
     for number, losses in enumerate(steps):
