@@ -9,6 +9,7 @@ from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
 from .interrupt import InterruptHook
+from .logs import LoggerHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optimizer import GroupedOptimWrapperConstructor
 from .processes import run_in_processes
@@ -34,6 +35,7 @@ __all__ = [
     "GroupedOptimWrapperConstructor",
     "InterruptHook",
     "IterBasedTrainLoop",
+    "LoggerHook",
     "ResumableTestLoop",
     "Runner",
     "build_runner",

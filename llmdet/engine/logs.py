@@ -1,4 +1,4 @@
-"""What a run says before its first iteration: one screen, with the rest in files."""
+"""What a run says before its first iteration, one screen with the rest in files, and at its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.utils.dl_utils import collect_env
+
+from llmdet.registry import HOOKS
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +27,16 @@ _NOISE = (
     '"HardDiskBackend" is the alias',
     "Distributed training is not used, all SyncBatchNorm",
 )
+
+
+@HOOKS.register_module()
+class LoggerHook(MMEngineLoggerHook):
+    """mmengine's; the numbers of a test are written by one process, where each would write them."""
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Log and write what was measured."""
+        if is_main_process():
+            super().after_test_epoch(runner, metrics)
 
 
 class NoiseFilter(logging.Filter):

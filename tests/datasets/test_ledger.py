@@ -97,9 +97,14 @@ def row(box: object) -> dict:
 
 
 def coco() -> dict:
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 0.5, 9]}
-    image = {"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}
-    return {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "ball"}]}
+    """Two images, the first one's box too small to be used."""
+    sizes = {1: 0.5, 2: 9}
+    images = [{"id": id, "file_name": f"{id}.jpg", "width": 60, "height": 40} for id in sizes]
+    boxes = [
+        {"id": id, "image_id": id, "category_id": 1, "bbox": [1, 1, size, 9]}
+        for id, size in sizes.items()
+    ]
+    return {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "ball"}]}
 
 
 def run_rank(rank: int, world: int, folder: str, max_bad_rows: int, out: str) -> None:

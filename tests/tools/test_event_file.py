@@ -24,6 +24,7 @@ def events(tiny_project, tmp_path_factory):
             "default_hooks.visualization.score_thr": 0.0,
         },
     )
+    config.visualizer.name = "events"  # one of a name is made once in a process
     config.visualizer.vis_backends = [dict(type="TensorboardVisBackend")]
     work_dir = tmp_path_factory.mktemp("events")
     set_work_dir(config, str(tiny_project.config), str(work_dir))

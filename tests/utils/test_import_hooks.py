@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+import matplotlib
 import pytest
 import torch
 
@@ -51,6 +52,7 @@ def test_optimizers_of_torch_are_not_compiled_and_all_else_is(imported_in):
 def test_pyplot_is_imported_when_it_is_used(imported_in, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("matplotlib.pyplot")]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(matplotlib, "pyplot", raising=False)
     text = "import matplotlib.pyplot as plt\nfrom matplotlib.colors import to_rgb"
     module = imported_in("mmdet.utils.mot_error_visualize", text)
     assert "matplotlib.pyplot" not in sys.modules
