@@ -75,6 +75,7 @@ def line_config(work_dir: Path, max_iters: int = 4, **changes: Any) -> Config:
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False)),
         default_scope="mmengine",
         randomness=dict(seed=3),
-        experiment_name=work_dir.name,
+        # Runs of one name that begin in the same second share their logs.
+        experiment_name=f"{work_dir.parent.name}_{work_dir.name}",
     )
     return Config({**settings, **changes})

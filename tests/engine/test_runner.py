@@ -48,7 +48,7 @@ def test_training_writes_checkpoints_and_resume_continues_counting(tmp_path):
     assert checkpoint.name == "iter_4.pth"
 
     again = config(tmp_path / "run", max_iters=6, load_from=str(checkpoint), resume=True)
-    again.experiment_name = "again"
+    again.experiment_name = f"again_{tmp_path.name}"
     runner = build_runner(again)
     runner.train()
     assert runner.iter == 6
