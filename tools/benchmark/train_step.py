@@ -28,22 +28,12 @@ from typing import Any
 # What runs with `python tools/benchmark/train_step.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from llmdet.testing.detection_benchmark import QWEN2
 from llmdet.testing.upstream import SWITCHES, WAYS, replaced, ungrouped
 from llmdet.utils.cli import run_cli
 
 BASE = Path(__file__).resolve().parents[2] / "configs/_base_"
 SMALL, REAL = (160, 224), (800, 1333)  # height, width
-#: Fields of Qwen2-0.5B, the language model inside LLaVA-OneVision 0.5B.
-QWEN2 = {
-    "model_type": "qwen2",
-    "vocab_size": 151936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
