@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 MODULES = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "fontTools": "fonttools",
     "huggingface_hub": "huggingface-hub",
     "liger_kernel": "liger-kernel",
     "mmcv": "onedl-mmcv",

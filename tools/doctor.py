@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 # What runs with `python tools/doctor.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 
 from llmdet.utils.cli import add_config_options, run_cli
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from llmdet.datasets.inspection import SeenSample
 
 OVERFIT_IMAGES = 8
-LEGIBLE_SIDE = 420  # pixels
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -110,21 +108,10 @@ def draw(seen: Sequence[SeenSample], out: Path) -> None:
         return
     pictures = []
     for sample in seen:
-        image, boxes = enlarged(sample)
-        pictures.append(draw_boxes(image, boxes, sample.labels, sample.phrases))
+        pictures.append(draw_boxes(sample.image, sample.boxes, sample.labels, sample.phrases))
     texts = [f"{Path(s.path).name}: {s.text} | {s.caption or 'no caption'}" for s in seen]
     save_picture(contact_sheet(pictures, texts), out / "contact_sheet.png")
     print(f"{out / 'contact_sheet.png'}: {len(seen)} samples as the model gets them")
-
-
-def enlarged(sample: SeenSample) -> tuple[np.ndarray, np.ndarray]:
-    """Image and boxes such that labels are legible on small images too."""
-    from PIL import Image
-
-    height, width = sample.image.shape[:2]
-    scale = max(1.0, LEGIBLE_SIDE / max(height, width))
-    size = (round(width * scale), round(height * scale))
-    return np.array(Image.fromarray(sample.image).resize(size)), sample.boxes * scale
 
 
 def learn(

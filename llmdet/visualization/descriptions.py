@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.model import is_model_wrapper
-from PIL import Image, ImageDraw, ImageFont
 
 logger = logging.getLogger(__name__)
 
 _MOST_BOXES = 12  # that are described
 _MOST_TOKENS = 64  # of a description
-_FONT = 14  # pixels
-_MARGIN = 6
 
 
 @torch.no_grad()
@@ -59,23 +54,3 @@ def describe_first(model: Any, data_batch: Mapping[str, Any], found: DetDataSamp
         found.set_field(sample.image_description, "image_description", dtype=str)
     if "regions" in kinds:
         found.pred_instances.captions = list(sample.region_descriptions)
-
-
-def with_text_below(image: np.ndarray, text: str) -> np.ndarray:
-    """A picture with a text on white below it.
-
-    Args:
-        image: [H, W, 3] uint8 RGB.
-        text: is wrapped at the width of the picture.
-
-    Returns:
-        [H', W, 3] uint8 RGB.
-    """
-    font = ImageFont.load_default(_FONT)
-    width = image.shape[1] - 2 * _MARGIN
-    lines = textwrap.wrap(text, max(1, int(width / font.getlength("n")))) or [""]
-    page = Image.new("RGB", (image.shape[1], len(lines) * (_FONT + 4) + 2 * _MARGIN), "white")
-    draw = ImageDraw.Draw(page)
-    for number, line in enumerate(lines):
-        draw.text((_MARGIN, _MARGIN + number * (_FONT + 4)), line, fill="black", font=font)
-    return np.concatenate([image, np.asarray(page)])

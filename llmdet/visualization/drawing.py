@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from llmdet.visualization.palette import RGB, label_color, text_color
-from llmdet.visualization.placement import place_labels
+from llmdet.visualization.fonts import writable
+from llmdet.visualization.legend import LegendEntry, below, draw_legend
+from llmdet.visualization.palette import DISTINCT_COLORS, RGB, detection_colors, text_color
+from llmdet.visualization.placement import leader, place_labels
+from llmdet.visualization.text import Lettering
 
-_SMALLEST_FONT = 10  # pixels; below it letters run together
-_FONT_SCALE = 0.023  # of the square root of the image's area: 22 px at 800 x 1333
-_LINE_SCALE = 0.0038  # 4 px at 800 x 1333
-_CROWD = 25  # boxes; more of them get smaller labels
-_LINE_OF_TEXT = 0.45  # of the picture's width, before a phrase is wrapped
+_LEGIBLE = 720  # pixels, the square root of the area to which smaller images are enlarged
+_LONGEST = 1600  # pixels, the side up to which they are
+_SMALLEST_FONT = 12  # pixels; below it letters run together
+_FONT_SCALE = 0.024  # of the square root of the picture's area: 25 px at 800 x 1333
+_LINE_SCALE = 0.0042
+_MOST_LABELS = 14  # with names; more of them get a legend
+_LINE_OF_TEXT = 0.4  # of the picture's width, before a phrase is wrapped
 _MOST_LINES = 3
-_HALO_SHADE = 0.3  # of the colour's brightness, around the lines of larger pictures
-_ELLIPSIS = "…"
+_LEADER = 0.25  # of a label's height: the distance from its box that needs a line
+
+
+@dataclass(frozen=True)
+class DrawnBoxes:
+    """A picture of N detections, and where things are on it."""
+
+    picture: np.ndarray  # [H, W, 3] uint8 RGB
+    scale: float  # pixels of the picture per pixel of the image, which begins at the upper left
+    labels: np.ndarray  # [N, 4] int64 xyxy in pixels of the picture; zeros where there is none
+    legend: tuple[LegendEntry, ...]
 
 
 def draw_boxes(
@@ -29,124 +43,260 @@ def draw_boxes(
     names: Sequence[str],
     scores: Sequence[float] | np.ndarray | None = None,
     palette: str | Sequence[RGB] = "none",
+    *,
+    captions: Sequence[str] | None = None,
+    description: str = "",
+    classes: Iterable[str] | None = None,
 ) -> np.ndarray:
-    """Draw boxes with their names and scores; line width and font follow the image's size.
+    """Draw boxes with their names and scores; see :func:`draw_detections`.
 
-    Labels stay inside the picture, keep off each other where there is room, and are written in
-    black or white on the colour of their label, which is the same in every picture.
+    Returns:
+        [H', W', 3] uint8 RGB.
+    """
+    return draw_detections(
+        image,
+        boxes,
+        labels,
+        names,
+        scores,
+        palette,
+        captions=captions,
+        description=description,
+        classes=classes,
+    ).picture
+
+
+def draw_detections(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[int],
+    names: Sequence[str],
+    scores: Sequence[float] | np.ndarray | None = None,
+    palette: str | Sequence[RGB] = "none",
+    *,
+    captions: Sequence[str] | None = None,
+    description: str = "",
+    classes: Iterable[str] | None = None,
+) -> DrawnBoxes:
+    """Draw boxes with their names and scores on an image, enlarged where it is small.
+
+    Labels stay off their objects where there is room, and never hide each other. Where there are
+    too many for that, they hold the score alone, and a legend below the picture names the
+    colours. Captions and the description stand below the picture.
 
     Args:
         image: [H, W, 3] uint8 RGB; left as it is.
         boxes: [N, 4] float xyxy in pixels of the image; parts outside are cut off.
-        labels: N indices that choose the colours.
-        names: N texts.
+        labels: N indices of the classes.
+        names: N texts, in any script.
         scores: N numbers in 0..1, shown as percent; None shows the names alone.
-        palette: See :func:`llmdet.visualization.palette.label_color`.
+        palette: See :func:`llmdet.visualization.palette.detection_colors`.
+        captions: N texts; one that only repeats the name is left out.
+        description: Of the whole image.
+        classes: All names that were looked for, see ``detection_colors``.
+    """
+    scale = _enlargement(image)
+    canvas = _enlarged(image, scale)
+    lettering = Lettering(_font_size(canvas.size))
+    drawn = _DetectionsToDraw.of(boxes, labels, names, scores, captions, scale, canvas.size)
+    colors = detection_colors(names, labels, palette, classes)
+    line = max(2, round(_LINE_SCALE * (canvas.width * canvas.height) ** 0.5))
+    _draw_outlines(canvas, drawn.boxes, colors, line)
+    texts, places, legend = _arrange(drawn, colors, lettering, canvas.size, line)
+    _draw_labels(canvas, drawn.boxes, texts, places, colors, lettering, line)
+    picture = np.array(canvas)
+    description = writable(" ".join(description.split()), "")
+    if legend or description:
+        page = draw_legend(
+            canvas.width,
+            legend,
+            lettering,
+            description=description,
+            in_rows=any(drawn.captions),
+            most_height=canvas.height,
+        )
+        picture = below(picture, page)
+    return DrawnBoxes(picture, scale, places, tuple(legend))
+
+
+@dataclass(frozen=True)
+class _DetectionsToDraw:
+    """N detections in pixels of the picture, with texts that can be written."""
+
+    boxes: np.ndarray  # [N, 4] float64 xyxy
+    labels: list[int]
+    names: list[str]
+    scores: list[str]  # percent; "" where there are none
+    captions: list[str]  # "" where there is none, or none that says more than the name
+
+    @classmethod
+    def of(
+        cls,
+        boxes: np.ndarray,
+        labels: Sequence[int],
+        names: Sequence[str],
+        scores: Sequence[float] | np.ndarray | None,
+        captions: Sequence[str] | None,
+        scale: float,
+        size: tuple[int, int],
+    ) -> _DetectionsToDraw:
+        corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
+        limit = np.array([*size, *size]) - 1
+        indices = [int(label) for label in labels]
+        plain = [" ".join(name.split()) for name in names]
+        said = [" ".join(text.split()) for text in captions or [""] * len(plain)]
+        pairs = zip(plain, said, strict=True)
+        return cls(
+            np.clip(corners, 0, limit),
+            indices,
+            [writable(n, f"label {i}") for n, i in zip(plain, indices, strict=True)],
+            [""] * len(plain) if scores is None else [f"{100 * float(s):.0f}%" for s in scores],
+            ["" if _same(name, text) else writable(text, "") for name, text in pairs],
+        )
+
+    def order(self) -> list[int]:
+        """Best score first."""
+        keys = [-float(score[:-1]) if score else 0.0 for score in self.scores]
+        return np.argsort(keys, kind="stable").tolist()
+
+
+def _same(name: str, caption: str) -> bool:
+    return name.strip(" .").casefold() == caption.strip(" .").casefold()
+
+
+def _enlargement(image: np.ndarray) -> float:
+    height, width = image.shape[:2]
+    wanted = _LEGIBLE / (height * width) ** 0.5
+    return max(1.0, min(wanted, _LONGEST / max(height, width)))
+
+
+def _enlarged(image: np.ndarray, scale: float) -> Image.Image:
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    if scale == 1:
+        return picture
+    size = (round(scale * picture.width), round(scale * picture.height))
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _font_size(size: tuple[int, int]) -> int:
+    return max(_SMALLEST_FONT, round(_FONT_SCALE * (size[0] * size[1]) ** 0.5))
+
+
+def _arrange(
+    drawn: _DetectionsToDraw,
+    colors: Sequence[RGB],
+    lettering: Lettering,
+    size: tuple[int, int],
+    line: int,
+) -> tuple[list[list[str]], np.ndarray, list[LegendEntry]]:
+    """Choose what the labels say and where they stand, and what the legend explains.
 
     Returns:
-        [H, W, 3] uint8 RGB.
+        Lines of each label, [N, 4] places (zeros where a label has none), and the legend.
     """
-    canvas = Image.fromarray(np.ascontiguousarray(image))
-    if len(boxes) == 0:
-        return np.array(canvas)
-    width, height = canvas.size
-    limit = np.array([width, height, width, height]) - 1
-    corners = np.clip(np.asarray(boxes, dtype=np.float64), 0, limit)
-    colors = [label_color(int(label), palette) for label in labels]
-    draw = ImageDraw.Draw(canvas)
-    line = max(1, round(_LINE_SCALE * (width * height) ** 0.5))
-    _draw_outlines(draw, corners, colors, line)
-    texts = [" ".join(name.split()) for name in names]
-    if scores is not None:
-        texts = [f"{t} {100 * float(score):.0f}" for t, score in zip(texts, scores, strict=True)]
-    order = range(len(texts)) if scores is None else np.argsort(-np.asarray(scores), kind="stable")
-    _draw_labels(draw, corners, texts, colors, [int(i) for i in order], line)
-    return np.array(canvas)
+    count = len(drawn.names)
+    legend: list[LegendEntry] = []
+    numbers = [""] * count
+    if any(drawn.captions):
+        numbers = [str(1 + index) for index in range(count)]
+        rows = zip(drawn.names, drawn.captions, colors, numbers, strict=True)
+        legend = [LegendEntry(said or name, c, number) for name, said, c, number in rows]
+    width = min(size[0] - lettering.size, max(_LINE_OF_TEXT * size[0], 8 * lettering.size))
+    full = zip(numbers, drawn.names, drawn.scores, strict=True)
+    texts = [lettering.wrap(" ".join(filter(None, p)), width, _MOST_LINES) for p in full]
+    if count <= _MOST_LABELS:
+        places, fits = _place(drawn, texts, lettering, size, line)
+        if fits.all():
+            return texts, places, legend
+    if not legend:
+        numbers, legend = _class_legend(drawn, colors)
+    tags = zip(numbers, drawn.scores, strict=True)
+    texts = [[number or score] for number, score in tags]
+    places, _ = _place(drawn, texts, lettering, size, line)
+    return texts, places, legend
+
+
+def _class_legend(
+    drawn: _DetectionsToDraw, colors: Sequence[RGB]
+) -> tuple[list[str], list[LegendEntry]]:
+    """Name each class once; more of them than there are colours are numbered."""
+    counts = Counter(drawn.names)
+    color_of = dict(zip(drawn.names, colors, strict=True))
+    tags = dict.fromkeys(counts, "")
+    if len(counts) > len(DISTINCT_COLORS) or (len(counts) > 1 and not any(drawn.scores)):
+        tags = {name: str(1 + number) for number, name in enumerate(counts)}
+    entries = [
+        LegendEntry(f"{name} \u00d7 {count}" if count > 1 else name, color_of[name], tags[name])
+        for name, count in counts.items()
+    ]
+    return [tags[name] for name in drawn.names], entries
+
+
+def _place(
+    drawn: _DetectionsToDraw,
+    texts: Sequence[Sequence[str]],
+    lettering: Lettering,
+    size: tuple[int, int],
+    line: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return [N, 4] places of labels, best scores choosing first, and [N] which have one."""
+    padding = 2 * _padding(lettering)
+    sizes = np.array(
+        [
+            (round(max(map(lettering.width, rows))) + padding, len(rows) * lettering.line_height)
+            for rows in texts
+        ]
+    ).reshape(-1, 2)
+    order = drawn.order()
+    placement = place_labels(drawn.boxes[order], sizes[order], size, gap=line)
+    places = np.zeros((len(order), 4), dtype=np.int64)
+    fits = np.zeros(len(order), dtype=bool)
+    empty = np.array([not any(rows) for rows in texts], dtype=bool)
+    fits[order] = placement.fits
+    places[order] = placement.places
+    places[~fits | empty] = 0
+    return places, fits
+
+
+def _padding(lettering: Lettering) -> int:
+    return max(2, round(lettering.size * 0.28))
 
 
 def _draw_outlines(
-    draw: ImageDraw.ImageDraw, boxes: np.ndarray, colors: Sequence[RGB], line: int
+    canvas: Image.Image, boxes: np.ndarray, colors: Sequence[RGB], line: int
 ) -> None:
     """Draw large boxes first, so that small ones stay visible on top of them."""
-    halo = line // 3
+    draw = ImageDraw.Draw(canvas)
+    halo = max(1, line // 3)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     for index in np.argsort(-areas, kind="stable"):
         x1, y1, x2, y2 = (round(value) for value in boxes[index])
-        if halo:
-            shade = tuple(int(_HALO_SHADE * value) for value in colors[index])
-            outside = (x1 - halo, y1 - halo, x2 + halo, y2 + halo)
-            draw.rectangle(outside, outline=shade, width=line + 2 * halo)
+        outside = (x1 - halo, y1 - halo, x2 + halo, y2 + halo)
+        draw.rectangle(outside, outline=text_color(colors[index]), width=line + 2 * halo)
         draw.rectangle((x1, y1, x2, y2), outline=colors[index], width=line)
 
 
 def _draw_labels(
-    draw: ImageDraw.ImageDraw,
+    canvas: Image.Image,
     boxes: np.ndarray,
-    texts: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    places: np.ndarray,
     colors: Sequence[RGB],
-    order: Sequence[int],
+    lettering: Lettering,
     line: int,
 ) -> None:
-    """Draw the labels in reverse ``order``, so that the first ones lie on top."""
-    width, height = draw.im.size
-    font = _font(_font_size(width, height, len(texts)))
-    ascent, descent = font.getmetrics()
-    padding = max(1, round(font.size * 0.2))
-    wrap_width = min(width - 2 * padding, max(_LINE_OF_TEXT * width, 8 * font.size))
-    wrapped = [_wrap(text, font, wrap_width) for text in texts]
-    sizes = np.array([_text_size(rows, font, padding) for rows in wrapped])
-    order = list(order)
-    places = place_labels(boxes[order], sizes[order], (width, height), gap=line)
-    for index, (x1, y1, x2, y2) in reversed(list(zip(order, places.tolist(), strict=True))):
-        background = colors[index]
-        draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=background)
-        for row, text in enumerate(wrapped[index]):
-            baseline = (x1 + padding, y1 + ascent + row * (ascent + descent))
-            draw.text(baseline, text, fill=text_color(background), font=font, anchor="ls")
-
-
-def _font_size(width: int, height: int, labels: int) -> int:
-    crowd = min(1.0, max(0.6, (_CROWD / labels) ** 0.5))
-    return max(_SMALLEST_FONT, round(_FONT_SCALE * crowd * (width * height) ** 0.5))
-
-
-def _text_size(rows: Sequence[str], font: ImageFont.FreeTypeFont, padding: int) -> tuple[int, int]:
-    ascent, descent = font.getmetrics()
-    width = max(font.getlength(row) for row in rows)
-    return round(width) + 2 * padding, len(rows) * (ascent + descent)
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Break a text between words; what needs too many rows loses its middle, not its score."""
-    rows = [""]
-    words = text.split(" ")
-    for position, word in enumerate(words):
-        longer = f"{rows[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not rows[-1]:
-            rows[-1] = longer
-        elif len(rows) < _MOST_LINES:
-            rows.append(word)
-        else:
-            rows[-1] = f"{rows[-1]} {' '.join(words[position:])}"
-            break
-    return [_shorten(row, font, width) for row in rows]
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    if font.getlength(text) <= width:
-        return text
-    head, space, tail = text.rpartition(" ")
-    if not space:
-        head, tail = text, ""
-    end = f"{_ELLIPSIS} {tail}".rstrip()
-    while head and font.getlength(head + end) > width:
-        head = head[:-1].rstrip()
-    return head + end
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans from matplotlib's wheel: the same letters on every machine."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    draw = ImageDraw.Draw(canvas)
+    shown = [index for index in range(len(texts)) if places[index].any()]
+    for index in shown:
+        start, end = leader(places[index].astype(np.float64), boxes[index])
+        if np.abs(start - end).max() > _LEADER * lettering.size:
+            points = [tuple(start), tuple(end)]
+            draw.line(points, fill=text_color(colors[index]), width=line + 2)
+            draw.line(points, fill=colors[index], width=line)
+    for index in shown:
+        x1, y1, x2, y2 = places[index].tolist()
+        ink = text_color(colors[index])
+        draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=colors[index])
+        for row, text in enumerate(texts[index]):
+            at = (x1 + _padding(lettering), y1 + row * lettering.line_height)
+            lettering.write(canvas, at, text, ink)

@@ -16,7 +16,7 @@ from mmengine.visualization import Visualizer
 
 from llmdet.datasets.storage.reading import read_content
 from llmdet.registry import HOOKS
-from llmdet.visualization.descriptions import describe_first, with_text_below
+from llmdet.visualization.descriptions import describe_first
 from llmdet.visualization.pictures import save_picture, show_picture
 from llmdet.visualization.visualizer import draw_sample
 
@@ -30,7 +30,7 @@ class DetectionVisualizationHook(Hook):
         interval: While validating, the first image of every such iteration is drawn.
         pictures: How many of them at most in one validation.
         captions: Whether the language model describes them and their boxes, where the model has
-            one; the words stand below the picture and beside the boxes.
+            one; the words stand below the picture.
         score_thr: Detections below this score are left out.
         show: Open a window for each picture.
         wait_time: Seconds that a window stays; 0 waits until it is closed.
@@ -121,8 +121,6 @@ class DetectionVisualizationHook(Hook):
         palette = getattr(visualizer, "palette", "none")
         # Not by add_datasample, which in a distributed test draws the first rank's images alone.
         picture = draw_sample(image, sample, classes, palette, score_thr=self.score_thr)
-        if "image_description" in sample:
-            picture = with_text_below(picture, sample.image_description)
         if self.show and is_main_process():
             show_picture(picture, Path(sample.img_path).name, self.wait_time)
         if out_file is not None:

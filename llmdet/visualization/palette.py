@@ -1,9 +1,9 @@
-"""Colours of labels: one label has one colour, in every picture and every run."""
+"""Colours of labels: one name has one colour, in every picture and every run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,15 +12,76 @@ from llmdet.errors import ConfigError
 
 RGB = tuple[int, int, int]
 
-#: What ``--palette`` accepts; "none" is our own, evenly spread over the hues.
+#: What ``--palette`` accepts; "none" is our own, by the names of the classes.
 PALETTES = ("none", "random", "coco", "voc", "citys")
 
-_GOLDEN_ANGLE = 137.508  # degrees; successive multiples never come close to each other
-_FIRST_HUE = 25.0  # degrees in OKLCH: label 0 is a warm red
-_LIGHTNESS = (0.68, 0.80, 0.58)
+#: Colours that stay apart with every kind of colour vision: of all sets of ten that a search found,
+#: the one whose two closest colours are farthest apart in OKLab (Ottosson 2020), under normal
+#: sight and simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009).
+DISTINCT_COLORS: tuple[RGB, ...] = (
+    (168, 0, 0),
+    (240, 228, 0),
+    (36, 24, 240),
+    (168, 180, 252),
+    (228, 84, 12),
+    (120, 48, 144),
+    (84, 252, 228),
+    (168, 108, 156),
+    (252, 156, 120),
+    (108, 132, 252),
+)
 
 
-def label_color(label: int, palette: str | Sequence[RGB] = "none") -> RGB:
+def detection_colors(
+    names: Sequence[str],
+    labels: Sequence[int],
+    palette: str | Sequence[RGB] = "none",
+    classes: Iterable[str] | None = None,
+) -> list[RGB]:
+    """Return the colours of detections.
+
+    Args:
+        names: N names of classes or phrases; our own palette chooses by them.
+        labels: N indices of the names; the other palettes choose by them.
+        palette: See :func:`label_color`.
+        classes: All that was looked for. With it a class keeps its colour in all pictures of one
+            prompt, as far as the colours suffice.
+    """
+    if palette != "none":
+        return [label_color(int(label), palette) for label in labels]
+    shown = {_key(name) for name in names}
+    known = {_key(name) for name in classes or ()} | shown
+    slots = _slots(frozenset(known if len(known) <= len(DISTINCT_COLORS) else shown))
+    return [DISTINCT_COLORS[slots[_key(name)]] for name in names]
+
+
+@lru_cache(maxsize=1024)
+def _slots(names: frozenset[str]) -> dict[str, int]:
+    """Give each name the colour that its hash points to, or the next one that is free.
+
+    Who comes first is decided by the hash too: neither the order of a prompt nor that of the
+    scores changes a colour.
+    """
+    slots: dict[str, int] = {}
+    taken: set[int] = set()
+    for digest, name in sorted((_digest(name), name) for name in names):
+        slot = digest % len(DISTINCT_COLORS)
+        while slot in taken and len(taken) < len(DISTINCT_COLORS):
+            slot = (slot + 1) % len(DISTINCT_COLORS)
+        slots[name] = slot
+        taken.add(slot)
+    return slots
+
+
+def _digest(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
+def _key(name: str) -> str:
+    return " ".join(name.split()).strip(" .").casefold()
+
+
+def label_color(label: int, palette: str | Sequence[RGB]) -> RGB:
     """Return the colour of a label as RGB in 0..255.
 
     Args:
@@ -37,7 +98,7 @@ def label_color(label: int, palette: str | Sequence[RGB] = "none") -> RGB:
         red, green, blue = palette[label % len(palette)]
         return int(red), int(green), int(blue)
     if palette == "none":
-        return _spread_color(label)
+        return DISTINCT_COLORS[label % len(DISTINCT_COLORS)]
     if palette == "random":
         red, green, blue = np.random.default_rng(label).integers(0, 256, size=3)
         return int(red), int(green), int(blue)
@@ -52,36 +113,6 @@ def text_color(background: RGB) -> RGB:
     contrast_with_black = (luminance + 0.05) / 0.05
     # Coloured labels look calmer in white: black must be clearly better before it is taken.
     return (0, 0, 0) if contrast_with_black > 1.6 * contrast_with_white else (255, 255, 255)
-
-
-@lru_cache(maxsize=4096)
-def _spread_color(label: int) -> RGB:
-    hue = math.radians(_FIRST_HUE + label * _GOLDEN_ANGLE)
-    lightness = _LIGHTNESS[label // 8 % len(_LIGHTNESS)]
-    return _oklch_to_rgb(lightness, 0.19, hue)
-
-
-def _oklch_to_rgb(lightness: float, chroma: float, hue: float) -> RGB:
-    """Convert OKLCH (Ottosson 2020) to sRGB, with as much chroma as the display can show."""
-    while True:
-        a, b = chroma * math.cos(hue), chroma * math.sin(hue)
-        long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-        medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-        short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-        linear = (
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        )
-        if chroma < 0.01 or all(-1e-4 <= channel <= 1 + 1e-4 for channel in linear):
-            break
-        chroma -= 0.005
-    red, green, blue = (round(255 * _gamma(min(max(channel, 0.0), 1.0))) for channel in linear)
-    return red, green, blue
-
-
-def _gamma(channel: float) -> float:
-    return 12.92 * channel if channel <= 0.0031308 else 1.055 * channel ** (1 / 2.4) - 0.055
 
 
 def _relative_luminance(color: RGB) -> float:

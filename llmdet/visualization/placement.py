@@ -1,79 +1,107 @@
-"""Where the labels of a picture go: inside it, near their boxes, and off each other."""
+"""Where the labels of a picture go: beside their boxes, off the objects, and off each other."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-# What speaks against a place for a label, in units of the whole list of places.
-_OVERLAP_WEIGHT = 100.0  # sharing all its pixels with other labels
-_COVER_WEIGHT = 3.0  # covering another object as a whole, or half of its own
-_DISTANCE_WEIGHT = 2.0  # lying its height away from its box
-_SLIDES = 12
+# What speaks against a place for a label.
+_OWN_WEIGHT = 4.0  # covering its own object as a whole
+_OWN_TOUCHED = 1.0  # covering a part of it at all
+_OTHER_WEIGHT = 6.0  # covering another object as a whole
+_DISTANCE_WEIGHT = 0.35  # lying its height away from its box
+_SIDE_WEIGHT = 0.1  # for each side of the box that is tried before
+_SLIDE_WEIGHT = 0.05  # lying at the far end of a side
+_SLIDES = 7  # places along each side of a box
+_RINGS = (0.0, 0.6, 1.5, 2.6)  # distances from the box in heights of the label
+_SWEEPS = 2  # times that labels may move again when all have a place
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Rectangles of N labels."""
+
+    places: np.ndarray  # [N, 4] int64 xyxy in pixels of the picture
+    fits: np.ndarray  # [N] bool: hides no other label that fits; those that do not are left out
 
 
 def place_labels(
     boxes: np.ndarray, sizes: np.ndarray, image_size: tuple[int, int], gap: int = 0
-) -> np.ndarray:
+) -> Placement:
     """Choose a rectangle for each label, the first labels having the first choice.
 
-    A label would rather sit on top of its box at the left; then at the other corners, outside
-    and inside; then slide along the left side of the box, or stand above it. Of these places the
-    first is taken that hides no earlier label and covers no object, else the best compromise, in
-    which a hidden label counts most.
+    A label would rather sit on top of its box at the left; then along the other sides of the
+    box, then at a distance from it, and inside only where all of that would hide another object.
+    No two labels that fit overlap.
 
     Args:
-        boxes: [N, 4] float xyxy in pixels of the image.
+        boxes: [N, 4] float xyxy in pixels of the picture.
         sizes: [N, 2] width and height of the labels in pixels.
-        image_size: Width and height of the image in pixels.
+        image_size: Width and height of the picture in pixels.
         gap: Pixels between the outside of a box and its label: the width of the box's line.
-
-    Returns:
-        [N, 4] int64 xyxy, inside the image wherever the label is not larger than the image.
     """
-    placed = np.zeros((len(boxes), 4))
-    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1.0)
-    for index, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
-        candidates = _candidates(box, size, image_size, gap)
-        hidden = _overlap(candidates, placed[:index]).sum(axis=1) / size.prod()
-        shares = _overlap(candidates, boxes) / areas
-        covered = shares.sum(axis=1) + shares[:, index]
-        cost = _OVERLAP_WEIGHT * hidden + _COVER_WEIGHT * covered
-        apart = np.maximum(candidates[:, :2] - box[2:], box[:2] - candidates[:, 2:])
-        cost += _DISTANCE_WEIGHT * apart.clip(0).max(axis=1) / size[1]
-        cost += np.arange(len(candidates)) / len(candidates)
-        placed[index] = candidates[np.argmin(cost)]
-    return placed.astype(np.int64)
+    count = len(boxes)
+    places = np.zeros((count, 4))
+    fits = np.zeros(count, dtype=bool)
+    options = []
+    for index in range(count):
+        candidates = _candidates(boxes[index], sizes[index], image_size, gap)
+        options.append((candidates, _cost(candidates, boxes, index, sizes[index, 1])))
+    for _ in range(1 + _SWEEPS):
+        for index, (candidates, cost) in enumerate(options):
+            others = fits.copy()
+            others[index] = False
+            allowed = _overlap(candidates, places[others]).sum(axis=1) == 0
+            fits[index] = allowed.any()
+            if fits[index]:
+                places[index] = candidates[np.where(allowed, cost, np.inf).argmin()]
+    return Placement(places.astype(np.int64), fits)
+
+
+def leader(place: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return the shortest line between a label and its box, both xyxy: [2, 2] points (x, y)."""
+    low = np.maximum(place[:2], box[:2])
+    high = np.minimum(place[2:], box[2:])
+    on_label = np.where(low <= high, (low + high) / 2, np.clip(box[:2], place[:2], place[2:]))
+    return np.stack([on_label, np.clip(on_label, box[:2], box[2:])])
 
 
 def _candidates(
     box: np.ndarray, size: np.ndarray, image_size: tuple[int, int], gap: int
 ) -> np.ndarray:
-    """Return [M, 4] places for a label, best first, moved into the image."""
+    """Return [M, 4] places for a label moved into the image: all around the box, then inside."""
     x1, y1, x2, y2 = box
     width, height = size
-    right = x2 - width
-    above, below = y1 - height + gap, y2 - gap
-    corners = [
-        (x1, above),
-        (x1, y1),
-        (right, above),
-        (x1, below),
-        (right, y1),
-        (right, below),
-        (x1, y2 - height),
-        (right, y2 - height),
-        (x2 - gap, y1),
-        (x1 - width + gap, y1),
-        (x2 - gap, y2 - height),
-        (x1 - width + gap, y2 - height),
-    ]
-    slide = np.linspace(y1, max(y2 - height, y1), _SLIDES)[1:]
-    stack = y1 - height + gap - np.arange(1, 5) * height
-    corners += [(x1, y) for y in slide] + [(x1, y) for y in stack]
-    left_top = np.array(corners)
-    limit = np.maximum(np.array(image_size) - size, 0)
-    left_top = np.clip(np.rint(left_top), 0, limit)
+    along_x = np.linspace(x1, x2 - width, _SLIDES)
+    along_y = np.linspace(y1, y2 - height, _SLIDES)
+    rows = []
+    for ring in _RINGS:
+        away = ring * height - gap
+        rows += [(x, y1 - height - away) for x in along_x]
+        rows += [(x, y2 + away) for x in along_x]
+        rows += [(x2 + away, y) for y in along_y]
+        rows += [(x1 - width - away, y) for y in along_y]
+    rows += [(x, y) for y in (y1, y2 - height) for x in (x1, x2 - width)]
+    left_top = np.rint(np.array(rows))
+    left_top = np.clip(left_top, 0, np.maximum(np.array(image_size) - size, 0))
     return np.concatenate([left_top, left_top + size], axis=1)
+
+
+def _cost(candidates: np.ndarray, boxes: np.ndarray, index: int, height: float) -> np.ndarray:
+    """Return what speaks against each of [M, 4] places of the label of one box: [M]."""
+    box = boxes[index]
+    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1.0)
+    shares = _overlap(candidates, boxes) / areas
+    own = shares[:, index]
+    cost = _OTHER_WEIGHT * (shares.sum(axis=1) - own)
+    inside = _overlap(candidates, box[None])[:, 0] / (candidates[0, 2:] - candidates[0, :2]).prod()
+    cost += _OWN_WEIGHT * own + _OWN_TOUCHED * (inside > 0.3)
+    apart = np.maximum(candidates[:, :2] - box[2:], box[:2] - candidates[:, 2:])
+    cost += _DISTANCE_WEIGHT * apart.clip(0).max(axis=1) / height
+    number = np.arange(len(candidates))
+    cost += _SIDE_WEIGHT * (number // _SLIDES % 4)
+    return cost + _SLIDE_WEIGHT * (number % _SLIDES) / _SLIDES
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from llmdet.visualization.palette import RGB
+from llmdet.visualization.text import Lettering
 
 _GAP = 8  # pixels around a cell
 _FONT = 13
 _LINES = 3  # of text below a picture
-_BACKGROUND = (255, 255, 255)
-_INK = (20, 20, 20)
+_BACKGROUND: RGB = (255, 255, 255)
+_INK: RGB = (20, 20, 20)
 
 
 def contact_sheet(
@@ -22,28 +24,25 @@ def contact_sheet(
 
     Args:
         images: [H, W, 3] uint8 RGB, of any size; larger ones are reduced.
-        texts: As many texts; what does not fit on three lines is cut with an ellipsis.
+        texts: As many texts; what does not fit on three lines loses its middle.
         columns: Pictures in a row.
         side: Side of a picture's cell in pixels.
 
     Returns:
         [H, W, 3] uint8 RGB.
     """
-    font = ImageFont.load_default(_FONT)
-    line = _FONT + 4
+    lettering = Lettering(_FONT)
+    line = lettering.line_height
     cell_width, cell_height = side + _GAP, side + _LINES * line + 2 * _GAP
     rows = -(-len(images) // columns)
     size = (min(columns, len(images)) * cell_width + _GAP, rows * cell_height + _GAP)
     page = Image.new("RGB", size, _BACKGROUND)
-    draw = ImageDraw.Draw(page)
-    letters = int(side / draw.textlength("n", font=font))
     for number, (image, text) in enumerate(zip(images, texts, strict=True)):
         left = _GAP + number % columns * cell_width
         top = _GAP + number // columns * cell_height
         picture = Image.fromarray(image)
         picture.thumbnail((side, side))
         page.paste(picture, (left, top))
-        lines = textwrap.wrap(text, letters, max_lines=_LINES, placeholder=" …")
-        for row, words in enumerate(lines):
-            draw.text((left, top + side + _GAP // 2 + row * line), words, fill=_INK, font=font)
+        for row, words in enumerate(lettering.wrap(" ".join(text.split()), side, _LINES)):
+            lettering.write(page, (left, top + side + _GAP // 2 + row * line), words, _INK)
     return np.array(page)

@@ -116,7 +116,8 @@ def draw_sample(
         score_thr: Predictions below this score are left out.
 
     Returns:
-        [H, W or 2 W, 3] uint8 RGB; the image itself if there is nothing to draw.
+        [H', W', 3] uint8 RGB, enlarged where the image is small; the image itself if the sample
+        has nothing to draw.
     """
     panels = []
     if sample is not None and draw_gt and "gt_instances" in sample:
@@ -125,7 +126,15 @@ def draw_sample(
         found = sample.pred_instances
         found = found[found.scores >= score_thr]
         panels.append(_draw(image, found, sample, classes, palette))
-    return np.concatenate(panels or [image], axis=1)
+    return _side_by_side(panels) if panels else image
+
+
+def _side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Join [H, W, 3] pictures, the lower ones with white below them."""
+    height = max(len(panel) for panel in panels)
+    rows = [((0, height - len(panel)), (0, 0), (0, 0)) for panel in panels]
+    padded = [np.pad(p, r, constant_values=255) for p, r in zip(panels, rows, strict=True)]
+    return np.concatenate(padded, axis=1)
 
 
 def _draw(
@@ -141,14 +150,20 @@ def _draw(
     boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
     labels = np.asarray(instances.labels).tolist()
     names = instances.get("label_names")
+    known = label_names(sample, classes)
     if names is None:
-        known = label_names(sample, classes)
         names = [known[label] if label < len(known) else f"label {label}" for label in labels]
-    if "captions" in instances:
-        said = zip(names, instances.captions, strict=True)
-        names = [f"{name}: {caption}" for name, caption in said]
-    scores = np.asarray(instances.scores).tolist() if "scores" in instances else None
-    return draw_boxes(image, np.asarray(boxes), labels, names, scores, palette)
+    return draw_boxes(
+        image,
+        np.asarray(boxes),
+        labels,
+        names,
+        np.asarray(instances.scores).tolist() if "scores" in instances else None,
+        palette,
+        captions=instances.get("captions"),
+        description=sample.get("image_description") or "",
+        classes=known,
+    )
 
 
 def label_names(sample: DetDataSample, classes: Sequence[str] | None) -> list[str]:

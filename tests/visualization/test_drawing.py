@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from llmdet.visualization.drawing import _font, _wrap, draw_boxes
-from llmdet.visualization.palette import label_color
+from llmdet.visualization.drawing import draw_boxes, draw_detections
+from llmdet.visualization.palette import DISTINCT_COLORS, detection_colors
 
 GREY = 90
 
@@ -11,13 +12,24 @@ def grey(width, height):
     return np.full((height, width, 3), GREY, dtype=np.uint8)
 
 
-def rows_and_columns(mask):
-    rows, columns = np.where(mask)
-    return rows.min(), rows.max(), columns.min(), columns.max()
+def overlaps(labels):
+    shown = [label for label in labels if label.any()]
+    pairs = [(a, b) for i, a in enumerate(shown) for b in shown[:i]]
+    low = [np.maximum(a[:2], b[:2]) for a, b in pairs]
+    high = [np.minimum(a[2:], b[2:]) for a, b in pairs]
+    return sum(bool((h > lo).all()) for lo, h in zip(low, high, strict=True))
+
+
+def crowd(count, classes, width=640, height=480):
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, [0.85 * width, 0.85 * height], (count, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(10, 90, (count, 2))], axis=1)
+    labels = random.integers(0, classes, count)
+    return boxes, labels, [f"kind {label}" for label in labels], random.uniform(0.3, 1, count)
 
 
 def test_without_boxes_the_picture_is_the_image():
-    image = grey(40, 30)
+    image = grey(900, 700)
     drawn = draw_boxes(image, np.zeros((0, 4)), [], [], [])
     assert np.array_equal(drawn, image)
     assert drawn is not image
@@ -29,70 +41,112 @@ def test_the_image_is_left_as_it_is():
     assert (image == GREY).all()
 
 
-def test_the_outline_follows_the_box_in_the_colour_of_its_label():
-    drawn = draw_boxes(grey(600, 400), np.array([[100, 120, 300, 350.0]]), [4], ["dog"])
-    outline = (drawn == label_color(4)).all(axis=2)
-    top, bottom, left, right = rows_and_columns(outline)
-    assert (bottom, left, right) == (350, 100, 300)
+def test_the_outline_follows_the_box_in_the_colour_of_its_name():
+    drawn = draw_boxes(grey(900, 800), np.array([[100, 120, 300, 350.0]]), [4], ["dog"])
+    outline = (drawn == detection_colors(["dog"], [4])[0]).all(axis=2)
+    rows, columns = np.where(outline)
+    assert (rows.max(), columns.min(), columns.max()) == (350, 100, 300)
     assert outline[200, 100]
     assert outline[200, 300]
-    assert top < 120  # the label on top of it
+    assert rows.min() < 120  # the label on top of it
     assert (drawn[200:300, 150:250] == GREY).all()
 
 
-@pytest.mark.parametrize(("width", "height"), [(128, 128), (640, 480), (3000, 2000), (2000, 60)])
-def test_lines_and_letters_grow_with_the_image(width, height):
+@pytest.mark.parametrize("size", [(128, 128), (100, 400), (2000, 60), (640, 480), (3000, 2000)])
+def test_small_images_are_enlarged_to_a_readable_size(size):
+    width, height = size
     box = np.array([[0.3 * width, 0.5 * height, 0.8 * width, 0.9 * height]])
-    drawn = draw_boxes(grey(width, height), box, [0], ["dog"], [0.5])
-    assert drawn.shape == (height, width, 3)
-    column = (drawn[:, int(0.75 * width)] == label_color(0)).all(axis=1)
-    line = column.sum() / 2  # the column crosses the upper and the lower line
-    expected = max(1, round(0.0038 * (width * height) ** 0.5))
-    assert line == pytest.approx(expected, abs=1)
+    drawn = draw_detections(grey(width, height), box, [0], ["dog"], [0.5])
+    side = (drawn.picture.shape[0] * drawn.picture.shape[1]) ** 0.5
+    assert side > 700 or max(drawn.picture.shape) >= 1600
+    assert drawn.scale == 1 or side < 730
+    assert drawn.picture.shape[1] == round(drawn.scale * width)
+    column = (drawn.picture == detection_colors(["dog"], [0])[0]).all(axis=2)
+    bottom = round(0.9 * height * drawn.scale)
+    assert column[bottom - 1, round(0.5 * width * drawn.scale)]
 
 
-def test_labels_of_boxes_at_the_border_stay_inside():
-    boxes = np.array([[0, 0, 128, 128], [100, 100, 140, 140], [-20, 90, 30, 160]])
+@pytest.mark.parametrize("image_size", [(128, 128), (640, 480)])
+def test_labels_lie_beside_their_objects_where_there_is_room(image_size):
+    boxes = np.array([[20.0, 30, 50, 60], [60, 40, 110, 70], [30, 80, 60, 110]])
     names = ["red circle", "blue square", "yellow star"]
-    drawn = draw_boxes(grey(128, 128), boxes, [0, 1, 2], names, [0.9, 0.8, 0.7])
-    for label in range(3):
-        assert (drawn == label_color(label)).all(axis=2).sum() > 300
+    drawn = draw_detections(grey(*image_size), boxes, [0, 1, 2], names, [0.9, 0.8, 0.7])
+    assert not drawn.legend
+    for label in drawn.labels:
+        for box in boxes * drawn.scale:
+            shared = np.minimum(label[2:], box[2:]) - np.maximum(label[:2], box[:2])
+            assert shared.min() <= 6  # the width of a line
+
+
+@pytest.mark.parametrize(("count", "classes"), [(5, 2), (14, 14), (60, 4), (60, 30), (300, 3)])
+def test_labels_never_overlap(count, classes):
+    drawn = draw_detections(grey(640, 480), *crowd(count, classes))
+    assert overlaps(drawn.labels) == 0
+    assert any(label.any() for label in drawn.labels)
+
+
+def test_many_labels_get_a_legend_with_counts():
+    boxes, labels, names, scores = crowd(60, 4)
+    drawn = draw_detections(grey(640, 480), boxes, labels, names, scores)
+    assert sorted(entry.text for entry in drawn.legend) == sorted(
+        f"{name} \u00d7 {names.count(name)}" for name in set(names)
+    )
+    assert {entry.tag for entry in drawn.legend} == {""}
+    legend = drawn.picture[round(480 * drawn.scale) :]
+    assert len(legend)
+    for entry in drawn.legend:
+        assert (legend == entry.color).all(axis=2).any()
+
+
+def test_more_classes_than_colours_are_numbered():
+    boxes, labels, names, scores = crowd(60, 30)
+    drawn = draw_detections(grey(640, 480), boxes, labels, names, scores)
+    assert len(drawn.legend) > len(DISTINCT_COLORS)
+    assert len({entry.tag for entry in drawn.legend}) == len(drawn.legend)
+
+
+def test_captions_and_the_description_stand_below_the_picture():
+    boxes = np.array([[10.0, 40, 60, 80], [70, 40, 110, 80]])
+    shown = {"captions": ["A dog on a lawn.", "Cat."], "description": "A garden. " * 30}
+    drawn = draw_detections(grey(128, 128), boxes, [0, 1], ["dog", "cat"], **shown)
+    assert [entry.text for entry in drawn.legend] == ["A dog on a lawn.", "cat"]
+    assert [entry.tag for entry in drawn.legend] == ["1", "2"]
+    without = draw_detections(grey(128, 128), boxes, [0, 1], ["dog", "cat"], captions=["Dog", ""])
+    assert not without.legend
+    assert len(drawn.picture) > len(without.picture) + 60
+
+
+def test_boxes_without_scores_show_none(monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        "llmdet.visualization.text.Lettering.write", lambda *arguments: written.append(arguments[3])
+    )
+    boxes = np.array([[10.0, 40, 60, 80]])
+    draw_boxes(grey(128, 128), boxes, [0], ["dog"])
+    draw_boxes(grey(128, 128), boxes, [0], ["dog"], [0.51])
+    assert written == ["dog", "dog 51%"]
 
 
 def test_small_boxes_are_drawn_over_large_ones():
     boxes = np.array([[100, 100, 140, 140], [100, 60, 300, 300.0]])
-    drawn = draw_boxes(grey(400, 400), boxes, [0, 1], ["a", "b"])
-    assert tuple(drawn[130, 100]) == label_color(0)
+    drawn = draw_boxes(grey(800, 800), boxes, [0, 1], ["a", "b"])
+    assert tuple(drawn[130, 100]) == detection_colors(["a", "b"], [0, 1])[0]
 
 
 def test_boxes_and_phrases_of_any_kind_can_be_drawn():
     boxes = np.array([[50, 50, 50, 50], [-10, -10, -5, -5], [0, 0, 1e6, 1e6]])
     names = ["", "a\nb\tc", "ein sehr langes Wort " * 30]
     drawn = draw_boxes(grey(64, 64), boxes, [0, 1, 2], names, [0.0, 1.0, 0.5])
-    assert drawn.shape == (64, 64, 3)
+    assert drawn.shape[1] == 720
 
 
 def test_the_same_call_draws_the_same_picture():
-    boxes = np.random.default_rng(0).uniform(0, 200, (40, 4))
-    boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    arguments = (boxes, list(range(40)), ["cat"] * 40, [0.5] * 40)
-    assert np.array_equal(
-        draw_boxes(grey(300, 300), *arguments), draw_boxes(grey(300, 300), *arguments)
-    )
+    first, second = (draw_boxes(grey(300, 300), *crowd(40, 5)) for _ in range(2))
+    assert np.array_equal(first, second)
 
 
-def test_long_phrases_wrap_between_words_and_keep_their_score():
-    font = _font(12)
-    rows = _wrap("the man in a red hat who stands near the old car 87", font, 100)
-    assert 1 < len(rows) <= 3
-    assert all(font.getlength(row) <= 100 for row in rows)
-    assert rows[0].startswith("the man")
-    assert rows[-1].endswith("87")
-
-
-def test_a_word_wider_than_the_picture_is_cut():
-    font = _font(12)
-    (row,) = _wrap("Donaudampfschifffahrtsgesellschaft", font, 60)
-    assert row.startswith("Don")
-    assert row.endswith("…")
-    assert font.getlength(row) <= 60
+def test_a_photograph_keeps_its_pixels_outside_of_what_is_drawn():
+    image = np.random.default_rng(0).integers(0, 255, (900, 900, 3), dtype=np.uint8)
+    drawn = draw_boxes(image, np.array([[300.0, 300, 500, 500]]), [0], ["dog"])
+    assert np.array_equal(drawn[600:], image[600:])
+    assert np.array_equal(np.array(Image.fromarray(drawn))[:200], image[:200])

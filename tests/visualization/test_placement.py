@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmdet.visualization.placement import place_labels
+from llmdet.visualization.placement import leader, place_labels
 
 SIZE = (200, 100)
 
@@ -13,41 +13,49 @@ def shared_area(first, second):
     return max(width, 0) * max(height, 0)
 
 
+def placed(boxes, sizes, **options):
+    placement = place_labels(np.array(boxes, float), np.array(sizes), SIZE, **options)
+    assert placement.fits.all()
+    return placement.places.tolist()
+
+
 def test_a_label_sits_on_top_of_its_box():
-    placed = place_labels(np.array([[50.0, 40, 120, 90]]), np.array([[30, 10]]), SIZE)
-    assert placed.tolist() == [[50, 30, 80, 40]]
+    assert placed([[50, 40, 120, 90]], [[30, 10]]) == [[50, 30, 80, 40]]
 
 
 def test_a_label_moves_below_its_box_when_there_is_no_room_above():
-    placed = place_labels(np.array([[50.0, 3, 120, 90]]), np.array([[30, 10]]), SIZE)
-    assert placed.tolist() == [[50, 90, 80, 100]]
+    assert placed([[50, 3, 120, 90]], [[30, 10]]) == [[50, 90, 80, 100]]
 
 
 def test_a_label_of_the_whole_picture_lies_inside():
-    placed = place_labels(np.array([[0.0, 0, 200, 100]]), np.array([[30, 10]]), SIZE)
-    assert placed.tolist() == [[0, 0, 30, 10]]
+    assert placed([[0, 0, 200, 100]], [[30, 10]]) == [[0, 0, 30, 10]]
 
 
-def test_labels_of_the_same_box_keep_off_each_other():
-    boxes = np.array([[50.0, 40, 120, 90]] * 6)
-    placed = place_labels(boxes, np.array([[30, 10]] * 6), SIZE).tolist()
-    pairs = [(a, b) for i, a in enumerate(placed) for b in placed[:i]]
+def test_labels_of_the_same_box_keep_off_each_other_and_off_the_box():
+    box = [50, 40, 120, 60]
+    labels = placed([box] * 6, [[30, 10]] * 6)
+    pairs = [(a, b) for i, a in enumerate(labels) for b in labels[:i]]
     assert all(shared_area(a, b) == 0 for a, b in pairs)
+    assert all(shared_area(label, box) == 0 for label in labels)
 
 
 def test_a_label_keeps_off_the_object_above_its_box():
-    boxes = np.array([[50.0, 45, 120, 60], [50, 20, 120, 44]])
-    sizes = np.array([[30, 10], [30, 10]])
-    placed = place_labels(boxes, sizes, SIZE)
-    assert shared_area(placed[0], boxes[1]) == 0
-    assert shared_area(placed[0], boxes[0]) == 0
-    assert placed[1].tolist() == [50, 10, 80, 20]
+    boxes = [[50, 45, 120, 60], [50, 20, 120, 44]]
+    labels = placed(boxes, [[30, 10], [30, 10]])
+    assert all(shared_area(label, box) == 0 for label in labels for box in boxes)
+    assert labels[1] == [50, 10, 80, 20]
 
 
-def test_a_label_covers_an_object_rather_than_another_label():
-    boxes = np.array([[0.0, 10, 200, 100], [0, 10, 200, 100], [40, 0, 160, 10]])
-    placed = place_labels(boxes, np.array([[200, 10]] * 3), SIZE).tolist()
-    assert all(shared_area(a, b) == 0 for i, a in enumerate(placed) for b in placed[:i])
+def test_labels_without_a_free_place_are_left_out_and_the_first_ones_stay():
+    boxes = np.array([[0.0, 0, 200, 100]] * 12)
+    placement = place_labels(boxes, np.array([[120, 30]] * 12), SIZE)
+    assert placement.fits[0]
+    assert 0 < placement.fits.sum() < 12
+
+
+def test_a_distant_label_has_a_line_to_its_box():
+    line = leader(np.array([10.0, 10, 40, 20]), np.array([60.0, 40, 90, 80]))
+    assert line.tolist() == [[40, 20], [60, 40]]
 
 
 @given(
@@ -63,10 +71,12 @@ def test_a_label_covers_an_object_rather_than_another_label():
         max_size=12,
     )
 )
-def test_labels_stay_inside_the_picture_and_keep_their_size(rows):
+def test_labels_stay_inside_the_picture_and_never_overlap(rows):
     boxes = np.array([[x, y, x + w, y + h] for x, y, w, h, _, _ in rows]).reshape(-1, 4)
     sizes = np.array([row[4:] for row in rows]).reshape(-1, 2)
-    placed = place_labels(boxes, sizes, SIZE, gap=2)
-    assert (placed[:, :2] >= 0).all()
-    assert (placed[:, 2:] <= SIZE).all()
-    assert (placed[:, 2:] - placed[:, :2] == sizes).all()
+    placement = place_labels(boxes, sizes, SIZE, gap=2)
+    labels = placement.places[placement.fits]
+    assert (labels[:, :2] >= 0).all()
+    assert (labels[:, 2:] <= SIZE).all()
+    assert (labels[:, 2:] - labels[:, :2] == sizes[placement.fits]).all()
+    assert all(shared_area(a, b) == 0 for i, a in enumerate(labels) for b in labels[:i])

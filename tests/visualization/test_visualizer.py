@@ -9,7 +9,7 @@ from PIL import Image
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import VISUALIZERS
 from llmdet.visualization.drawing import draw_boxes
-from llmdet.visualization.visualizer import DetLocalVisualizer, label_names
+from llmdet.visualization.visualizer import DetLocalVisualizer, draw_sample, label_names
 
 IMAGE = np.full((80, 120, 3), 90, dtype=np.uint8)
 
@@ -49,9 +49,22 @@ def test_ground_truth_stands_left_of_predictions(visualizer, tmp_path):
     )
     visualizer.add_datasample("image", IMAGE, data, out_file=tmp_path / "both.png")
     picture = np.array(Image.open(tmp_path / "both.png"))
-    assert picture.shape == (80, 240, 3)
-    truth = draw_boxes(IMAGE, np.array([[10.0, 30, 60, 70]]), [1], ["dog"])
-    assert np.array_equal(picture[:, :120], truth)
+    truth = draw_boxes(IMAGE, np.array([[10.0, 30, 60, 70]]), [1], ["dog"], classes=["cat", "dog"])
+    height, width = truth.shape[:2]
+    assert picture.shape == (height, 2 * width, 3)
+    assert np.array_equal(picture[:, :width], truth)
+
+
+def test_panels_of_unequal_height_stand_side_by_side(visualizer, tmp_path):
+    data = sample()
+    data.pred_instances.captions = ["a dog on a lawn", "a cat"]
+    data.set_field("A garden.", "image_description", dtype=str)
+    described = draw_sample(IMAGE, data)
+    data.gt_instances = InstanceData(
+        bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=torch.tensor([], dtype=torch.int64)
+    )
+    both = draw_sample(IMAGE, data)
+    assert both.shape == (len(described), 2 * described.shape[1], 3)
 
 
 def test_a_sample_without_anything_is_the_image(visualizer, tmp_path):

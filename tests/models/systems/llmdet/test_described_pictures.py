@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from llmdet.visualization.descriptions import describe_first, with_text_below
+from llmdet.visualization.descriptions import describe_first
 from llmdet.visualization.visualizer import draw_sample
 
 BATCH = {"inputs": [torch.full((3, 64, 64), 90, dtype=torch.uint8)] * 2}
@@ -46,12 +46,3 @@ def test_a_model_without_captioners_is_left_alone(make_llmdet, samples):
     describe_first(model, BATCH, sample)
     assert "image_description" not in sample
     assert len(sample.pred_instances) == 14
-
-
-def test_a_text_stands_on_white_below_its_picture():
-    image = np.zeros((50, 200, 3), np.uint8)
-    short, long = (with_text_below(image, text) for text in ("A dog.", "A dog on a lawn. " * 9))
-    assert np.array_equal(short[:50], image)
-    assert (short[50:] == 255).mean() > 0.8
-    assert (short[50:] < 100).any()
-    assert len(long) > len(short)
