@@ -50,19 +50,15 @@ cp "$(cd "$work_dir" && realpath "$(<last_checkpoint)")" "$checkpoint"
 step "Evaluation on images that were held out"
 python="$python" bash demo/measure.sh "$config" "$checkpoint" "$work_dir"
 
-step "Pictures: three held-out images and a photograph"
+step "Pictures: held-out images, and shapes on photographs that no training image shows"
 pictures="$work_dir/pictures"
-show() { # image, further arguments
-    "$python" -W ignore image_demo.py "$1" "$config" --weights "$checkpoint" \
-        --out-dir "$pictures" "${@:2}"
-}
 mkdir -p "$work_dir/images"
-find data/toy/images/val_unseen -name '*.jpg' | sort | sed -n 1,3p |
+find data/toy/images/val_unseen -name '*.jpg' | sort | sed -n 1,4p |
     xargs -I {} cp {} "$work_dir/images/"
-show "$work_dir/images" --pred-score-thr 0.3 --caption
-"$python" -c 'import skimage, sys; sys.stdout.write(skimage.__path__[0])' >"$work_dir/skimage"
-show "$(<"$work_dir/skimage")/data/astronaut.png" -c --text 'orange square . white circle .' \
-    --pred-score-thr 0.2
+cp data/toy/images/photographs/*.jpg "$work_dir/images/"
+"$python" -W ignore image_demo.py "$work_dir/images" "$config" --weights "$checkpoint" \
+    --out-dir "$pictures" --pred-score-thr 0.3 --caption
+"$python" demo/quickstart_sheet.py "$work_dir"
 
 step "Result"
 "$python" demo/quickstart_table.py "$work_dir"

@@ -13,6 +13,11 @@ from llmdet.datasets.toy import HELD_OUT_NAMES, SEEN_NAMES, ToySettings, generat
 from llmdet.datasets.toy.__main__ import main
 from llmdet.datasets.toy.captions import long_caption, relation
 from llmdet.datasets.toy.judge import Tally, judge_description, judge_phrase
+from llmdet.datasets.toy.photographs import (
+    HELD_OUT_PHOTOGRAPHS,
+    TRAINING_PHOTOGRAPHS,
+    read_photograph,
+)
 from llmdet.datasets.toy.scene import Item, Scene, draw_scene, sample_scene
 from llmdet.datasets.toy.vocabulary import ALL_KINDS, COLOURS, HELD_OUT, SEEN, SHAPES, Kind
 from llmdet.errors import DataError
@@ -80,7 +85,10 @@ def test_each_held_out_word_is_learnt_from_other_combinations():
 
 
 def test_training_never_shows_or_names_a_held_out_combination(toy):
-    for name in ("train_grounding.jsonl", "train_detection.jsonl", "label_map.json"):
+    for path in (toy / "annotations").glob("train_*.jsonl"):
+        text = path.read_text()
+        assert not any(held_out in text for held_out in HELD_OUT_NAMES)
+    for name in ("label_map.json",):
         text = (toy / "annotations" / name).read_text()
         for held_out in HELD_OUT_NAMES:
             assert held_out not in text
@@ -133,6 +141,56 @@ def test_spans_of_a_caption_are_its_phrases_and_name_the_right_objects(toy):
             for box in np.reshape(region["bbox"], (-1, 4)):
                 colour, shape = kinds[tuple(box)].split()
                 assert f"{colour} {shape}" in region["phrase"] or SHAPES[shape] in region["phrase"]
+
+
+def test_photographs_lie_behind_some_scenes_and_are_named_in_their_captions():
+    weights = uniform(len(SEEN))
+    scenes = [
+        sample_scene(np.random.default_rng(seed), SEEN, weights, (), 128, ["coffee.png"])
+        for seed in range(100)
+    ]
+    with_photograph = [scene for scene in scenes if scene.photograph]
+    assert 12 < len(with_photograph) < 40
+    assert " on a photograph. " in long_caption(with_photograph[0])
+    plain = sample_scene(np.random.default_rng(0), SEEN, weights)
+    assert not plain.photograph
+    assert f" on a {plain.background} background. " in long_caption(plain)
+
+
+def test_a_patch_of_a_photograph_fills_the_scene_in_exchanged_colours():
+    scene = Scene(90, 120, "photograph", (), "coffee.png")
+    drawn = [draw_scene(scene, np.random.default_rng(seed)) for seed in range(8)]
+    assert {image.shape for image in drawn} == {(120, 90, 3)}
+    assert min(image.std() for image in drawn) > 10
+    strongest = {int(image.mean((0, 1)).argmax()) for image in drawn}
+    assert strongest == {0, 1, 2}  # the photograph itself is reddish
+    again = draw_scene(scene, np.random.default_rng(0))
+    assert np.array_equal(again, drawn[0])
+
+
+def test_photographs_of_validation_are_no_photographs_of_training(toy, tmp_path):
+    assert not set(TRAINING_PHOTOGRAPHS) & set(HELD_OUT_PHOTOGRAPHS)
+    for row in rows(toy, "photographs_detection.jsonl"):
+        image = cv2.imread(str(toy / "images" / row["filename"]))[..., ::-1]
+        name = row["filename"].split("/")[1].replace("jpg", "png")
+        same = np.abs(image.astype(int) - read_photograph(name)).max(-1) < 40
+        assert name in HELD_OUT_PHOTOGRAPHS
+        assert 0.5 < same.mean() < 1
+        shown = {instance["category"] for instance in row["detection"]["instances"]}
+        assert shown & set(HELD_OUT_NAMES)
+        assert shown & set(SEEN_NAMES)
+
+
+def test_without_scikit_image_a_set_without_photographs_is_made(tmp_path, monkeypatch, capsys):
+    import llmdet.datasets.toy.photographs as photographs
+
+    read_photograph.cache_clear()
+    monkeypatch.setattr(photographs, "find_spec", lambda name: None)
+    assert main([str(tmp_path / "a"), "--train", "8", "--val", "1"]) == 1
+    assert "--no-photographs" in capsys.readouterr().err
+    assert main([str(tmp_path / "b"), "--train", "8", "--val", "1", "--no-photographs"]) == 0
+    captions = (tmp_path / "b" / "annotations" / "train_grounding.jsonl").read_text()
+    assert "photograph" not in captions
 
 
 def square(x, y, side=10.0):

@@ -27,10 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--val", type=int, default=defaults.val, help="images of each validation split"
     )
     parser.add_argument("--size", type=int, default=defaults.size, help="side of an image, pixels")
+    parser.add_argument(
+        "--no-photographs",
+        action="store_true",
+        help="grey backgrounds alone, where scikit-image is not installed",
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        folder = generate(args.out, ToySettings(args.seed, args.train, args.val, args.size))
+        settings = ToySettings(args.seed, args.train, args.val, args.size, not args.no_photographs)
+        folder = generate(args.out, settings)
     except DataError as error:
         sys.stderr.write(f"{error}\n")
         return 1

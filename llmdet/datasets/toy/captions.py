@@ -132,7 +132,7 @@ def long_caption(scene: Scene) -> str:
     count = len(items)
     sentences = [
         f"The image shows {NUMBERS[count]} {'shape' if count == 1 else 'shapes'} "
-        f"on a {scene.background} background."
+        f"on a {scene.background if scene.photograph else f'{scene.background} background'}."
     ]
     for item in items:
         name = describe_kind(item, with_size=True)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from llmdet.datasets.toy.photographs import read_photograph
 from llmdet.datasets.toy.vocabulary import COLOURS, Kind
 
 #: Side of an object over the short side of its image.
 SIZES: dict[str, tuple[float, float]] = {"small": (0.20, 0.26), "large": (0.34, 0.46)}
 BACKGROUNDS: tuple[str, ...] = ("plain", "noisy", "shaded", "striped")
+PHOTOGRAPH_SHARE = 0.25  # of the scenes, where photographs are given
 
 _MARGIN = 2.0  # pixels between an object and the border
 _GAP = 2.0  # pixels between the boxes of two objects
@@ -20,6 +22,8 @@ _TRIES = 30
 _SUPERSAMPLING = 4
 _MAX_ROTATION = np.deg2rad(15)  # far from the 45 degrees that would make a cross an X
 _REPEAT_PROBABILITY = 0.25  # that an object repeats a kind of its image
+_PATCH = (0.4, 1.0)  # of the largest patch of a photograph that has the scene's shape
+_CONTRAST = (0.4, 1.0)  # of a photograph's patch
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +47,9 @@ class Scene:
 
     width: int
     height: int
-    background: str
+    background: str  # of BACKGROUNDS, or "photograph"
     items: tuple[Item, ...]
+    photograph: str = ""  # name of the one behind the objects
 
 
 def sample_scene(
@@ -53,6 +58,7 @@ def sample_scene(
     weights: np.ndarray,
     required: Sequence[Kind] = (),
     size: int = 128,
+    photographs: Sequence[str] = (),
 ) -> Scene:
     """Draw a random scene of one to six objects that do not touch.
 
@@ -62,8 +68,25 @@ def sample_scene(
         weights: [len(kinds)] probabilities, sum 1.
         required: kinds that certainly appear.
         size: nominal side of the image in pixels; both sides vary by a quarter around it.
+        photographs: names of those that may lie behind the objects.
     """
     width, height = (int(v) for v in rng.integers(round(size * 0.75), round(size * 1.25) + 1, 2))
+    items = sample_items(rng, kinds, weights, required, (width, height))
+    if photographs and rng.random() < PHOTOGRAPH_SHARE:
+        name = photographs[int(rng.integers(len(photographs)))]
+        return Scene(width, height, "photograph", items, name)
+    background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    return Scene(width, height, background, items)
+
+
+def sample_items(
+    rng: np.random.Generator,
+    kinds: Sequence[Kind],
+    weights: np.ndarray,
+    required: Sequence[Kind],
+    size: tuple[int, int],
+) -> tuple[Item, ...]:
+    """One to six objects in an image of ``size`` (width, height); see :func:`sample_scene`."""
     wanted = list(required)
     count = max(int(rng.integers(1, 7)), len(wanted))
     while len(wanted) < count:
@@ -73,11 +96,10 @@ def sample_scene(
             wanted.append(kinds[int(rng.choice(len(kinds), p=weights))])
     items: list[Item] = []
     for kind in wanted:
-        item = _place(rng, kind, width, height, items)
+        item = _place(rng, kind, *size, items)
         if item is not None:
             items.append(item)
-    background = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
-    return Scene(width, height, background, tuple(items))
+    return tuple(items)
 
 
 def _place(
@@ -143,8 +165,16 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     Returns:
         [height, width, 3] uint8, RGB, antialiased.
     """
-    canvas = _draw_background(scene, rng)
-    for item in scene.items:
+    return paint_items(_draw_background(scene, rng), scene.items, rng)
+
+
+def paint_items(canvas: np.ndarray, items: Sequence[Item], rng: np.random.Generator) -> np.ndarray:
+    """Paint objects, and noise over all, onto a float32 canvas [H, W, 3] that is used up.
+
+    Returns:
+        [H, W, 3] uint8.
+    """
+    for item in items:
         colour = np.array(COLOURS[item.kind.colour]) + rng.uniform(-10, 10, 3)
         _fill(canvas, item.outline, np.clip(colour, 0, 255).astype(np.float32))
     canvas += rng.normal(0, 2, canvas.shape).astype(np.float32)
@@ -152,7 +182,10 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Paint grey, tinted by less than any colour of the vocabulary: float32 [H, W, 3]."""
+    """Paint grey, tinted by less than any colour of the vocabulary, or a patch of a photograph:
+    float32 [H, W, 3]."""
+    if scene.photograph:
+        return _draw_patch(scene, rng)
     height, width = scene.height, scene.width
     grey = rng.uniform(95, 165)
     tint = rng.uniform(-12, 12, 3)
@@ -170,6 +203,26 @@ def _draw_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         stripes = np.sign(np.sin(along * 2 * np.pi / rng.uniform(8, 20)))
         level += (10 * stripes).astype(np.float32)
     return (level[..., None] + tint).astype(np.float32)
+
+
+def _draw_patch(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """A random patch of the scene's photograph: float32 [H, W, 3].
+
+    Mirrored or not, with its colour channels exchanged: few photographs give many backgrounds.
+    """
+    photograph = read_photograph(scene.photograph)
+    largest = min(photograph.shape[0] / scene.height, photograph.shape[1] / scene.width)
+    scale = largest * rng.uniform(*_PATCH)  # pixels of the photograph for one of the scene
+    height, width = round(scale * scene.height), round(scale * scene.width)
+    top = int(rng.integers(photograph.shape[0] - height + 1))
+    left = int(rng.integers(photograph.shape[1] - width + 1))
+    patch = photograph[top : top + height, left : left + width]
+    if rng.random() < 0.5:
+        patch = patch[:, ::-1]
+    patch = cv2.resize(patch, (scene.width, scene.height), interpolation=cv2.INTER_AREA)
+    colours = np.asarray(patch, np.float32)[..., rng.permutation(3)]
+    contrast = np.float32(rng.uniform(*_CONTRAST))
+    return np.float32(128) + contrast * (colours - np.float32(128))
 
 
 def _fill(canvas: np.ndarray, outline: Sequence[np.ndarray], colour: np.ndarray) -> None:

@@ -15,7 +15,12 @@ import cv2
 import numpy as np
 
 from llmdet.datasets.toy.captions import grounding_caption, long_caption
-from llmdet.datasets.toy.scene import Scene, draw_scene, sample_scene
+from llmdet.datasets.toy.photographs import (
+    HELD_OUT_PHOTOGRAPHS,
+    TRAINING_PHOTOGRAPHS,
+    read_photograph,
+)
+from llmdet.datasets.toy.scene import Scene, draw_scene, paint_items, sample_items, sample_scene
 from llmdet.datasets.toy.vocabulary import (
     ALL_KINDS,
     CATEGORY_IDS,
@@ -30,7 +35,7 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files, or the set other models, than before.
-VERSION = 8
+VERSION = 9
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
@@ -47,6 +52,7 @@ class ToySettings:
     train: int = 2000  # images
     val: int = 200  # images of each validation split
     size: int = 128  # nominal side in pixels
+    photographs: bool = True  # behind some scenes; scikit-image brings them
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ def generate(out: str | Path, settings: ToySettings | None = None) -> Path:
     The layout is::
 
         images/{train,val_seen,val_unseen}/000000.jpg
+        images/photographs/*.jpg               objects on whole photographs
         annotations/{split}_grounding.jsonl    captions, phrases, boxes, conversations
         annotations/{split}_detection.jsonl    boxes, labels of label_map.json, conversations
         annotations/{split}_coco.json          COCO
@@ -111,6 +118,8 @@ def generate(out: str | Path, settings: ToySettings | None = None) -> Path:
         "val_seen": _write_images(out, "val_seen", settings, 1),
         "val_unseen": _write_images(out, "val_unseen", settings, 2),
     }
+    if settings.photographs:
+        records["photographs"] = _write_photographs(out, settings)
     _write_annotations(out / "annotations", records, settings.seed)
     (out / _MARKER).write_text(json.dumps(stamp))
     for split, written in records.items():
@@ -148,17 +157,41 @@ def _write_images(out: Path, split: str, settings: ToySettings, stream: int) -> 
     folder = out / "images" / split
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ALL_KINDS if split == "val_unseen" else SEEN
+    photographs = TRAINING_PHOTOGRAPHS if split == "train" else HELD_OUT_PHOTOGRAPHS
+    if not settings.photographs:
+        photographs = ()
     weights = _kind_weights(len(kinds))
     records = []
     for index in range(settings.train if split == "train" else settings.val):
         rng = np.random.default_rng([settings.seed, stream, index])
         required = [HELD_OUT[index % len(HELD_OUT)]] if split == "val_unseen" else []
-        scene = sample_scene(rng, kinds, weights, required, settings.size)
-        pixels = draw_scene(scene, rng)[..., ::-1]
+        scene = sample_scene(rng, kinds, weights, required, settings.size, photographs)
         name = f"{split}/{index:06d}.jpg"
-        cv2.imwrite(str(out / "images" / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        _write_image(out / "images" / name, draw_scene(scene, rng))
         records.append(Record(index + 1, name, scene, _grounding(scene, rng)))
     return records
+
+
+def _write_photographs(out: Path, settings: ToySettings) -> list[Record]:
+    """Draw objects onto whole photographs that lie behind no training image."""
+    (out / "images" / "photographs").mkdir(parents=True, exist_ok=True)
+    records = []
+    for index, photograph in enumerate(HELD_OUT_PHOTOGRAPHS):
+        rng = np.random.default_rng([settings.seed, 3, index])
+        canvas = read_photograph(photograph).astype(np.float32)
+        height, width, _ = canvas.shape
+        held_out = [HELD_OUT[i] for i in rng.choice(len(HELD_OUT), 2, replace=False)]
+        seen = [SEEN[i] for i in rng.choice(len(SEEN), 3, replace=False)]
+        items = sample_items(rng, SEEN, _kind_weights(len(SEEN)), held_out + seen, (width, height))
+        scene = Scene(width, height, "photograph", items, photograph)
+        name = f"photographs/{Path(photograph).stem}.jpg"
+        _write_image(out / "images" / name, paint_items(canvas, items, rng))
+        records.append(Record(index + 1, name, scene, _grounding(scene, rng)))
+    return records
+
+
+def _write_image(path: Path, pixels: np.ndarray) -> None:
+    cv2.imwrite(str(path), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
 def _kind_weights(count: int) -> np.ndarray:
@@ -195,7 +228,7 @@ def _write_annotations(folder: Path, records: dict[str, list[Record]], seed: int
     for split, written in records.items():
         _write_lines(folder / f"{split}_grounding.jsonl", (r.row(**r.grounding) for r in written))
         _write_lines(folder / f"{split}_detection.jsonl", map(_detection_row, written))
-        names = CLASS_NAMES if split == "val_unseen" else SEEN_NAMES
+        names = CLASS_NAMES if split in ("val_unseen", "photographs") else SEEN_NAMES
         _write_json(folder / f"{split}_coco.json", coco_dict(written, names))
     _write_json(
         folder / "val_unseen_novel_coco.json", coco_dict(records["val_unseen"], HELD_OUT_NAMES)
