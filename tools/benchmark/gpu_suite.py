@@ -158,7 +158,7 @@ def all_parts(device: str, tiny: bool) -> list[Part]:
     return [
         Part("environment", 60, (environment,), no_figures),
         Part("kernels", 420, (tests(tiny),), matches(r"\d+ (?:passed|failed|skipped)")),
-        Part("msda", 240, tuple(msda), rows(r"ours, triton|mmcv, compiled|hub")),
+        Part("msda", 240, tuple(msda), rows(r"ours, \w+|transformers|mmcv")),
         Part("lm_loss", 240, tuple(lm_loss), rows("all|supervised|fused")),
         Part("quickstart", 540, quickstart(tiny), average_precision),
         Part(
@@ -178,6 +178,7 @@ def all_parts(device: str, tiny: bool) -> list[Part]:
             for model in models
         ),
         Part("scaling", 420, (scaling,), rows(GROWTH)),
+        Part("fsdp2", 300, fsdp2(tiny), matches(r"[\d.]+ s/step|\bloss: [\d.]+|\bmemory: \d+")),
     ]
 
 
@@ -202,6 +203,23 @@ def quickstart(tiny: bool) -> tuple[tuple[str, ...], ...]:
         ("{python}", "-m", "llmdet.datasets.toy", "data/toy"),
         (*train, *(["--cfg-options", *options] if options else [])),
         ("bash", "-c", f'bash demo/measure.sh {config} "{newest}" "{work}"'),
+    )
+
+
+def fsdp2(tiny: bool) -> tuple[tuple[str, ...], ...]:
+    """Training of the quickstart spread over processes, of which there is one."""
+    launch = ("{python}", "tools/launch.py", "--standalone", "--nproc_per_node=1")
+    steps = 4 if tiny else 100
+    options = ["strategy.type=FSDP2", f"train_cfg.max_iters={steps}"]
+    options += [f"default_hooks.logger.interval={steps // 2}"]
+    options += ["train_dataloader.batch_size=2"] if tiny else []
+    return (
+        ("{python}", "-m", "llmdet.datasets.toy", "data/toy"),
+        (
+            *launch,
+            *("tools/train.py", "configs/quickstart/llmdet.py", "--launcher", "pytorch"),
+            *("--work-dir", "{work}/fsdp2", "--cfg-options", *options),
+        ),
     )
 
 

@@ -151,6 +151,12 @@ def test_figures_are_read_off_what_the_programs_print(suite, root):
         "original 9.61 s an image 1.00 x; ours 3.95 s an image 2.43 x; "
         "scores differ by 6.0e-06 at most"
     )
+    printed = "  ours, grid_sample  1.653  1.00x\n  transformers  27.5  0.06x\n"
+    assert (
+        readers["msda"](printed, None) == "ours, grid_sample 1.653 1.00x; transformers 27.5 0.06x"
+    )
+    printed = "Iter(train) [2/4]  1.497 s/step (6% for data)  memory: 812 MB  loss: 38.4 (cls 1)"
+    assert readers["fsdp2"](printed, None) == "1.497 s/step, memory: 812, loss: 38.4"
     scaling = load_program(root / "tools/benchmark/scaling.py")
     table = scaling.table("regions", {"seconds": {"phrases of 12 tokens": [(1, 2.0), (4, 3.5)]}})
     assert readers["scaling"](table, None) == "| phrases of 12 tokens | 2.00 | 3.50 | 0.500 |"
