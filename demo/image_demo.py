@@ -14,10 +14,11 @@ Descriptions of the image and of every shown box, or of given boxes:
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from llmdet.utils.cli import add_config_options, count, fast_startup, fraction, positive, run_cli
 
 if TYPE_CHECKING:
-    from llmdet.apis import LLMDetInferencer
+    from llmdet import Detector, Results
 
 PALETTES = ("none", "random", "coco", "voc", "citys")
 NOUN_PHRASES = ("auto", "nltk", "rules")
@@ -50,13 +51,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="checkpoint: .pth (ours, upstream's, MM-Grounding-DINO's), .safetensors, or a "
         "transformers folder",
     )
-    parser.add_argument("--device", help="cuda:0, cpu ...; default: cuda where there is one")
+    parser.add_argument(
+        "--device", default="auto", help="cuda:0, cpu ...; default: cuda where there is one"
+    )
     parser.add_argument("--batch-size", type=count, default=1, help="images at once (default 1)")
     parser.add_argument(
         "--pred-score-thr",
         type=fraction,
         default=0.3,
         help="boxes below this score are neither drawn nor saved (default 0.3)",
+    )
+    parser.add_argument(
+        "--nms",
+        type=fraction,
+        metavar="IOU",
+        help="of boxes that overlap by more than this, the best stays, whatever its name; "
+        "default: all stay",
     )
     _add_caption_arguments(parser)
     _add_output_arguments(parser)
@@ -71,6 +81,11 @@ def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
         dest="texts",
         help="'cat . dog .', a sentence, or '$: lvis' for the classes of a data set; default: "
         "the classes of the config's test set",
+    )
+    group.add_argument(
+        "--any-object",
+        action="store_true",
+        help="no text: find whatever looks like an object to the first of the two stages",
     )
     group.add_argument(
         "-c",
@@ -147,62 +162,148 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code: 1 where an image could not be read, 0 otherwise.
     """
-    from llmdet.apis.inputs import collect_images, readable_images
-    from llmdet.apis.prompts import image_prompts, parse_boxes, parse_spans
+    from llmdet.apis.images import expand, fault_of
+    from llmdet.apis.questions import read_question
+    from llmdet.apis.reading import parse_boxes
 
-    images, broken = readable_images(collect_images(args.inputs))
-    if not images:
+    sources = [source for entry in args.inputs for source in expand(entry)]
+    faults = list(map(fault_of, sources))
+    broken = [fault for fault in faults if fault is not None]
+    readable = [source for source, fault in zip(sources, faults, strict=True) if fault is None]
+    if not readable:
         raise broken[0]
+    question = _question(args)
     boxes = None if args.boxes is None else parse_boxes(args.boxes)
-    spans = None if args.tokens_positive is None else parse_spans(args.tokens_positive)
-    prompt: dict[str, Any] = {"custom_entities": args.custom_entities, "tokens_positive": spans}
     with fast_startup():
-        if args.texts is not None:
-            image_prompts(args.texts, len(images), **prompt)
-        detect = _build(
-            args,
-            captions=args.caption or boxes is not None,
-            show_progress=len(images) > args.batch_size,
-        )
-    result = detect(
-        [image.source for image in images],
-        args.texts,
-        **prompt,
-        batch_size=args.batch_size,
-        pred_score_thr=args.pred_score_thr,
-        out_dir=args.out_dir,
-        show=args.show,
-        no_save_vis=args.no_save_vis,
-        no_save_pred=args.no_save_pred,
-        print_result=args.print_result,
+        if question is not None:
+            read_question(**question)  # mistakes show before the model is built
+        detector = _build(args, captions=args.caption or boxes is not None)
+    if question is None:
+        question = {} if args.any_object else {"classes": _classes_of(detector.config)}
+    stream = detector.predict(
+        iter(readable),
+        **question,
+        threshold=args.pred_score_thr,
+        nms=args.nms,
+        captions=args.caption or boxes is not None,
         boxes=boxes,
         generation=_generation(args),
-        skip_broken=True,
+        batch_size=args.batch_size,
+        return_errors=True,
     )
-    broken += result["broken"]
-    if not result["predictions"]:
+    unread = _deliver(_with_progress(stream, len(readable), args), readable, args)
+    broken += unread
+    if len(unread) == len(readable):
         raise broken[0]
-    _summarize(result["predictions"], args)
-    return _report_broken(broken, len(result["predictions"]))
+    if args.out_dir and (saved := [str(folder) for folder in _folders(args).values() if folder]):
+        print(f"Saved in {' and '.join(saved)}.", file=sys.stderr)
+    return _report_broken(broken, len(sources))
 
 
-def _build(args: argparse.Namespace, **options: bool) -> LLMDetInferencer:
+def _question(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What to look for, as arguments of ``Detector.predict``; None where there is no text."""
+    from llmdet.apis.questions import parse_spans
+    from llmdet.errors import ConfigError
+
+    text, spans = args.texts, None
+    if args.tokens_positive is not None:
+        spans = parse_spans(args.tokens_positive)
+    if text is None:
+        if spans is not None or args.custom_entities:
+            raise ConfigError("There is no text that -c or --tokens-positive could be about.")
+        return None
+    if args.any_object:
+        raise ConfigError("--any-object finds things without a name: leave out --text.")
+    if args.custom_entities and spans is not None:
+        raise ConfigError(
+            "-c and --tokens-positive exclude each other: the first says that the text is a list "
+            "of classes, the second which parts of a sentence to find."
+        )
+    if args.custom_entities or text.strip().startswith("$:"):
+        return {"classes": text}
+    if spans is None:
+        return {"text": text}
+    return {"expression": text} if spans == -1 else {"spans": (text, spans)}
+
+
+def _classes_of(config: Any) -> tuple[str, ...]:
+    """The classes that a config is tested on."""
+    from llmdet.apis.class_names import config_class_names
+
+    names = config_class_names(config)
+    print(
+        f"No text was given: looking for the {len(names)} classes of the config.", file=sys.stderr
+    )
+    return names
+
+
+def _build(args: argparse.Namespace, captions: bool) -> Detector:
     """Import what is heavy, and build the model."""
     from transformers.utils import logging as transformers_logging
 
-    from llmdet.apis import LLMDetInferencer
-    from llmdet.utils.config import load_model_config
+    from llmdet import Detector
 
     transformers_logging.disable_progress_bar()  # of weights, which are there at once
-    return LLMDetInferencer(
-        load_model_config(args.config, args.cfg_options),
+    options = {"model.test_cfg.noun_phrases": args.noun_phrases}
+    if args.chunked_size is not None:
+        options["model.test_cfg.chunked_size"] = args.chunked_size
+    return Detector.from_pretrained(
+        args.config,
         args.weights,
-        args.device,
-        args.palette,
-        chunked_size=args.chunked_size,
-        noun_phrases=args.noun_phrases,
-        **options,
+        device=args.device,
+        captions=captions,
+        cfg_options=options | args.cfg_options,
     )
+
+
+def _with_progress(stream: Iterable[Any], count: int, args: argparse.Namespace) -> Iterable[Any]:
+    if count <= args.batch_size:
+        return stream
+    from tqdm import tqdm
+
+    # tqdm's disable=None keeps quiet where the standard error is no terminal.
+    return tqdm(stream, total=count, unit="image", disable=None)
+
+
+def _folders(args: argparse.Namespace) -> dict[str, Path | None]:
+    """Where pictures and JSON are saved, None for what is not."""
+    out = Path(args.out_dir)
+    left_out = {"vis": args.no_save_vis, "preds": args.no_save_pred}
+    return {
+        kind: out / kind if args.out_dir and not skipped else None
+        for kind, skipped in left_out.items()
+    }
+
+
+def _deliver(stream: Iterable[Any], paths: Sequence[Path], args: argparse.Namespace) -> list[Any]:
+    """Save, print and show the results of image after image.
+
+    Returns:
+        The errors of images that could not be read.
+    """
+    import numpy as np
+
+    from llmdet.apis.output_names import output_names, picture_suffix
+    from llmdet.visualization.pictures import save_picture, show_picture
+
+    folders = _folders(args)
+    unread = []
+    for path, name, found in zip(paths, output_names(paths), stream, strict=True):
+        if isinstance(found, Exception):
+            unread.append(found)
+            continue
+        if folders["preds"]:
+            found.save(folders["preds"] / f"{name}.json")
+        if args.print_result:
+            print(json.dumps(found.to_dict()))
+        if folders["vis"] or args.show:
+            picture = np.asarray(found.plot(args.palette))
+            if folders["vis"]:
+                save_picture(picture, folders["vis"] / f"{name}{picture_suffix(path)}")
+            if args.show:
+                show_picture(picture, str(path))
+        _summarize(found, args)
+    return unread
 
 
 def _generation(args: argparse.Namespace) -> dict[str, Any]:
@@ -215,41 +316,29 @@ def _generation(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _summarize(predictions: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
+def _summarize(found: Results, args: argparse.Namespace) -> None:
     """Say on the standard error what was found, so that --print-result can be piped."""
-    for prediction in predictions:
-        counts = Counter(prediction["label_names"])
-        found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-        nothing = f"nothing with a score of {args.pred_score_thr:g} or more"
-        if not found and "best_score" in prediction:
-            nothing += f", the best is {prediction['best_score']:.2f}"
-        print(f"{prediction['image']}: {found or nothing}", file=sys.stderr)
-        for line in _captions(prediction):
-            print(f"  {line}", file=sys.stderr)
-    saved = [
-        str(Path(args.out_dir) / folder)
-        for folder, left_out in (("vis", args.no_save_vis), ("preds", args.no_save_pred))
-        if not left_out
-    ]
-    if args.out_dir and saved:
-        print(f"Saved in {' and '.join(saved)}.", file=sys.stderr)
+    from tqdm import tqdm
+
+    counts = Counter(found.names)
+    listed = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    nothing = f"nothing with a score of {args.pred_score_thr:g} or more"
+    if found.best_score is not None:
+        nothing += f", the best is {found.best_score:.2f}"
+    lines = [f"{found.image}: {listed or nothing}"]
+    if found.description is not None:
+        lines.append(f"  {found.description}")
+    for name, caption in zip(found.names, found.captions or (), strict=False):
+        lines.append(f"  {name}: {caption}")
+    tqdm.write("\n".join(lines), file=sys.stderr)  # above a progress bar
 
 
-def _report_broken(broken: Sequence[Exception], read: int) -> int:
+def _report_broken(broken: Sequence[Exception], images: int) -> int:
     """Name the images that could not be read; returns the exit code."""
     if broken:
-        number = f"{len(broken)} of {len(broken) + read} images could not be read:"
+        number = f"{len(broken)} of {images} images could not be read:"
         print(number, *broken, sep="\n  ", file=sys.stderr)
     return int(bool(broken))
-
-
-def _captions(prediction: dict[str, Any]) -> Iterator[str]:
-    """The description of an image, and one line for each box."""
-    if "description" in prediction:
-        yield prediction["description"]
-    if "captions" in prediction:
-        named = zip(prediction["label_names"], prediction["captions"], strict=True)
-        yield from (f"{name}: {caption}" for name, caption in named)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from llmdet.apis.prompts import image_prompts, parse_boxes, parse_spans
+from llmdet.apis.questions import as_prompt, ask, parse_spans, read_question
+from llmdet.apis.reading import parse_boxes
 from llmdet.datasets.coco_dataset import CocoDataset
 from llmdet.datasets.coco_file import CocoFile
 from llmdet.datasets.ledger import Ledger
@@ -36,6 +37,7 @@ from llmdet.engine.settings import check_settings
 from llmdet.errors import LLMDetError
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer
+from llmdet.prompts.writing import PromptOptions
 from llmdet.registry import HOOKS, TRANSFORMS
 from llmdet.utils.build import checked_builds
 
@@ -202,13 +204,17 @@ PROMPTS = st.one_of(TEXTS, WORDS, st.sampled_from(["a red dog and a cat", "dog .
 
 
 @arbitrary(2000)
-@given(text=PROMPTS | st.lists(PROMPTS, max_size=4), spans=SPANS, classes=st.booleans())
-def test_any_prompt_is_written_or_named(tokenizer, text, spans, classes):
+@given(
+    text=PROMPTS | st.lists(PROMPTS, max_size=4) | VALUES,
+    spans=SPANS,
+    form=st.sampled_from(["classes", "text", "expression", "spans", "prompts"]),
+)
+def test_any_prompt_is_written_or_named(tokenizer, text, spans, form):
     @named_errors
     def write() -> None:
-        wanted = text if isinstance(text, str) else [text]
-        for prompt in image_prompts(wanted, 1, custom_entities=classes, tokens_positive=spans):
-            tokenizer(prompt)
+        asked = as_prompt(text) if form == "prompts" else None
+        wanted = (text, spans) if form == "spans" else text
+        ask(asked or read_question(**{form: wanted}), tokenizer, PromptOptions())
 
     write()
 

@@ -78,5 +78,5 @@ def test_a_detection_imports_what_it_needs(root, tiny, photos, tmp_path):
         root, "image_demo.py", photos / "astronaut.png", tiny.config, "--weights", tiny.weights,
         "--text", "apple .", "-c", cwd=tmp_path,
     )  # fmt: skip
-    assert "llmdet.apis.inferencer" in modules
+    assert "llmdet.apis.detector" in modules
     assert modules & NOT_FOR_DETECTION == set()

@@ -1,20 +1,22 @@
-"""The inference interface that demo, notebooks and export call.
+"""What programs call: the detector and its results.
 
-The inferencer is imported when it is first used: whoever only checks inputs or prompts
-does not wait for mmdet.
+They are imported when they are first used: whoever only checks inputs or prompts does not wait
+for mmdet.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmdet.apis.inferencer import LLMDetInferencer
+    from llmdet.apis.detector import Detector
+    from llmdet.apis.results import Results
 
-__all__ = ["LLMDetInferencer"]
+__all__ = ["Detector", "Results"]
+
+_PLACES = {"Detector": "llmdet.apis.detector", "Results": "llmdet.apis.results"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "LLMDetInferencer":
-        from llmdet.apis.inferencer import LLMDetInferencer
-
-        return LLMDetInferencer
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

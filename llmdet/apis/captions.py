@@ -8,16 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 
-from llmdet.apis.inputs import InputImage
-from llmdet.apis.results import ImageDetections
+from llmdet.apis.read_images import ReadImages
+from llmdet.apis.results import Picture, Results
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.structures import PromptedFeatures
-
-#: Name of boxes that the user gave, in the place of a class.
-GIVEN_BOX = "region"
 
 
 def keep_language_model(settings: ConfigDict) -> None:
@@ -35,60 +31,53 @@ def keep_language_model(settings: ConfigDict) -> None:
         settings.connector = None
 
 
-def given_detections(boxes: np.ndarray) -> ImageDetections:
-    """Boxes of the user in the place of detected ones."""
-    count = len(boxes)
-    names = (GIVEN_BOX,) * count
-    return ImageDetections(boxes.reshape(-1, 4).astype(np.float32), None, np.arange(count), names)
-
-
-def check_inside(boxes: np.ndarray, image: InputImage, shape: Sequence[int]) -> None:
-    """Check that each of [N, 4] boxes xyxy in pixels shows a part of an image [H, W, 3].
+def check_inside(boxes: np.ndarray, picture: Picture) -> None:
+    """Check that each of [N, 4] boxes xyxy in pixels shows a part of an image.
 
     Raises:
         DataError: a box lies outside the image.
     """
-    height, width = shape[:2]
+    width, height = picture.width, picture.height
     inside = np.clip(boxes, 0, [width, height, width, height])
     empty = (inside[:, 2:] <= inside[:, :2]).any(axis=1)
     if empty.any():
         raise DataError(
-            f"The box {boxes[empty][0].tolist()} lies outside {image}, which has {width} x "
+            f"The box {boxes[empty][0].tolist()} lies outside {picture}, which has {width} x "
             f"{height} pixels: give boxes in pixels of the original image."
         )
 
 
 def describe(
     model: Any,
-    inputs: torch.Tensor,
-    samples: Sequence[DetDataSample],
-    found: Sequence[ImageDetections],
+    images: ReadImages,
+    found: Sequence[Results],
     features: PromptedFeatures | None,
+    kinds: frozenset[str],
     generation: Mapping[str, Any],
-) -> list[ImageDetections]:
-    """Describe images and boxes, as far as the model has captioners for them.
+) -> list[Results]:
+    """Describe images and boxes.
 
     Args:
         model: LLMDet with a language model.
-        inputs: [B, 3, H, W] as the model's preprocessor gives them.
-        samples: of the B images.
+        images: B images as the model sees them.
         found: boxes to describe, in pixels of the original image.
         features: what the detection saw.
+        kinds: any of "image" and "regions", as far as the model has captioners for them.
         generation: options of transformers' ``generate``.
 
     Returns:
         The same detections with captions and a description.
     """
-    kinds = {"image"} if model.image_captioner is not None else set()
-    if model.region_captioner is not None:
-        kinds.add("regions")
-    boxes = [torch.from_numpy(detections.bboxes) for detections in found]
-    model.describe(inputs, samples, kinds, boxes, features=features, **generation)
+    captioners = {"image": model.image_captioner, "regions": model.region_captioner}
+    kinds = frozenset(kind for kind in kinds if captioners[kind] is not None)
+    boxes = [torch.from_numpy(results.boxes) for results in found]
+    samples = images.samples
+    model.describe(images.inputs, samples, kinds, boxes, features=features, **generation)
     return [
         replace(
-            detections,
-            description=sample.get("image_description"),
-            captions=tuple(sample.region_descriptions) if "regions" in kinds else None,
+            results,
+            description=sample.get("image_description") if "image" in kinds else None,
+            captions=list(sample.region_descriptions) if "regions" in kinds else None,
         )
-        for detections, sample in zip(found, samples, strict=True)
+        for results, sample in zip(found, samples, strict=True)
     ]

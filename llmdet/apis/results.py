@@ -1,129 +1,281 @@
-"""ImageDetections of one image, as arrays and in the layout of mmdet's DetInferencer."""
+"""What was found in one image: arrays that read like a list, and the forms that others want."""
 
 from __future__ import annotations
 
+import io
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from mmdet.structures import DetDataSample
+from PIL import Image
 
-from llmdet.apis.inputs import InputImage
 from llmdet.errors import DataError
-from llmdet.visualization.pictures import save_picture, show_picture
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
+
+#: Detections that ``repr`` lists.
+_LISTED = 10
+_LONGEST_NAME = 32
 
 
 @dataclass(frozen=True)
-class ImageDetections:
-    """N boxes of one image, best first."""
+class Picture:
+    """The image that boxes lie in."""
 
-    bboxes: np.ndarray  # [N, 4] float32 xyxy in pixels of the original image
+    source: Path | np.ndarray  # a file, or [H, W, 3] uint8 RGB
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return "the array" if isinstance(self.source, np.ndarray) else str(self.source)
+
+    def pixels(self) -> np.ndarray:
+        """[H, W, 3] uint8 RGB; a file is read anew.
+
+        Raises:
+            DataError: the file is gone or has become another picture.
+        """
+        from llmdet.datasets.pictures import read_picture
+
+        if isinstance(self.source, np.ndarray):
+            return self.source
+        pixels = np.asarray(read_picture(self.source))
+        if pixels.shape[:2] != (self.height, self.width):
+            raise DataError(
+                f"{self.source} had {self.width} x {self.height} pixels when it was looked at, and "
+                f"has {pixels.shape[1]} x {pixels.shape[0]} now: its boxes would lie wrong."
+            )
+        return pixels
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One of the boxes of an image."""
+
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the original image
+    score: float | None  # 0..1; None for a box that the user gave
+    label: int  # position among the classes or phrases
+    name: str
+    caption: str | None = None  # what the language model says of it
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Results:
+    """N detections of one image, best first.
+
+    ``len``, iteration and ``results[0]`` give :class:`Detection`; a slice, a mask or a list of
+    positions gives the :class:`Results` of these: ``results[results.scores > 0.5]``.
+    """
+
+    picture: Picture
+    boxes: np.ndarray  # [N, 4] float32 xyxy in pixels of the original image
     scores: np.ndarray | None  # [N] float32 in 0..1; None for boxes that the user gave
-    labels: np.ndarray  # [N] int64, position in the prompt's classes or phrases
-    label_names: tuple[str, ...]  # N texts
-    captions: tuple[str, ...] | None = None  # N phrases of the language model
+    labels: np.ndarray  # [N] int64, position in classes
+    names: list[str]  # N texts
+    classes: tuple[str, ...] = ()  # what was looked for: class names, phrases or an expression
+    captions: list[str] | None = None  # N phrases of the language model
     description: str | None = None  # of the whole image
     best_score: float | None = None  # of all boxes, those below the threshold included
 
-    @classmethod
-    def from_sample(cls, sample: DetDataSample, score_thr: float) -> ImageDetections:
-        """Take the predictions of at least ``score_thr``; the only place where scores are cut."""
-        found = sample.pred_instances.cpu()
-        scores = np.asarray(found.scores, dtype=np.float32)
-        order = np.argsort(-scores, kind="stable")
-        # In float64: float32 would round the threshold to a score just below it.
-        order = order[scores[order].astype(np.float64) >= score_thr]
-        names = list(found.get("label_names", []))
-        return cls(
-            np.asarray(found.bboxes, dtype=np.float32).reshape(-1, 4)[order],
-            scores[order],
-            np.asarray(found.labels, dtype=np.int64)[order],
-            tuple(str(names[index]) for index in order),
-            best_score=float(scores.max()) if len(scores) else None,
-        )
+    @property
+    def image(self) -> str | None:
+        """The path of the image, None for one that came as an array."""
+        return None if isinstance(self.picture.source, np.ndarray) else str(self.picture.source)
+
+    @property
+    def width(self) -> int:
+        """Of the original image in pixels."""
+        return self.picture.width
+
+    @property
+    def height(self) -> int:
+        """Of the original image in pixels."""
+        return self.picture.height
 
     def __len__(self) -> int:
-        return len(self.bboxes)
+        return len(self.boxes)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self._detection(index) for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Results: ...
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> Detection | Results:
+        if isinstance(index, (int, np.integer)):
+            return self._detection(range(len(self))[index])
+        return self.select(np.arange(len(self))[index])
+
+    def select(self, positions: np.ndarray) -> Results:
+        """The detections at some positions, [n] int64, in this order."""
+        captions = self.captions
+        return replace(
+            self,
+            boxes=self.boxes[positions],
+            scores=None if self.scores is None else self.scores[positions],
+            labels=self.labels[positions],
+            names=[self.names[index] for index in positions],
+            captions=None if captions is None else [captions[index] for index in positions],
+        )
+
+    def _detection(self, index: int) -> Detection:
+        x1, y1, x2, y2 = self.boxes[index].tolist()
+        return Detection(
+            (x1, y1, x2, y2),
+            None if self.scores is None else float(self.scores[index]),
+            int(self.labels[index]),
+            self.names[index],
+            None if self.captions is None else self.captions[index],
+        )
+
+    # As others want them.
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain lists, ready for JSON, without what is not known."""
+        """Plain lists, ready for JSON, without what is not known; mmdet's DetInferencer's names."""
         fields: dict[str, Any] = {
+            "image": self.image,
+            "width": self.width,
+            "height": self.height,
             "labels": self.labels.tolist(),
             "scores": None if self.scores is None else self.scores.tolist(),
-            "bboxes": self.bboxes.tolist(),
-            "label_names": list(self.label_names),
+            "bboxes": self.boxes.tolist(),
+            "label_names": list(self.names),
             "captions": None if self.captions is None else list(self.captions),
             "description": self.description,
             "best_score": self.best_score,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
-    def texts(self) -> list[str]:
-        """What is written beside each box: its name, and a caption that says more than the name."""
-        if self.captions is None:
-            return list(self.label_names)
-        pairs = zip(self.label_names, self.captions, strict=True)
-        return [name if _same(name, said) else f"{name}: {said}" for name, said in pairs]
+    def to_coco(
+        self, image_id: int, category_ids: Sequence[int] | Mapping[str, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of a COCO result file.
 
+        Args:
+            image_id: of this image in the annotations.
+            category_ids: of each label, or of each name; None takes the labels themselves.
 
-def _same(name: str, caption: str) -> bool:
-    return name.strip(" .").casefold() == caption.strip(" .").casefold()
+        Raises:
+            DataError: a label or name has no category.
+        """
+        rows = []
+        for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
+            row = {
+                "image_id": image_id,
+                "category_id": self._category(index, category_ids),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+            }
+            scored = {} if self.scores is None else {"score": float(self.scores[index])}
+            rows.append(row | scored)
+        return rows
 
+    def _category(self, index: int, ids: Sequence[int] | Mapping[str, int] | None) -> int:
+        label, name = int(self.labels[index]), self.names[index]
+        if ids is None:
+            return label
+        try:
+            return ids[name] if isinstance(ids, Mapping) else ids[label]
+        except LookupError:
+            raise DataError(
+                f"category_ids has {len(ids)} entries and none for label {label}, {name!r}."
+            ) from None
 
-def save_prediction(prediction: dict[str, Any], path: Path) -> None:
-    """Write one image's prediction as JSON.
+    def to_supervision(self) -> supervision.Detections:
+        """``supervision.Detections``; names and captions are in its ``data``.
 
-    Raises:
-        DataError: The file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(prediction), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"The prediction {path} cannot be written: {error}.") from error
+        Raises:
+            DataError: supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise DataError("to_supervision() needs `pip install supervision`.") from error
+        data: dict[str, Any] = {"class_name": np.array(self.names, dtype=str)}
+        if self.captions is not None:
+            data["caption"] = np.array(self.captions, dtype=str)
+        return Detections(
+            xyxy=self.boxes.copy(), confidence=self.scores, class_id=self.labels, data=data
+        )
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table with a row for each detection: x1, y1, x2, y2, score, label, name, caption.
 
-@dataclass
-class Delivery:
-    """Where the results of one call go, image by image; keeps what is to be returned.
+        Raises:
+            DataError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise DataError("to_pandas() needs `pip install pandas`.") from error
+        columns = {key: self.boxes[:, place] for place, key in enumerate(("x1", "y1", "x2", "y2"))}
+        known = {"score": self.scores, "label": self.labels, "name": self.names}
+        known["caption"] = self.captions
+        return DataFrame(columns | {key: part for key, part in known.items() if part is not None})
 
-    Attributes:
-        pred_dir: Folder of the JSON files; None writes none.
-        vis_dir: Folder of the pictures; None writes none.
-        draw: Makes a [H, W, 3] RGB picture of a [H, W, 3] BGR image and its detections.
-        print_result: Write each prediction to the standard output, one line of JSON each.
-        show: Show each picture in a window.
-        return_vis: Keep the pictures in ``visualization``.
-    """
+    # To look at.
 
-    pred_dir: Path | None
-    vis_dir: Path | None
-    draw: Callable[[np.ndarray, ImageDetections], np.ndarray]
-    print_result: bool = False
-    show: bool = False
-    return_vis: bool = False
-    predictions: list[dict[str, Any]] = field(default_factory=list)
-    visualization: list[np.ndarray] = field(default_factory=list)
+    def plot(self, palette: Any = "none") -> Image.Image:
+        """The image with boxes, names and scores; captions and the description stand below it.
 
-    def __call__(self, image: InputImage, pixels: np.ndarray, found: ImageDetections) -> None:
-        """Deliver the detections of one image."""
-        height, width = pixels.shape[:2]
-        prediction = {"image": str(image), "width": width, "height": height, **found.to_dict()}
-        self.predictions.append(prediction)
-        if self.pred_dir:
-            save_prediction(prediction, self.pred_dir / f"{image.name}.json")
-        if self.print_result:
-            sys.stdout.write(json.dumps(prediction) + "\n")
-        if not (self.vis_dir or self.show or self.return_vis):
+        Args:
+            palette: colours, see :func:`llmdet.visualization.palette.detection_colors`.
+        """
+        from llmdet.visualization.drawing import draw_boxes
+
+        picture = draw_boxes(
+            self.picture.pixels(),
+            self.boxes,
+            self.labels.tolist(),
+            self.names,
+            self.scores,
+            palette,
+            captions=self.captions,
+            description=self.description or "",
+            classes=self.classes,
+        )
+        return Image.fromarray(picture)
+
+    def save(self, path: str | Path, palette: Any = "none") -> None:
+        """Write the picture of :meth:`plot`, or what :meth:`to_dict` says where it ends in .json.
+
+        Raises:
+            DataError: the suffix is no format, or the file cannot be written.
+        """
+        from llmdet.visualization.pictures import save_picture
+
+        path = Path(path)
+        if path.suffix.lower() != ".json":
+            save_picture(np.asarray(self.plot(palette)), path)
             return
-        picture = self.draw(pixels, found)
-        if self.vis_dir:
-            save_picture(picture, self.vis_dir / f"{image.name}{image.suffix}")
-        if self.show:
-            show_picture(picture, str(image))
-        if self.return_vis:
-            self.visualization.append(picture)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.to_dict()), encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"The prediction {path} cannot be written: {error}.") from error
+
+    def __repr__(self) -> str:
+        where = Path(self.image).name if self.image else "an array"
+        count = f"{len(self)} detection{'' if len(self) == 1 else 's'}"
+        lines = [f"Results({count} in {where}, {self.width} x {self.height} pixels)"]
+        if not len(self) and self.best_score is not None:
+            lines[0] = f"{lines[0][:-1]}; the best score is {self.best_score:.2f})"
+        for found in list(self)[:_LISTED]:
+            score = "" if found.score is None else f"{found.score:.2f} "
+            name = found.name if len(found.name) <= _LONGEST_NAME else f"{found.name[:31]}…"
+            box = " ".join(f"{value:7.1f}" for value in found.box)
+            lines.append(f"  {score}{name:<{_LONGEST_NAME}} {box}  {found.caption or ''}".rstrip())
+        if len(self) > _LISTED:
+            lines.append(f"  ... and {len(self) - _LISTED} more")
+        return "\n".join(lines)
+
+    def _repr_png_(self) -> bytes:
+        """The picture, which notebooks show in the place of ``repr``."""
+        file = io.BytesIO()
+        self.plot().save(file, "PNG")
+        return file.getvalue()

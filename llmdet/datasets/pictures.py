@@ -27,6 +27,8 @@ SIZE_TOLERANCE = 1  # pixels
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # values of the orientation that exchange width and height
 _PLAIN_MODES = ("RGB", "L")
+#: Formats that OpenCV's wheels read in one build and not in another, or not as viewers do.
+_OF_PILLOW = ("AVIF", "GIF", "JPEG2000")
 _END_BYTES = 64  # enough for what writers append to a JPEG
 #: A JPEG spends at least one bit on each of its blocks of 8 x 8 pixels.
 _JPEG_PIXELS_PER_BYTE = 8 * 64
@@ -146,6 +148,8 @@ def orientation(image: Image.Image) -> int:
 def is_plain(image: Image.Image) -> bool:
     """Whether all decoders agree on a picture: 8 bits, RGB or grey, opaque, upright or a JPEG."""
     upright = image.format == "JPEG" or orientation(image) == 1
+    if image.format in _OF_PILLOW:
+        return False
     return image.mode in _PLAIN_MODES and "transparency" not in image.info and upright
 
 

@@ -91,9 +91,10 @@ class HeadOutput:
 
 @dataclass(frozen=True)
 class PromptedFeatures:
-    """What a detector made of B pairs of image and prompt: all that captions need of a run."""
+    """What a detector made of B pairs of image and prompt, for detections and captions."""
 
     encoded: EncoderOutput
+    proposals: QueryProposals
     decoded: DecoderOutput  # without denoising queries
     predictions: HeadOutput
 

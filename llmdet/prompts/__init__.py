@@ -4,6 +4,7 @@ from llmdet.prompts.parse import parse_prompt
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer
 from llmdet.prompts.types import (
+    AnyObject,
     Classes,
     Expression,
     Prompt,
@@ -15,6 +16,7 @@ from llmdet.prompts.types import (
 from llmdet.prompts.writing import PromptOptions, write_prompt
 
 __all__ = [
+    "AnyObject",
     "Classes",
     "Expression",
     "Prompt",

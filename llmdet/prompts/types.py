@@ -52,7 +52,14 @@ class Expression:
     text: str
 
 
-Prompt = Classes | Sentence | Spans | Expression
+@dataclass(frozen=True)
+class AnyObject:
+    """No name at all: whatever the first of the two stages takes for an object."""
+
+    word: str = "object"  # the text that the detector reads, and the name of what is found
+
+
+Prompt = Classes | Sentence | Spans | Expression | AnyObject
 
 
 @dataclass(frozen=True)

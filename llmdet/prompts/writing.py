@@ -14,7 +14,16 @@ from functools import partial
 from llmdet.errors import DataError
 from llmdet.prompts.noun_phrases import find_noun_phrases
 from llmdet.prompts.parse import shorten
-from llmdet.prompts.types import Classes, Expression, Prompt, PromptText, Sentence, Span, Spans
+from llmdet.prompts.types import (
+    AnyObject,
+    Classes,
+    Expression,
+    Prompt,
+    PromptText,
+    Sentence,
+    Span,
+    Spans,
+)
 
 SEPARATOR = ". "
 PhraseFinder = Callable[[str], list[Span]]
@@ -70,6 +79,8 @@ def write_prompt(
             return [PromptText(phrases.text, phrases.entities[:1], phrases.spans[:1])]
         case Expression():
             return [_write_expression(prompt.text)]
+        case AnyObject():
+            return [_write_expression(prompt.word)]
 
 
 def write_classes(classes: Classes, label_offset: int = 0) -> PromptText:
@@ -100,6 +111,8 @@ def entity_names(prompt: Prompt | None) -> tuple[str, ...]:
             return _write_spans(prompt).entities
         case Expression():
             return _write_expression(prompt.text).entities
+        case AnyObject():
+            return (prompt.word,)
     return ()
 
 
@@ -107,6 +120,8 @@ def prompt_summary(prompt: Prompt | None) -> str:
     """A prompt as people read it: its text, or its class names."""
     if prompt is None:
         return ""
+    if isinstance(prompt, AnyObject):
+        return prompt.word
     return ". ".join(prompt.names) if isinstance(prompt, Classes) else prompt.text
 
 

@@ -1,11 +1,11 @@
-"""The tiny detector's inferencer."""
+"""The tiny detector."""
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def detect(tiny):
-    """The tiny detector's inferencer on the CPU."""
-    from llmdet.apis import LLMDetInferencer
+def detector(tiny):
+    """The tiny detector on the CPU."""
+    from llmdet import Detector
 
-    return LLMDetInferencer(tiny.config, tiny.weights, "cpu")
+    return Detector.from_pretrained(tiny.config, tiny.weights, device="cpu")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmdet.apis import LLMDetInferencer
-from llmdet.apis.prompts import parse_boxes
+from llmdet import Detector
+from llmdet.apis.reading import parse_boxes
 from llmdet.checkpoint import read_checkpoint, write_checkpoint
 from llmdet.checkpoint.load import is_language_key
 from llmdet.datasets.toy.models import tiny_qwen
@@ -17,8 +17,8 @@ from llmdet.errors import CheckpointError, ConfigError, DataError
 from llmdet.testing.demo import tiny_demo
 from llmdet.utils.config import load_config
 
-CLASSES = {"texts": "red circle . dog", "custom_entities": True}
-SHORT = {"max_new_tokens": 4}
+NAMES = ["red circle", "dog"]
+SHORT = {"captions": True, "generation": {"max_new_tokens": 4}}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def taught(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def describe(taught):
-    return LLMDetInferencer(taught.config, taught.weights, "cpu", captions=True)
+    return Detector.from_pretrained(taught.config, taught.weights, device="cpu", captions=True)
 
 
 def test_weights_without_a_language_part_cannot_give_captions(taught, tmp_path):
@@ -53,7 +53,7 @@ def test_weights_without_a_language_part_cannot_give_captions(taught, tmp_path):
     detector = {key: value for key, value in weights.items() if not is_language_key(key)}
     write_checkpoint(tmp_path / "mm.pth", detector)
     with pytest.raises(CheckpointError, match="Captions need weights that were trained with"):
-        LLMDetInferencer(taught.config, tmp_path / "mm.pth", "cpu", captions=True)
+        Detector.from_pretrained(taught.config, tmp_path / "mm.pth", device="cpu", captions=True)
 
 
 def test_what_training_may_begin_anew_must_be_there_for_captions(taught, tmp_path):
@@ -63,17 +63,33 @@ def test_what_training_may_begin_anew_must_be_there_for_captions(taught, tmp_pat
     detector = {key: value for key, value in weights.items() if not is_language_key(key)}
     write_checkpoint(tmp_path / "mm.pth", detector)
     with pytest.raises(CheckpointError, match="Captions need weights"):
-        LLMDetInferencer(config, tmp_path / "mm.pth", "cpu", captions=True)
+        Detector.from_pretrained(config, tmp_path / "mm.pth", device="cpu", captions=True)
 
 
 def test_images_and_shown_boxes_are_described(describe, photos):
-    result = describe(photos, **CLASSES, pred_score_thr=0.3, generation=SHORT)
-    everything = describe(photos, **CLASSES, pred_score_thr=0.0, generation=SHORT)
-    for shown, every in zip(result["predictions"], everything["predictions"], strict=True):
-        assert shown["description"] == every["description"] != ""
-        assert len(shown["captions"]) == len(shown["bboxes"]) <= len(every["bboxes"])
+    everything = describe.predict(photos, NAMES, threshold=0, **SHORT)
+    limit = float(everything[0].scores[4])
+    result = describe.predict(photos, NAMES, threshold=limit, **SHORT)
+    for shown, every in zip(result, everything, strict=True):
+        assert shown.description == every.description != ""
+        assert len(shown.captions) == len(shown) <= len(every)
         # a box says the same whether or not others are described
-        assert shown["captions"] == every["captions"][: len(shown["captions"])]
+        assert shown.captions == every.captions[: len(shown)]
+    assert result[0][0].caption == result[0].captions[0]
+
+
+def test_either_kind_of_captions_can_be_had_alone(describe, photos):
+    session = describe.set_image(photos / "cat.jpg")
+    image = session.predict(NAMES, **{**SHORT, "captions": {"image"}})
+    regions = session.predict(NAMES, threshold=0, **{**SHORT, "captions": "regions"})
+    assert image.description
+    assert image.captions is None
+    assert regions.description is None
+    assert len(regions.captions) == len(regions)
+    plain = session.predict(NAMES)
+    assert plain.description is plain.captions is None
+    with pytest.raises(ConfigError, match="captions has 'boxes': choose True, False"):
+        session.predict(NAMES, captions=["boxes"])
 
 
 def test_captions_cost_no_second_run_of_the_detector(describe, photos, monkeypatch):
@@ -82,39 +98,44 @@ def test_captions_cost_no_second_run_of_the_detector(describe, photos, monkeypat
     monkeypatch.setattr(
         describe.model, "extract_feat", lambda images: runs.append(len(images)) or extract(images)
     )
-    describe(photos / "cat.jpg", **CLASSES, generation=SHORT)
+    describe.predict(photos / "cat.jpg", NAMES, **SHORT)
     assert runs == [1]
 
 
 def test_captions_do_not_depend_on_the_batch(describe, photos):
     one, all_at_once = (
-        describe(photos, **CLASSES, pred_score_thr=0.0, generation=SHORT, batch_size=size)
-        for size in (1, 3)
+        describe.predict(photos, NAMES, threshold=0, batch_size=size, **SHORT) for size in (1, 3)
     )
-    for first, second in zip(one["predictions"], all_at_once["predictions"], strict=True):
-        assert first["description"] == second["description"]
-        assert first["captions"] == second["captions"]
+    for first, second in zip(one, all_at_once, strict=True):
+        assert first.description == second.description
+        assert first.captions == second.captions
 
 
-def test_given_boxes_are_described_and_drawn(describe, photos, tmp_path):
+def test_given_boxes_are_described_and_have_no_score(describe, photos, tmp_path):
     boxes = np.array([[10, 10, 100, 90], [0, 0, 200, 140]], dtype=np.float32)
-    result = describe(
-        photos / "cat.jpg", **CLASSES, boxes=boxes, generation=SHORT, out_dir=tmp_path
-    )
-    (prediction,) = result["predictions"]
-    assert prediction["bboxes"] == boxes.tolist()
-    assert prediction["label_names"] == ["region", "region"]
-    assert "scores" not in prediction  # nobody has judged these boxes
-    assert len(prediction["captions"]) == 2
-    saved = json.loads((tmp_path / "preds" / "cat.json").read_text())
-    assert saved == prediction
-    assert (tmp_path / "vis" / "cat.jpg").is_file()
+    generation = SHORT["generation"]
+    found = describe.predict(photos / "cat.jpg", boxes=boxes, generation=generation)
+    assert found.boxes.tolist() == boxes.tolist()
+    assert found.names == ["region", "region"]
+    assert found.scores is None  # nobody has judged these boxes
+    assert found[0].score is None
+    assert len(found.captions) == 2
+    assert "scores" not in found.to_dict()
+    assert "score" not in found.to_coco(1)[0]
+    found.save(tmp_path / "cat.png")
+    images = [photos / "cat.jpg", photos / "coffee.png"]
+    each = describe.predict(images, boxes=[boxes, boxes[:1]], generation=generation, batch_size=2)
+    assert [len(result) for result in each] == [2, 1]
+    assert each[0].captions == found.captions
 
 
 def test_a_box_outside_the_image_is_refused(describe, photos):
     boxes = np.array([[10, 10, 100, 90], [300, 10, 400, 90]], dtype=np.float32)
-    with pytest.raises(DataError, match=r"\[300.0, 10.0.*outside .*cat\.jpg, which has 225 x 150"):
-        describe(photos / "cat.jpg", **CLASSES, boxes=boxes, generation=SHORT)
+    sentence = r"\[300.0, 10.0.*outside .*cat\.jpg, which has 225 x 150"
+    with pytest.raises(DataError, match=sentence):
+        describe.predict(photos / "cat.jpg", boxes=boxes)
+    with pytest.raises(DataError, match=sentence):
+        describe.set_image(photos / "cat.jpg").predict(boxes=boxes)
 
 
 def test_sampling_is_reproducible_by_the_seed(describe, photos):
@@ -122,31 +143,24 @@ def test_sampling_is_reproducible_by_the_seed(describe, photos):
     texts = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        result = describe(photos / "cat.jpg", **CLASSES, generation=options)
-        texts.append(result["predictions"][0]["description"])
+        found = describe.predict(photos / "cat.jpg", NAMES, captions="image", generation=options)
+        texts.append(found.description)
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_detections_are_those_of_the_detector_without_language_model(taught, describe, photos):
-    plain = LLMDetInferencer(taught.config, taught.weights, "cpu")
+    plain = Detector.from_pretrained(taught.config, taught.weights, device="cpu")
     assert not any("lmm" in name for name, _ in plain.model.named_parameters())
     image = photos / "astronaut.png"
-    taught_result = describe(image, **CLASSES, pred_score_thr=0.0, generation=SHORT)["predictions"][
-        0
-    ]
-    plain_result = plain(image, **CLASSES, pred_score_thr=0.0)["predictions"][0]
-    assert set(taught_result) - set(plain_result) == {"captions", "description"}
-    assert all(taught_result[key] == value for key, value in plain_result.items())
+    told = describe.predict(image, NAMES, threshold=0, **SHORT).to_dict()
+    found = plain.predict(image, NAMES, threshold=0).to_dict()
+    assert set(told) - set(found) == {"captions", "description"}
+    assert all(told[key] == value for key, value in found.items())
 
 
 def test_captions_of_a_model_without_language_model_are_refused(tiny):
     with pytest.raises(ConfigError, match=r"model\.lmm is None or missing"):
-        LLMDetInferencer(tiny.config, tiny.weights, "cpu", captions=True)
-
-
-def test_boxes_without_captions_are_refused(detect, photos):
-    with pytest.raises(ConfigError, match="captions=True"):
-        detect(photos / "cat.jpg", **CLASSES, boxes=np.ones((1, 4)))
+        Detector.from_pretrained(tiny.config, tiny.weights, device="cpu", captions=True)
 
 
 @pytest.mark.parametrize("text", ["dog", "[1, 2, 3, 4]", "[[1, 2, 3]]", "[['a', 2, 3, 4]]", "{}"])

@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from llmdet.apis.inferencer import NOUN_PHRASES
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.noun_phrases import METHODS
 from llmdet.visualization.palette import PALETTES
 
 VAL = Path(__file__).parents[2] / "configs" / "val"
@@ -232,7 +232,7 @@ def test_mistakes_are_found_before_the_model_is_built(
 
 def test_choices_are_those_of_the_library(demo):
     assert demo.PALETTES == PALETTES
-    assert demo.NOUN_PHRASES == NOUN_PHRASES
+    assert demo.NOUN_PHRASES == METHODS
 
 
 def test_weights_of_upstream_are_accepted(start, tiny, photos, tmp_path):

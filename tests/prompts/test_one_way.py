@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mmdet.structures import DetDataSample
 
-from llmdet.apis.prompts import image_prompts
+from llmdet.apis.questions import read_question
 from llmdet.datasets.sample import grounding_of
 from llmdet.datasets.transforms import RandomSamplingNegPos
 from llmdet.errors import DataError
@@ -81,7 +81,7 @@ def test_training_test_and_demo_write_the_same(
     assert sorted(trained.entities) == sorted(expected.entities)
     assert sorted(trained.text.split(". ")) == sorted(expected.text.split(". "))
     assert trained == at_test_time(list(trained.entities))
-    (shown,) = transform.tokenizer(image_prompts([names], 1)[0])
+    (shown,) = transform.tokenizer(read_question(names))
     assert shown == expected
 
 
@@ -92,7 +92,7 @@ def test_each_label_has_its_words_and_tokens_of_its_own_or_none(
 ) -> None:
     tokenizer: PromptTokenizer = transform.tokenizer
     try:
-        (made,) = tokenizer(image_prompts([names], 1)[0])
+        (made,) = tokenizer(read_question(names))
     except DataError:
         return
     assert len(made.entities) == len(names)

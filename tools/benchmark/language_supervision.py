@@ -154,28 +154,28 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
         return json.loads(path.read_text())
     import numpy as np
 
-    from llmdet.apis.inferencer import LLMDetInferencer
+    from llmdet import Detector
     from llmdet.datasets.toy.judge import Tally, judge_description, judge_phrase
     from llmdet.datasets.toy.vocabulary import CLASS_NAMES, HELD_OUT, SEEN_NAMES
 
-    detect = LLMDetInferencer(ROOT / config, checkpoint, captions=True)
+    detector = Detector.from_pretrained(ROOT / config, checkpoint, captions=True)
     shares = {}
     for split, title in SPLITS.items():
         tally, phrases, kinds_of_boxes = Tally(), [], []
         names = list(SEEN_NAMES if split == "val_seen" else CLASS_NAMES)  # as for AP
         for row in read_rows(f"{split}_detection.jsonl", count):
             kinds, boxes = annotated(row)
-            (said,) = detect(
-                str(TOY / "images" / row["filename"]),
-                [names],
+            said = detector.predict(
+                TOY / "images" / row["filename"],
+                names,
                 boxes=np.array(boxes, np.float32),
                 generation={"max_new_tokens": 200},
-            )["predictions"]
+            )
             size = (row["width"], row["height"])
-            tally += judge_description(said["description"], kinds, boxes, size)
+            tally += judge_description(said.description, kinds, boxes, size)
             kinds_of_boxes += kinds
             phrases += [
-                judge_phrase(text, kind) for text, kind in zip(said["captions"], kinds, strict=True)
+                judge_phrase(text, kind) for text, kind in zip(said.captions, kinds, strict=True)
             ]
         right = np.array(phrases)
         right = np.column_stack([right, right.all(1)])

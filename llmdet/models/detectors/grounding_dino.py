@@ -13,19 +13,19 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from llmdet.errors import ConfigError, DataError
+from llmdet.errors import ConfigError
 from llmdet.models.accumulation import StepTotals
 from llmdet.models.detectors.inference import (
     DetectionRun,
     bring_to_host,
-    chunks_that_fit,
+    chunks_at_once,
     join_chunks,
     padded_maps,
     prompts_of,
     read_detections,
     split_jobs,
 )
-from llmdet.models.detectors.settings import TestSettings
+from llmdet.models.detectors.settings import TestSettings, check_text_length
 from llmdet.models.detectors.targets import prepare_targets
 from llmdet.models.quirks import Quirks
 from llmdet.models.structures import (
@@ -43,13 +43,12 @@ from llmdet.models.transformer.decoder import GroundingDINODecoder
 from llmdet.models.transformer.denoising import DenoisingQueryGenerator
 from llmdet.models.transformer.encoder import GroundingDINOEncoder
 from llmdet.models.transformer.positions import SinePositionalEncoding
-from llmdet.models.transformer.proposals import pixel_proposals
+from llmdet.models.transformer.proposals import check_pixels, pixel_proposals
 from llmdet.models.transformer.pyramid import build_pyramid, valid_level_sizes
 from llmdet.ops.linear import use_fast_linear
 from llmdet.prompts.types import TokenizedPrompt
 from llmdet.registry import MODELS
 from llmdet.utils.construct import construct
-from llmdet.utils.memory import free_memory
 
 Config = Mapping[str, Any]
 Size = tuple[int, int]
@@ -126,7 +125,7 @@ class GroundingDINO(BaseDetector):
         sizes = {"num_layers": self.decoder.num_layers, "embed_dims": dims}
         stages = {"train_cfg": train_cfg, "max_per_img": self.test_cfg.max_per_img}
         self.bbox_head = MODELS.build({**sizes, **bbox_head, **stages})
-        _check_text_length(self.bbox_head, self.language_model)
+        check_text_length(self.bbox_head, self.language_model)
         self.dn_query_generator = construct(
             DenoisingQueryGenerator,
             dn_cfg or {},
@@ -221,12 +220,7 @@ class GroundingDINO(BaseDetector):
         Raises:
             DataError: the image has fewer than Q pixels on all levels together.
         """
-        pixels = encoded.memory.shape[1]
-        if pixels < self.num_queries:
-            raise DataError(
-                f"an image of {pixels} feature pixels cannot give num_queries={self.num_queries}; "
-                "scale images up in the pipeline or lower model.num_queries"
-            )
+        check_pixels(encoded.memory.shape[1], self.num_queries)
         anchors, usable = pixel_proposals(encoded.pyramid)
         memory = encoded.memory.masked_fill(~usable[..., None], 0.0)
         memory = self.memory_trans_norm(self.memory_trans_fc(memory))
@@ -331,14 +325,27 @@ class GroundingDINO(BaseDetector):
 
     @torch.no_grad()
     def detect(
+        self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], **options: bool
+    ) -> DetectionRun:
+        """Detect without touching the samples; arguments as in :meth:`predict`.
+
+        Args:
+            options: ``rescale`` and ``keep_features`` of :meth:`detect_in`.
+        """
+        with self.test_cfg.arithmetic(batch_inputs.device):
+            pyramid = self.read_images(batch_inputs, batch_data_samples)
+        return self.detect_in(pyramid, batch_data_samples, **options)
+
+    @torch.no_grad()
+    def detect_in(
         self,
-        batch_inputs: Tensor,
-        batch_data_samples: Sequence[DetDataSample],
+        pyramid: FeaturePyramid,
+        samples: Sequence[DetDataSample],
         *,
         rescale: bool = True,
         keep_features: bool = False,
     ) -> DetectionRun:
-        """Detect without touching the samples; arguments as in :meth:`predict`.
+        """Detect in B images that :meth:`read_images` has read; the backbone does not run.
 
         Args:
             keep_features: keep what was computed of the first prompt of each image, for captions.
@@ -348,19 +355,18 @@ class GroundingDINO(BaseDetector):
             ``label_names``, best first; how many, says ``test_cfg``. They are on the host, which
             waits for the device once.
         """
-        settings, samples = self.test_cfg, batch_data_samples
+        settings = self.test_cfg
         prompts = [prompts_of(sample, self.language_model, settings) for sample in samples]
         found: list[list[InstanceData]] = [[] for _ in samples]
         kept: PromptedFeatures | None = None
-        with settings.arithmetic(batch_inputs.device):
-            pyramid = self.read_images(batch_inputs, samples)
-            at_once = settings.chunks_per_forward or self._chunks_that_fit(pyramid, prompts)
+        with settings.arithmetic(pyramid.feat.device):
+            at_once = settings.chunks_per_forward or chunks_at_once(
+                pyramid, prompts, self.encoder, self.language_model
+            )
             for jobs in split_jobs(prompts, at_once, keep_features):
                 chunks = [job.prompt for job in jobs]
                 features = self.forward_prompts(pyramid.of([job.image for job in jobs]), chunks)
-                parts = read_detections(
-                    self.bbox_head, features.predictions, jobs, samples, settings
-                )
+                parts = read_detections(self.bbox_head, features, jobs, samples, settings)
                 for job, part in zip(jobs, parts, strict=True):
                     found[job.image].append(part)
                 if keep_features and kept is None:
@@ -378,35 +384,17 @@ class GroundingDINO(BaseDetector):
         maps = padded_maps(self.extract_feat, batch_inputs, sizes, self.quirks.pad_before_backbone)
         return self.pyramid(maps.feats, maps.valid_sizes)
 
-    def _chunks_that_fit(
-        self, pyramid: FeaturePyramid, prompts: Sequence[Sequence[TokenizedPrompt]]
-    ) -> int:
-        """How many pairs of these images and prompts run at once in the memory that is free."""
-        tokens = max(len(prompt.ids) for chunks in prompts for prompt in chunks)
-        if self.language_model.pad_to_max:
-            tokens = self.language_model.max_tokens
-        floats = self.encoder.floats_per_pixel(tokens, pyramid.padding_mask is not None)
-        return chunks_that_fit(pyramid.feat.shape[1], floats, free_memory(pyramid.feat.device))
-
     def forward_prompts(
         self, pyramid: FeaturePyramid, prompts: Sequence[TokenizedPrompt | str]
     ) -> PromptedFeatures:
         """Run everything that texts take part in on B images with one text each."""
         encoded = self.encode(pyramid, self.encode_text(prompts))
-        decoded = self.decode(encoded, self.propose(encoded))
-        return PromptedFeatures(encoded, decoded, self.bbox_head(decoded, encoded.text))
+        proposals = self.propose(encoded)
+        decoded = self.decode(encoded, proposals)
+        return PromptedFeatures(encoded, proposals, decoded, self.bbox_head(decoded, encoded.text))
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]
     ) -> tuple[Tensor, Tensor]:
         output = self.forward_train(batch_inputs, batch_data_samples).predictions
         return output.logits[-1], output.boxes[-1]
-
-
-def _check_text_length(head: Any, language_model: Any) -> None:
-    given = head.cls_branches[0].max_text_len
-    if given is not None and given != language_model.max_tokens:
-        raise ConfigError(
-            f"model.bbox_head.contrastive_cfg.max_text_len={given}, but "
-            f"model.language_model.max_tokens={language_model.max_tokens}: leave the first out"
-        )

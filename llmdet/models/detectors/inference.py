@@ -18,13 +18,15 @@ from llmdet.datasets.sample import grounding_of
 from llmdet.errors import DataError, naming
 from llmdet.models.detectors.settings import TestSettings
 from llmdet.models.heads.grounding_head import GroundingDINOHead
-from llmdet.models.structures import HeadOutput, PromptedFeatures
+from llmdet.models.structures import FeaturePyramid, PromptedFeatures
 from llmdet.models.text.bert import BertModel
 from llmdet.models.text.referring import position_boost
 from llmdet.models.text.token_map import stack_token_maps
 from llmdet.models.transformer.boxes import axes_scale
+from llmdet.models.transformer.encoder import GroundingDINOEncoder
 from llmdet.models.transformer.pyramid import valid_level_sizes
-from llmdet.prompts.types import Expression, TokenizedPrompt
+from llmdet.prompts.types import AnyObject, Expression, TokenizedPrompt
+from llmdet.utils.memory import free_memory
 from llmdet.utils.tensors import copy_to_host, take_rows
 
 Size = tuple[int, int]
@@ -76,6 +78,20 @@ def prompts_of(
         if grounding.prompt is None:
             raise DataError("the sample does not say what to look for: it has no text")
         return language_model.prompts(grounding.prompt, settings.prompt_options)
+
+
+def chunks_at_once(
+    pyramid: FeaturePyramid,
+    prompts: Sequence[Sequence[TokenizedPrompt]],
+    encoder: GroundingDINOEncoder,
+    language_model: BertModel,
+) -> int:
+    """How many pairs of these images and prompts run at once in the memory that is free."""
+    tokens = max(len(prompt.ids) for chunks in prompts for prompt in chunks)
+    if language_model.pad_to_max:
+        tokens = language_model.max_tokens
+    floats = encoder.floats_per_pixel(tokens, pyramid.padding_mask is not None)
+    return chunks_that_fit(pyramid.feat.shape[1], floats, free_memory(pyramid.feat.device))
 
 
 def chunks_that_fit(pixels: int, floats_per_pixel: int, free: int | None) -> int:
@@ -155,36 +171,40 @@ def _stack_padded(maps: Sequence[Tensor]) -> Tensor:
 
 def read_detections(
     head: GroundingDINOHead,
-    predictions: HeadOutput,
+    features: PromptedFeatures,
     jobs: Sequence[Job],
     samples: Sequence[DetDataSample],
     settings: TestSettings,
 ) -> list[InstanceData]:
     """The detections of each job, in pixels of the input, labels of the whole class list."""
 
-    def is_whole(job: Job) -> bool:
-        """Whether all words count alike, so that there are no classes."""
-        expression = isinstance(grounding_of(samples[job.image]).prompt, Expression)
-        return expression and not settings.referring.subject_only
+    def scoring(job: Job) -> str:
+        """What scores a query: tokens of each class, its best token, or that of its proposal."""
+        prompt = grounding_of(samples[job.image]).prompt
+        if isinstance(prompt, AnyObject):
+            return "proposal"
+        whole = isinstance(prompt, Expression) and not settings.referring.subject_only
+        return "whole" if whole else "classes"
 
+    kinds = [scoring(job) for job in jobs]
     results: dict[int, InstanceData] = {}
-    for whole in (False, True):
-        rows = [row for row, job in enumerate(jobs) if is_whole(job) == whole]
-        if not rows:
-            continue
+    for kind in dict.fromkeys(kinds):
+        rows = [row for row, of_job in enumerate(kinds) if of_job == kind]
         alike = [jobs[row] for row in rows]
-        logits, boxes = take_rows([predictions.logits[-1], predictions.boxes[-1]], rows)
+        predicted = features.predictions
+        scores = features.proposals.logits if kind == "proposal" else predicted.logits[-1]
+        logits, boxes = take_rows([scores, predicted.boxes[-1]], rows)
         sizes = [
             (samples[job.image].img_shape[0], samples[job.image].img_shape[1]) for job in alike
         ]
-        if whole:
-            found = head.detect(logits, boxes, None, [1] * len(rows), sizes)
-        else:
+        if kind == "classes":
             maps = stack_token_maps([job.prompt for job in alike])
             maps = maps.to(logits.device, non_blocking=True)
             known = logits[..., : maps.shape[-1]]  # the text encoder may have padded further
             counts = [len(job.prompt.entities) for job in alike]
             found = head.detect(known, boxes, maps, counts, sizes)
+        else:
+            found = head.detect(logits, boxes, None, [1] * len(rows), sizes)
         for row, job, instances in zip(rows, alike, found, strict=True):
             instances.labels = instances.labels + job.prompt.label_offset
             results[row] = instances

@@ -121,3 +121,13 @@ def _check_count(name: str, value: Any, otherwise: str = "") -> None:
         raise ConfigError(
             f"model.test_cfg.{name}={value!r}; give a whole number of at least 1{otherwise}"
         )
+
+
+def check_text_length(head: Any, language_model: Any) -> None:
+    """Refuse a head that was set to another length of text than the text encoder."""
+    given = head.cls_branches[0].max_text_len
+    if given is not None and given != language_model.max_tokens:
+        raise ConfigError(
+            f"model.bbox_head.contrastive_cfg.max_text_len={given}, but "
+            f"model.language_model.max_tokens={language_model.max_tokens}: leave the first out"
+        )

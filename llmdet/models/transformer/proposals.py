@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llmdet.errors import DataError
 from llmdet.models.structures import FeaturePyramid
 from llmdet.models.transformer.pyramid import pixel_centres
 from llmdet.ops.precision import float32_island
@@ -39,3 +40,16 @@ def pixel_proposals(pyramid: FeaturePyramid) -> tuple[Tensor, Tensor]:
         ]
     )
     return _unactivated(centres, sizes.expand_as(centres), pyramid.padding_mask)
+
+
+def check_pixels(pixels: int, num_queries: int) -> None:
+    """Refuse an image of fewer pixels, on all levels together, than there are queries to choose.
+
+    Raises:
+        DataError: it is so small.
+    """
+    if pixels < num_queries:
+        raise DataError(
+            f"an image of {pixels} feature pixels cannot give num_queries={num_queries}; "
+            "scale images up in the pipeline or lower model.num_queries"
+        )

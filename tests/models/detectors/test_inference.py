@@ -8,7 +8,7 @@ import torch
 from mmdet.structures import DetDataSample
 
 from llmdet.datasets.toy.models import tiny_bert
-from llmdet.models.detectors import grounding_dino
+from llmdet.models.detectors import inference
 from llmdet.models.detectors.inference import MOST_CHUNKS, chunks_that_fit, split_jobs
 from llmdet.prompts import TokenizedPrompt
 from llmdet.testing.models import tiny_grounding_dino
@@ -68,7 +68,7 @@ def test_first_prompts_run_together_where_what_they_give_is_kept():
 def test_a_number_of_chunks_that_is_given_is_kept(tmp_path, monkeypatch, given, largest):
     settings = {"chunked_size": 1, "chunks_per_forward": given}
     model = tiny_grounding_dino(tiny_bert(tmp_path), test_cfg=settings)
-    monkeypatch.setattr(grounding_dino, "chunks_that_fit", lambda *_: 2)
+    monkeypatch.setattr(inference, "chunks_that_fit", lambda *_: 2)
     sizes, run = [], model.forward_prompts
     monkeypatch.setattr(
         model, "forward_prompts", lambda maps, texts: sizes.append(len(texts)) or run(maps, texts)

@@ -1,0 +1,322 @@
+"""The detector of Python programs: images and words in, named boxes out."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+
+from llmdet.apis.building import (
+    ImagePipeline,
+    build_model,
+    build_pipeline,
+    choose_device,
+    leave_to_checkpoint,
+    test_steps,
+)
+from llmdet.apis.calls import SESSION_OPTIONS, Ask, Asker, check_counts, pair
+from llmdet.apis.captions import check_inside, describe
+from llmdet.apis.images import ImageSource, Source, expand, fault_of, is_entry, is_single
+from llmdet.apis.read_images import PreparedImage, ReadImages
+from llmdet.apis.reading import Request, given_boxes, read_found
+from llmdet.apis.results import Picture, Results
+from llmdet.checkpoint import load_weights, locate_checkpoint
+from llmdet.datasets.sample import GroundingSample
+from llmdet.errors import ConfigError, DataError
+from llmdet.utils.config import load_model_config, merge_options
+from llmdet.utils.construct import check_keys
+
+logger = logging.getLogger(__name__)
+
+
+class Detector:
+    """Finds in images what words name, and describes it where its model can.
+
+    Made by :meth:`from_pretrained`.
+
+    Args:
+        model: a :class:`~llmdet.models.detectors.GroundingDINO`, on its device.
+        pipeline: what prepares its images.
+        config: the config of both: ``model``, and ``test_dataloader`` with the pipeline.
+
+    Example:
+        >>> detector = Detector.from_pretrained("configs/grounding_dino_swin_t.py", "tiny.pth")
+        >>> results = detector.predict("street.jpg", ["bus", "traffic light"])
+        >>> results.names, results.boxes, results.scores
+        >>> results.save("found.png")
+    """
+
+    def __init__(self, model: Any, pipeline: ImagePipeline, config: Config) -> None:
+        self.model, self.pipeline, self.config = model, pipeline, config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        config: str | Path | Config,
+        weights: str | Path | None = None,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str = "auto",
+        captions: bool = False,
+        cfg_options: Mapping[str, Any] | None = None,
+    ) -> Detector:
+        """Build a detector and load its weights.
+
+        Args:
+            config: path of a config, or a loaded one, which is left as it is.
+            weights: checkpoint in any form that :func:`llmdet.checkpoint.load_weights` reads;
+                None leaves the weights random and says so.
+            device: such as "cuda:0" or "cpu"; "auto" takes CUDA where there is one.
+            dtype: what matrix products are computed in, "float32", "bfloat16" or "float16"; boxes
+                stay float32. "auto" keeps the config's ``model.test_cfg.dtype``.
+            captions: keep the language model, which describes images and boxes.
+            cfg_options: dotted key -> value, changes of the config.
+
+        Raises:
+            ConfigError: the config cannot be read or has no test pipeline, or the device is
+                missing.
+            CheckpointError: the weights cannot be read safely or do not fit the model.
+        """
+        init_default_scope("llmdet")
+        if isinstance(config, Config):
+            settings = copy.deepcopy(config)
+            merge_options(settings, cfg_options or {})
+        else:
+            settings = load_model_config(config, cfg_options)
+        chosen = choose_device(device)
+        if weights is not None:
+            locate_checkpoint(weights)  # a typing error shows before anything is downloaded
+            leave_to_checkpoint(settings.model)
+        model = build_model(settings.model, captions, dtype)
+        if weights is None:
+            logger.warning("No weights were given: the model is random, and so are its boxes.")
+        else:
+            load_weights(model, weights)
+        return cls(model.to(chosen).eval(), build_pipeline(test_steps(settings)), settings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def gives_captions(self) -> bool:
+        """Whether the model has a language model that describes what it sees."""
+        return getattr(self.model, "lmm", None) is not None
+
+    def predict(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        classes: Sequence[str] | str | None = None,
+        *,
+        text: str | None = None,
+        expression: str | None = None,
+        spans: tuple[str, Any] | None = None,
+        prompts: Iterable[Any] | None = None,
+        threshold: float = 0.3,
+        per_class_thresholds: Mapping[str, float] | None = None,
+        negatives: Sequence[str] = (),
+        nms: float | None = None,
+        captions: bool | str | Collection[str] = False,
+        boxes: Any = None,
+        generation: Mapping[str, Any] | None = None,
+        batch_size: int = 1,
+        channels: str = "rgb",
+        return_errors: bool = False,
+    ) -> Any:
+        """Find what is asked for.
+
+        One of ``classes``, ``text``, ``expression``, ``spans`` and ``prompts`` says what; without
+        any, boxes of whatever looks like an object are found.
+
+        Args:
+            images: an image file, a folder, a text file that lists images, an array, a PIL image,
+                or a list or stream of these. Arrays are [H, W, 3] uint8.
+            classes: class names in a list, or in one text "cat . dog"; "$: lvis" stands for the
+                classes of a data set.
+            text: a sentence, whose noun phrases are found.
+            expression: a text that describes one thing as a whole ("the left dog").
+            spans: a text, and [start, end) characters of each thing in it: ("a cat", [[2, 5]]).
+            prompts: one for each image: a list of class names, a sentence, one of
+                :mod:`llmdet.prompts`, or None for whatever is an object.
+            threshold: detections of a lower score are left out.
+            per_class_thresholds: other thresholds for some names.
+            negatives: look-alikes, which are looked for too: a box that one of them fits better
+                is left out, and so are its own.
+            nms: overlap (IoU) above which the best of several boxes stays alone, whatever their
+                classes; None keeps overlapping boxes (but 0.7 without any words).
+            captions: True, or some of "image" and "regions": what the language model describes.
+                The detector must have been built with ``captions=True``.
+            boxes: [N, 4] xyxy in pixels, or a list with those of each image: they are described in
+                the place of detected ones.
+            generation: options of transformers' ``generate``, such as ``max_new_tokens``.
+            batch_size: images that pass through the model together; what is found does not
+                depend on it.
+            channels: "rgb", or "bgr" for arrays of OpenCV.
+            return_errors: have the :class:`DataError` of an image that cannot be read in the
+                place of its results, and go on.
+
+        Returns:
+            :class:`Results` of one image; a list of them for a list or folder; an iterator for a
+            generator or another iterator, of which one batch is read at a time.
+
+        Raises:
+            ConfigError: arguments that contradict each other or have no such value.
+            DataError: an image or a prompt that cannot be used.
+        """
+        asks, request = self._asker()(
+            classes,
+            text=text,
+            expression=expression,
+            spans=spans,
+            prompts=prompts,
+            negatives=negatives,
+            captions=captions,
+            boxes=boxes,
+            threshold=threshold,
+            per_class_thresholds=per_class_thresholds or {},
+            nms=nms,
+            generation=generation or {},
+        )
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size!r}: it is 1 or more.")
+        if isinstance(images, Iterator):
+            sources = chain.from_iterable(expand(entry, channels) for entry in images)
+            return self._stream(pair(sources, asks), request, batch_size, return_errors)
+        entries: Any = [images] if is_entry(images) else images
+        known = [source for entry in entries for source in expand(entry, channels)]
+        if not known:
+            raise DataError("There is no image to look at: the list of images is empty.")
+        if not return_errors:
+            for fault in filter(None, map(fault_of, known)):
+                raise fault
+        check_counts(prompts, boxes, len(known))
+        found = list(self._stream(pair(known, asks), request, batch_size, return_errors))
+        return found[0] if is_single(images) else found
+
+    def set_image(self, image: ImageSource, channels: str = "rgb") -> ImageSession:
+        """Look at an image once, to ask it any number of things.
+
+        Args:
+            image: a file, an array or a PIL image.
+            channels: "rgb", or "bgr" for arrays of OpenCV.
+
+        Returns:
+            What takes the prompts; the backbone does not run again for any of them.
+
+        Raises:
+            DataError: the image cannot be used.
+        """
+        if not is_single(image):
+            raise ConfigError("set_image takes one image; predict takes folders and lists.")
+        (source,) = expand(image, channels)
+        return ImageSession(self, self._read([self._prepare(source)]))
+
+    def _asker(self) -> Asker:
+        model = self.model
+        options = model.test_cfg.prompt_options
+        return Asker(model.language_model.prompts, options, self.gives_captions)
+
+    def _stream(
+        self,
+        items: Iterator[tuple[Source, Ask]],
+        request: Request,
+        batch_size: int,
+        return_errors: bool,
+    ) -> Iterator[Any]:
+        """Yield the :class:`Results` of image after image, or the error in their place."""
+        while batch := list(islice(items, batch_size)):
+            prepared: list[PreparedImage | DataError] = []
+            for source, asked in batch:
+                try:
+                    image = self._prepare(source)
+                    if asked.boxes is not None:
+                        check_inside(asked.boxes, image.picture)
+                    prepared.append(image)
+                except DataError as error:
+                    if not return_errors:
+                        raise
+                    prepared.append(error)
+            whole = [image for image in prepared if not isinstance(image, DataError)]
+            asks = [
+                asked
+                for image, (_, asked) in zip(prepared, batch, strict=True)
+                if not isinstance(image, DataError)
+            ]
+            found = iter(self._detect(self._read(whole), asks, request) if whole else ())
+            for outcome in prepared:
+                yield outcome if isinstance(outcome, DataError) else next(found)
+
+    def _prepare(self, source: Source) -> PreparedImage:
+        if isinstance(source, np.ndarray):
+            shape = source.shape[:2]
+            pixels = np.ascontiguousarray(source[..., ::-1])  # pipelines are written for BGR
+            fields = {"img": pixels, "img_path": None, "img_shape": shape, "ori_shape": shape}
+        else:
+            fields = self.pipeline.load({"img_path": str(source)})
+            if fields is None:  # by ignore_empty of the config
+                raise DataError(f"the picture {source} cannot be read")
+            shape = fields["img"].shape[:2]
+        picture = Picture(source, int(shape[1]), int(shape[0]))
+        packed = self.pipeline.prepare(fields)
+        return PreparedImage(picture, packed["inputs"], packed["data_samples"])
+
+    @torch.no_grad()
+    def _read(self, images: Sequence[PreparedImage]) -> ReadImages:
+        """Run what no text changes on a batch."""
+        batch = [{"inputs": image.inputs, "data_samples": image.sample} for image in images]
+        data = self.model.data_preprocessor(pseudo_collate(batch), False)
+        inputs, samples = data["inputs"], data["data_samples"]
+        with self.model.test_cfg.arithmetic(inputs.device):
+            pyramid = self.model.read_images(inputs, samples)
+        return ReadImages(tuple(image.picture for image in images), inputs, samples, pyramid)
+
+    @torch.no_grad()
+    def _detect(self, read: ReadImages, asks: Sequence[Ask], request: Request) -> list[Results]:
+        """Run everything that texts take part in, and describe what is to be described."""
+        for sample, asked in zip(read.samples, asks, strict=True):
+            # Not through the pipeline: its last step packs only what the config lists.
+            grounding = GroundingSample(asked.question.prompt, asked.question.chunks)
+            sample.set_metainfo({"grounding": grounding})
+        run = self.model.detect_in(read.pyramid, read.samples, keep_features=bool(request.captions))
+        found = [
+            read_found(instances, picture, asked.question, request)
+            if asked.boxes is None
+            else given_boxes(asked.boxes, picture)
+            for instances, picture, asked in zip(run.detections, read.pictures, asks, strict=True)
+        ]
+        if not request.captions:
+            return found
+        return describe(self.model, read, found, run.features, request.captions, request.generation)
+
+
+class ImageSession:
+    """An image that a detector has looked at and that prompts are put to.
+
+    It keeps the image's feature maps on the detector's device for as long as it lives.
+    """
+
+    def __init__(self, detector: Detector, read: ReadImages) -> None:
+        self._detector, self._image = detector, read
+
+    def predict(self, classes: Sequence[str] | str | None = None, **options: Any) -> Results:
+        """Find what is asked for in this image.
+
+        Args: those of :meth:`Detector.predict` that speak of one image.
+        """
+        check_keys(options, SESSION_OPTIONS, "predict of a session")
+        asks, request = self._detector._asker()(classes, **options)
+        asked = next(asks)
+        if asked.boxes is not None:
+            check_inside(asked.boxes, self._image.pictures[0])
+        (results,) = self._detector._detect(self._image, [asked], request)
+        return results
