@@ -6,9 +6,9 @@ from llmdet.ops import mmcv_finder
 from llmdet.utils import import_hooks
 
 if TYPE_CHECKING:
-    from llmdet.apis import Detector, Results
+    from llmdet.apis import Detector, Results, Tiles
 
-__all__ = ["Detector", "Results"]
+__all__ = ["Detector", "Results", "Tiles"]
 __version__ = "0.1.0"
 
 mmcv_finder.install()

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmdet.apis.detector import Detector
     from llmdet.apis.results import Results
+    from llmdet.apis.tiles import Tiles
 
-__all__ = ["Detector", "Results"]
+__all__ = ["Detector", "Results", "Tiles"]
 
-_PLACES = {"Detector": "llmdet.apis.detector", "Results": "llmdet.apis.results"}
+_PLACES = {
+    "Detector": "llmdet.apis.detector",
+    "Results": "llmdet.apis.results",
+    "Tiles": "llmdet.apis.tiles",
+}
 
 
 def __getattr__(name: str) -> Any:

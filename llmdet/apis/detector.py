@@ -29,6 +29,7 @@ from llmdet.apis.images import ImageSource, Source, expand, fault_of, is_entry, 
 from llmdet.apis.read_images import PreparedImage, ReadImages
 from llmdet.apis.reading import Request, given_boxes, read_found
 from llmdet.apis.results import Picture, Results
+from llmdet.apis.tiles import Tiles, as_tiles, through_tiles
 from llmdet.checkpoint import load_weights, locate_checkpoint
 from llmdet.datasets.sample import GroundingSample
 from llmdet.errors import ConfigError, DataError
@@ -130,6 +131,7 @@ class Detector:
         boxes: Any = None,
         generation: Mapping[str, Any] | None = None,
         batch_size: int = 1,
+        tiles: Tiles | int | None = None,
         channels: str = "rgb",
         return_errors: bool = False,
     ) -> Any:
@@ -161,6 +163,8 @@ class Detector:
             generation: options of transformers' ``generate``, such as ``max_new_tokens``.
             batch_size: images that pass through the model together; what is found does not
                 depend on it.
+            tiles: look at larger images in overlapping tiles of this size in pixels, or as
+                :class:`~llmdet.apis.tiles.Tiles` says, and merge what is found.
             channels: "rgb", or "bgr" for arrays of OpenCV.
             return_errors: have the :class:`DataError` of an image that cannot be read in the
                 place of its results, and go on.
@@ -189,9 +193,11 @@ class Detector:
         )
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size!r}: it is 1 or more.")
+        cut = as_tiles(tiles)
+        stream = self._stream if cut is None else through_tiles(self._stream, cut)
         if isinstance(images, Iterator):
             sources = chain.from_iterable(expand(entry, channels) for entry in images)
-            return self._stream(pair(sources, asks), request, batch_size, return_errors)
+            return stream(pair(sources, asks), request, batch_size, return_errors)
         entries: Any = [images] if is_entry(images) else images
         known = [source for entry in entries for source in expand(entry, channels)]
         if not known:
@@ -200,7 +206,7 @@ class Detector:
             for fault in filter(None, map(fault_of, known)):
                 raise fault
         check_counts(prompts, boxes, len(known))
-        found = list(self._stream(pair(known, asks), request, batch_size, return_errors))
+        found = list(stream(pair(known, asks), request, batch_size, return_errors))
         return found[0] if is_single(images) else found
 
     def set_image(self, image: ImageSource, channels: str = "rgb") -> ImageSession:
