@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llmdet.datasets.formats.coco_samples import read_coco, read_objects365
+from llmdet.datasets.formats.folders import write_voc, write_yolo
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
 from llmdet.datasets.formats.rows import label_map_path, read_rows, source_path
@@ -41,6 +42,8 @@ WRITERS: dict[str, Callable[[Source, Path, Ledger], int]] = {
     "grounding": write_grounding,
     "odvg": write_odvg,
     "coco": write_coco,
+    "yolo": write_yolo,
+    "voc": write_voc,
 }
 
 
@@ -111,7 +114,8 @@ def convert(
 
     Args:
         path: An annotation file, or the folder of a format that has one file per image.
-        out: The file to write. It appears only when all of it was written.
+        out: The file to write, which appears only when all of it was written; the folder (voc,
+            yolo).
         source_format: A key of :data:`READERS`.
         target_format: A key of :data:`WRITERS`.
         options: Where to find what the annotations themselves do not say.

@@ -42,10 +42,16 @@ def read_voc(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
 
 def _files_of_split(path: Path, folder: Path, split: str | None) -> list[Path]:
     if split is None:
-        return sorted(folder.glob("*.xml"))
+        return sorted(folder.rglob("*.xml"))
     listing = path / "ImageSets" / "Main" / f"{split}.txt"
     lines = read_text(listing).splitlines()
-    return [folder / f"{line.split()[0]}.xml" for line in lines if line.strip()]
+    return [_listed(folder, line) for line in lines if line.strip()]
+
+
+def _listed(folder: Path, line: str) -> Path:
+    """The file of a line, which is a name, or a name and whether a class is present."""
+    whole = folder / f"{line.strip()}.xml"
+    return whole if whole.exists() else folder / f"{line.split()[0]}.xml"
 
 
 def _all_names(files: list[Path], ledger: Ledger) -> list[str]:

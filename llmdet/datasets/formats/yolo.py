@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ def read_yolo(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
     """Open a YOLO folder, or its ``data.yaml``.
 
     Pictures are in ``options.images``, else where ``data.yaml`` puts ``options.split`` (``train``
-    if not given), else in ``images/SPLIT`` or ``images``. The label file of a picture has the same
-    path with ``labels`` for ``images``; a picture without one is a negative example. Lines with
-    more than five numbers are polygons and give their hull.
+    if not given; a folder, or a text file that lists pictures), else in ``images/SPLIT`` or
+    ``images``. The label file of a picture has the same path with ``labels`` for ``images``; a
+    picture without one is a negative example. Lines with more than five numbers are polygons and
+    give their hull.
 
     Raises:
         DataError: No pictures or names are found, or a line is broken (file and line are named).
@@ -38,8 +40,13 @@ def read_yolo(path: Path, options: ReadOptions, ledger: Ledger) -> Source:
     root = path.parent if path.suffix in (".yaml", ".yml") else path
     settings = _settings(path, root)
     names = _names(root, settings, options)
-    images = _image_folder(root, settings, options)
-    files = sorted(file for file in images.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    listing = settings.get(options.split or "train")
+    if options.images is None and str(listing).endswith(".txt"):
+        images = root / "images"
+        files = _listed(root / str(listing), images)
+    else:
+        images = _image_folder(root, settings, options)
+        files = sorted(file for file in images.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise DataError(f"{images}: there are no pictures")
     samples = _samples(files, images, names, ledger)
@@ -97,6 +104,19 @@ def _image_folder(root: Path, settings: dict[str, Any], options: ReadOptions) ->
         if folder.is_dir():
             return folder
     raise DataError(f"{root}: there is no folder of pictures; use --images")
+
+
+def _listed(listing: Path, images: Path) -> list[Path]:
+    """The pictures that a text file names, one a line; ``./`` stands for its folder."""
+    files = []
+    for number, line in enumerate(read_text(listing).splitlines(), start=1):
+        if not line.strip():
+            continue
+        path = Path(os.path.normpath(listing.parent / line.strip()))
+        if not path.is_relative_to(os.path.normpath(images)):
+            raise DataError(f"{listing}:{number}: {line.strip()!r} is not in {images}")
+        files.append(path)
+    return files
 
 
 def _samples(files: list[Path], images: Path, names: list[str], ledger: Ledger) -> Iterator[Sample]:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llmdet.datasets.formats import ReadOptions, convert
+from llmdet.datasets.formats import ReadOptions, convert, guess_format, open_source
+from llmdet.datasets.formats.folders import write_voc, write_yolo
+from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
 
@@ -247,3 +249,63 @@ def test_broken_open_images_lines_are_named(openimages, tmp_path, text, message)
     openimages.write_text(text)
     with pytest.raises(DataError, match=message):
         run(openimages, tmp_path, "openimages", images=tmp_path / "images")
+
+
+# --- written
+
+
+def labelled(*names: str) -> Source:
+    """Pictures of 97 x 61 pixels with two boxes each, the second difficult."""
+    samples = [
+        Sample(
+            name,
+            97,
+            61,
+            [
+                Instance([0.0, 0.5, 96.37, 61.0], "déjà vu: <a>", 1),
+                Instance([10.0, 20.0, 30.0, 40.0], "dog", 0, ignored=True),
+            ],
+            name,
+        )
+        for name in names
+    ]
+    return Source(
+        iter(samples), len(samples), [{"id": 7, "name": "dog"}, {"id": 9, "name": "déjà vu: <a>"}]
+    )
+
+
+@pytest.mark.parametrize("target", ["yolo", "voc"])
+def test_what_is_written_reads_back_equal(tmp_path: Path, target: str) -> None:
+    names = ["a.jpg", "sub/my photo.png"]
+    for name in names:
+        picture(tmp_path / ("images" if target == "yolo" else "JPEGImages") / name, (97, 61))
+    writer = {"yolo": write_yolo, "voc": write_voc}[target]
+    ledger = Ledger()
+    assert writer(labelled(names[0]), tmp_path, ledger) == 1
+    assert writer(labelled(names[1]), tmp_path, ledger, "val") == 1
+    assert guess_format(tmp_path) == target
+    classes = tmp_path / "classes.txt" if target == "voc" else None
+    for split, name in zip(("train", "val"), names, strict=True):
+        source = open_source(tmp_path, None, ReadOptions(split=split, classes=classes), Ledger())
+        (sample,) = source.samples
+        assert (sample.filename, sample.width, sample.height) == (name, 97, 61)
+        assert [category["name"] for category in source.categories] == ["dog", "déjà vu: <a>"]
+        whole, *difficult = sample.instances
+        assert (whole.label, whole.phrase) == (1, "déjà vu: <a>")
+        exact = {"yolo": 1e-6, "voc": 0}[target]
+        assert whole.bbox == pytest.approx([0.0, 0.5, 96.37, 61.0], abs=exact)
+        assert [box.ignored for box in difficult] == ([True] if target == "voc" else [])
+    assert sum(ledger.counts.values()) == (2 if target == "yolo" else 0)
+
+
+@pytest.mark.parametrize("writer", [write_yolo, write_voc])
+def test_pictures_that_would_share_a_label_file_are_named(tmp_path: Path, writer) -> None:
+    with pytest.raises(DataError, match=r"sub/a\.jpg and sub/a\.png would share a label file"):
+        writer(labelled("a.jpg", "sub/a.jpg", "sub/a.png"), tmp_path, Ledger())
+
+
+def test_a_yolo_list_names_pictures_of_its_folder_alone(tmp_path: Path) -> None:
+    write_yolo(labelled("a.jpg"), tmp_path, Ledger())
+    (tmp_path / "train.txt").write_text("./images/../../secret.jpg\n")
+    with pytest.raises(DataError, match=r"train\.txt:1: .* is not in .*images"):
+        open_source(tmp_path, None, ReadOptions(), Ledger())
