@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
+from llmdet.apis import pretrained
 from llmdet.apis.building import (
     ImagePipeline,
     build_model,
@@ -31,6 +32,7 @@ from llmdet.apis.reading import Request, given_boxes, read_found
 from llmdet.apis.results import Picture, Results
 from llmdet.apis.tiles import Tiles, as_tiles, through_tiles
 from llmdet.checkpoint import load_weights, locate_checkpoint
+from llmdet.checkpoint.files import fetch_from_hub, is_hub_id
 from llmdet.datasets.sample import GroundingSample
 from llmdet.errors import ConfigError, DataError
 from llmdet.utils.config import load_model_config, merge_options
@@ -73,7 +75,8 @@ class Detector:
         """Build a detector and load its weights.
 
         Args:
-            config: path of a config, or a loaded one, which is left as it is.
+            config: path of a config, or a loaded one, which is left as it is; or a folder that
+                :meth:`save_pretrained` wrote, or the hub id of one, which needs nothing else.
             weights: checkpoint in any form that :func:`llmdet.checkpoint.load_weights` reads;
                 None leaves the weights random and says so.
             device: such as "cuda:0" or "cpu"; "auto" takes CUDA where there is one.
@@ -88,11 +91,9 @@ class Detector:
             CheckpointError: the weights cannot be read safely or do not fit the model.
         """
         init_default_scope("llmdet")
-        if isinstance(config, Config):
-            settings = copy.deepcopy(config)
-            merge_options(settings, cfg_options or {})
-        else:
-            settings = load_model_config(config, cfg_options)
+        settings, own_weights = _read_config(config)
+        merge_options(settings, cfg_options or {})
+        weights = weights or own_weights
         chosen = choose_device(device)
         if weights is not None:
             locate_checkpoint(weights)  # a typing error shows before anything is downloaded
@@ -103,6 +104,18 @@ class Detector:
         else:
             load_weights(model, weights)
         return cls(model.to(chosen).eval(), build_pipeline(test_steps(settings)), settings)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder that :meth:`from_pretrained` reads and that needs nothing else.
+
+        It holds settings (JSON), weights (safetensors), the text encoder's configuration and
+        tokenizer, and those of the language model where the detector was built with captions.
+
+        Raises:
+            ConfigError: the model or its pipeline is of a kind that a folder cannot describe.
+            DataError: the folder cannot be written.
+        """
+        pretrained.save(self.model, self.config, folder)
 
     @property
     def device(self) -> torch.device:
@@ -303,6 +316,20 @@ class Detector:
         if not request.captions:
             return found
         return describe(self.model, read, found, run.features, request.captions, request.generation)
+
+
+def _read_config(config: str | Path | Config) -> tuple[Config, Path | None]:
+    """A config of one's own, and the weights beside it where it came with some."""
+    if isinstance(config, Config):
+        return copy.deepcopy(config), None
+    if is_hub_id(config):
+        config = fetch_from_hub(str(config))
+    if Path(config).is_dir() and not pretrained.is_saved(config):
+        raise ConfigError(
+            f"The folder '{config}' was not written by save_pretrained, as it has no "
+            f"{pretrained.SETTINGS}. Give the config of its model, and the folder as weights."
+        )
+    return pretrained.read(config) if Path(config).is_dir() else (load_model_config(config), None)
 
 
 class ImageSession:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llmdet.errors import CheckpointError, DataError
 from llmdet.utils.files import read_json
+from llmdet.utils.hub import hub_options
 
 from .remote import fetch, is_address
 from .sharded import STATE, check_shards, is_sharded, read_shards
@@ -32,6 +33,8 @@ _WRAPPERS = ("state_dict", "model", "ema", "module")
 #: Entry of a safetensors header that holds ``meta`` as JSON.
 _META = "llmdet"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+#: What looks like ``owner/name`` with one of these is a file that is missing.
+_FILES = {".pth", ".pt", ".bin", ".py", ".json", ".yaml", ".yml"}
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,19 @@ def locate_checkpoint(path: str | Path) -> Path:
     location = fetch(str(path)) if is_address(path) else Path(path).expanduser()
     if location.exists():
         return location
-    if _HUB_ID.fullmatch(str(path)) and location.suffix not in {".pth", ".pt", ".bin"}:
-        return _fetch_from_hub(str(path))
+    if is_hub_id(path):
+        return fetch_from_hub(str(path))
     raise CheckpointError(
         f"checkpoint '{path}' does not exist; give a .pth or .safetensors file, a folder with "
         "config.json and *.safetensors, or a hub id such as 'owner/name'"
     )
+
+
+def is_hub_id(path: str | Path) -> bool:
+    """Whether this reads as ``owner/name`` on the Hugging Face hub and is nothing here."""
+    place = Path(path).expanduser()
+    named = _HUB_ID.fullmatch(str(path)) and place.suffix not in _FILES
+    return bool(named) and not place.exists()
 
 
 def write_checkpoint(
@@ -190,13 +200,22 @@ def _read_safetensors(path: Path) -> StateDict:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _fetch_from_hub(hub_id: str) -> Path:
+def fetch_from_hub(hub_id: str) -> Path:
+    """The folder of a model on the Hugging Face hub, or of what was fetched of it before.
+
+    Raises:
+        CheckpointError: it is neither here nor reachable.
+    """
     from huggingface_hub import snapshot_download
 
     logger.info("taking '%s' from the Hugging Face hub (or its local cache)", hub_id)
     try:
         return Path(
-            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "vocab.txt"])
+            snapshot_download(
+                hub_id,
+                allow_patterns=["*.json", "*.safetensors", "vocab.txt"],
+                **hub_options(hub_id),
+            )
         )
     except Exception as error:  # the hub client has no common base class for its failures
         raise CheckpointError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmdet.errors import ConfigError
+from llmdet.utils.hub import hub_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +32,7 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
+    options = {**hub_options(name), **options}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:

@@ -12,35 +12,11 @@ from llmdet import Detector
 from llmdet.apis.reading import parse_boxes
 from llmdet.checkpoint import read_checkpoint, write_checkpoint
 from llmdet.checkpoint.load import is_language_key
-from llmdet.datasets.toy.models import tiny_qwen
 from llmdet.errors import CheckpointError, ConfigError, DataError
-from llmdet.testing.demo import tiny_demo
 from llmdet.utils.config import load_config
 
 NAMES = ["red circle", "dog"]
 SHORT = {"captions": True, "generation": {"max_new_tokens": 4}}
-
-
-@pytest.fixture(scope="module")
-def taught(tmp_path_factory):
-    """Config and weights of a tiny detector with a language model."""
-    qwen = tiny_qwen(tmp_path_factory.mktemp("qwen"))
-    made = tiny_demo(
-        tmp_path_factory.mktemp("taught"),
-        type="LLMDet",
-        lmm={
-            "type": "LanguageModel",
-            "model": qwen,
-            "dtype": "float32",
-            "lora": {"r": 4},
-            "region_attention": {"every": 2, "num_heads": 4},
-        },
-        image_captioner={"encoder": {"type": "GridCells", "grids": ((-2, 2), (-3, 3))}},
-        region_captioner={},
-    )
-    # What training started from is not needed, and need not be there, afterwards.
-    made.config.write_text(made.config.read_text() + "model['connector'] = 'work_dirs/gone.pth'\n")
-    return made
 
 
 @pytest.fixture(scope="module")

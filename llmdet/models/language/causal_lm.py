@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from llmdet.errors import CheckpointError, ConfigError
+from llmdet.utils.hub import hub_options
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def _read_config(source: str) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
     try:
-        fields, _ = PretrainedConfig.get_config_dict(source)
+        fields, _ = PretrainedConfig.get_config_dict(source, **hub_options(source))
     except OSError as error:
         raise ConfigError(
             f"lmm.model='{source}' is no folder with a config.json and not reachable as a hub id"
@@ -120,7 +121,9 @@ def _read_config(source: str) -> Any:
         kept = {key: value for key, value in fields.items() if not key.startswith("mm_")}
         return _config_from_fields(kept | {"model_type": _LLAVA_TEXT[architecture]})
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
+        place = hub_options(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **place)
+        return config.get_text_config()
     except ValueError as error:
         raise ConfigError(f"lmm.model='{source}' is no model of transformers: {error}") from error
 
@@ -136,6 +139,7 @@ def _load(source: str, config: Any, dtype: torch.dtype) -> Any:
             key_mapping=_TEXT_KEYS,
             output_loading_info=True,
             trust_remote_code=False,
+            **hub_options(source),
         )
     except (OSError, EOFError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -17,6 +17,7 @@ from transformers.utils import logging as progress
 
 from llmdet.errors import ConfigError
 from llmdet.prompts.tokenizers import not_found
+from llmdet.utils.hub import hub_options
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def load_bert(
         ConfigError: it cannot be found, is no BERT, or its weights are incomplete.
     """
     try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        place = hub_options(name)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **place)
     except (OSError, ValueError) as error:
         raise not_found(name, error) from error
     if config.model_type != "bert":
@@ -71,7 +73,7 @@ def load_bert(
     try:
         with _without_progress_bar():
             loaded: Any = transformers.BertModel.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, **options
+                name, dtype=torch.float32, output_loading_info=True, **options, **place
             )
     except UNREADABLE as error:
         raise not_found(name, error) from error
