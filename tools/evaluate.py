@@ -34,6 +34,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="OUT", help="also write all numbers to this file")
     parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept a prediction file that lacks images: nothing counts as found in them",
+    )
+    parser.add_argument(
         "--options", nargs="*", default=[], metavar="NAME=VALUE", help="protocol options"
     )
     return parser.parse_args()
@@ -43,8 +48,9 @@ def main() -> int:
     """Print the table of a metric; 2 if the input cannot be used."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    options = [*args.options, "partial=true"] if args.partial else args.options
     try:
-        report = run_metric(args.metric, args.gt, args.pred, args.options)
+        report = run_metric(args.metric, args.gt, args.pred, options)
     except LLMDetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import barrier
 from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop
 
@@ -181,13 +182,18 @@ class ResumableTestLoop(TestLoop):
         )
 
     def _read_stored(self) -> dict[ImageKey, ImagePredictions]:
+        """Predictions of runs before this one, the same on all processes."""
+        before = [(*dump, set(dump[1].writer.done)) for dump in _dumps(self.evaluator)]
+        barrier()  # no process predicts before all have seen what was there
         stored: dict[ImageKey, ImagePredictions] = {}
         self._limit_per: LimitPer | None = None
-        for name, metric in _dumps(self.evaluator):
+        for name, metric, done in before:
             self._limit_per = metric.header.limit_per
-            if metric.writer.done:
+            if done:
                 images = iter_predictions(metric.out_file)
-                stored |= {(name, image.image_id): image for image in images}
+                stored |= {
+                    (name, image.image_id): image for image in images if image.image_id in done
+                }
         return stored
 
 

@@ -33,9 +33,10 @@ class Diagnosis:
     found: np.ndarray  # [G] bool, some detection is right about it
     missed: np.ndarray  # [G] bool, and no error of class or location points at it either
 
-    def counts(self) -> dict[str, int]:
-        """Number of detections of each kind, and of missed boxes."""
-        numbers = np.bincount(self.kinds, minlength=len(KINDS)).tolist()
+    def counts(self, threshold: float = 0.0) -> dict[str, int]:
+        """Detections of each kind that score ``threshold`` or more, and missed boxes."""
+        kinds = self.kinds[self.detections.scores >= threshold]
+        numbers = np.bincount(kinds, minlength=len(KINDS)).tolist()
         return {**dict(zip(KINDS, numbers, strict=True)), "missed": int(self.missed.sum())}
 
 
@@ -107,9 +108,14 @@ def possible_gains(diagnosis: Diagnosis) -> dict[str, float]:
     return gains
 
 
-def confusions(diagnosis: Diagnosis) -> list[tuple[int, int, int]]:
-    """Pairs of annotated and predicted category id with the number of errors of class."""
-    wrong = diagnosis.kinds == CLASS
+def confusions(diagnosis: Diagnosis, threshold: float = 0.0) -> list[tuple[int, int, int]]:
+    """Pairs of annotated and predicted category id with the number of errors of class.
+
+    Args:
+        diagnosis: of all detections.
+        threshold: only detections that score this or more.
+    """
+    wrong = (diagnosis.kinds == CLASS) & (diagnosis.detections.scores >= threshold)
     actual = diagnosis.truth.categories[diagnosis.boxes[wrong]]
     said = diagnosis.detections.category_ids[wrong]
     pairs, counts = np.unique(np.stack([actual, said], axis=1), axis=0, return_counts=True)

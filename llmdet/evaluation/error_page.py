@@ -52,7 +52,7 @@ class ClassErrors:
     boxes: int
     missed: int  # boxes that no detection is right about
     alarms: int  # detections at or above the score threshold that are wrong
-    confused: int  # boxes that were given another name
+    confused: int  # boxes that were given another name, at or above the score threshold
 
 
 def write_error_page(
@@ -64,6 +64,7 @@ def write_error_page(
     classes: int,
     pictures: int,
     score_threshold: float,
+    partial: bool = False,
 ) -> None:
     """Diagnose a prediction file and write the page.
 
@@ -74,22 +75,26 @@ def write_error_page(
         images: folder of the images, or None for no pictures.
         classes: number of worst classes to show.
         pictures: number of worst images of each.
-        score_threshold: wrong detections below it are neither counted per class nor drawn.
+        score_threshold: wrong detections below it count for AP alone: they are not counted by
+            class, and neither drawn nor named.
+        partial: accept a prediction file that lacks images.
     Raises:
         DataError: a file cannot be used or an image is missing.
     """
     content = read_json(gt)
-    truth, detections = _judged(content, gt, pred)
+    truth, detections = _judged(content, gt, pred, partial)
     curves = coco_curves(truth, detections)
     diagnosis = diagnose(truth, detections)
     names = dict(zip(truth.category_ids.tolist(), truth.category_names, strict=True))
     worst = _rank_classes(diagnosis, curves.per_category(), score_threshold)[:classes]
+    confident = int((detections.scores >= score_threshold).sum())
     parts = [
         f"<h1>{html.escape(pred.name)}</h1><p>AP {curves.mean_precision():.4f}, "
-        f"{len(truth.ids)} boxes, {len(detections)} judged detections</p>",
-        _gains_table(diagnosis),
-        _class_table(worst, names),
-        _confusion_table(diagnosis, names),
+        f"{len(truth.ids)} boxes, {len(detections)} judged detections, of which "
+        f"{confident} score {score_threshold:g} or more</p>",
+        _gains_table(diagnosis, score_threshold),
+        _class_table(worst, names, score_threshold),
+        _confusion_table(diagnosis, names, score_threshold),
     ]
     if images is not None:
         files = {image["id"]: images / image["file_name"] for image in _with_names(content, gt)}
@@ -104,15 +109,17 @@ def write_error_page(
     out.write_text(page + "\n".join(parts), encoding="utf-8")
 
 
-def _judged(content: Mapping[str, Any], gt: Path, pred: Path) -> tuple[GroundTruth, DetectionTable]:
+def _judged(
+    content: Mapping[str, Any], gt: Path, pred: Path, partial: bool
+) -> tuple[GroundTruth, DetectionTable]:
     """Annotations and the detections that count on them."""
     images = content.get("images") or [{}]
     if LVIS_FIELD not in images[0]:
         truth = parse_coco(content, str(gt))
-        detections = load_detections(pred, truth)
+        detections = load_detections(pred, truth, partial=partial)
         return truth, detections.select(np.isin(detections.category_ids, truth.category_ids))
     federated = parse_lvis(content, str(gt))
-    detections = load_detections(pred, federated.boxes)
+    detections = load_detections(pred, federated.boxes, partial=partial)
     return federated.boxes, detections.select(federated_mask(federated, detections))
 
 
@@ -132,7 +139,7 @@ def _rank_classes(
     """Classes with boxes, those that lose most boxes and raise most false alarms first."""
     truth, found = diagnosis.truth, diagnosis.detections
     wrong = (diagnosis.kinds != RIGHT) & (found.scores >= threshold)
-    named = diagnosis.boxes[diagnosis.kinds == CLASS]
+    named = diagnosis.boxes[(diagnosis.kinds == CLASS) & (found.scores >= threshold)]
     entries = []
     for category in truth.category_ids.tolist():
         of_class = (truth.categories == category) & ~truth.crowd
@@ -162,29 +169,43 @@ def _worst_images(diagnosis: Diagnosis, category: int, threshold: float) -> list
     return images[np.argsort(-counts, kind="stable")].tolist()
 
 
-def _gains_table(diagnosis: Diagnosis) -> str:
+def _gains_table(diagnosis: Diagnosis, threshold: float) -> str:
     gains, counts = possible_gains(diagnosis), diagnosis.counts()
-    rows = [(kind, counts[kind], f"{100 * gains[kind]:+.2f}") for kind in gains if kind in counts]
+    confident = diagnosis.counts(threshold)
+    rows = [
+        (kind, counts[kind], confident[kind], f"{100 * gains[kind]:+.2f}")
+        for kind in gains
+        if kind in counts
+    ]
     title = f"<h2>What AP50 ({100 * gains['AP50']:.2f}) would gain if one kind were fixed</h2>"
-    return title + _table(("kind of error", "number", "AP50 gain"), rows)
+    header = ("kind of error", "number", f"score {threshold:g} or more", "AP50 gain")
+    return title + _table(header, rows)
 
 
-def _class_table(entries: Sequence[ClassErrors], names: Mapping[int, str]) -> str:
+def _class_table(entries: Sequence[ClassErrors], names: Mapping[int, str], threshold: float) -> str:
     rows = [
         (names[e.category], f"{100 * e.ap:.1f}", e.boxes, e.missed, e.confused, e.alarms)
         for e in entries
     ]
     header = ("class", "AP", "boxes", "not found", "given another name", "wrong detections")
-    return "<h2>Worst classes</h2>" + _table(header, rows)
+    note = (
+        f"<p>Of detections that score {threshold:g} or more: boxes that one with another name lies "
+        "on, and wrong detections of the class. A box is not found if no detection of whatever "
+        "score is right about it.</p>"
+    )
+    return "<h2>Worst classes</h2>" + note + _table(header, rows)
 
 
-def _confusion_table(diagnosis: Diagnosis, names: Mapping[int, str], limit: int = 20) -> str:
+def _confusion_table(
+    diagnosis: Diagnosis, names: Mapping[int, str], threshold: float, limit: int = 20
+) -> str:
     rows = [
         (names[actual], names[said], count, f"{text_similarity(names[actual], names[said]):.2f}")
-        for actual, said, count in confusions(diagnosis)[:limit]
+        for actual, said, count in confusions(diagnosis, threshold)[:limit]
     ]
     header = ("annotated", "predicted", "number", "similarity of the names")
-    return "<h2>Confused names</h2>" + _table(header, rows)
+    title = f"<h2>Confused names, of detections that score {threshold:g} or more</h2>"
+    return title + _table(header, rows)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -214,7 +235,7 @@ def _figure(
         marks.append((xywh[row], ALARM, f"{kind} {found.scores[row]:.2f}"))
     missed = sum(colour == MISSED for _, colour, _ in marks)
     caption = f"{path.name}: {missed} of {len(rows)} not found, {int(wrong.sum())} wrong"
-    instead = _names_given(diagnosis, rows, names)
+    instead = _names_given(diagnosis, rows, names, threshold)
     if instead:
         caption += f"; called {', '.join(instead)}"
     data = base64.b64encode(_draw(path, marks)).decode()
@@ -224,8 +245,11 @@ def _figure(
     )
 
 
-def _names_given(diagnosis: Diagnosis, rows: np.ndarray, names: Mapping[int, str]) -> list[str]:
+def _names_given(
+    diagnosis: Diagnosis, rows: np.ndarray, names: Mapping[int, str], threshold: float
+) -> list[str]:
     wrong = (diagnosis.kinds == CLASS) & np.isin(diagnosis.boxes, rows)
+    wrong &= diagnosis.detections.scores >= threshold
     return sorted({names[c] for c in diagnosis.detections.category_ids[wrong].tolist()})
 
 

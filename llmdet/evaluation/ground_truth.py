@@ -92,11 +92,16 @@ def parse_lvis(data: Mapping[str, Any], where: str = "annotations") -> LVISGroun
     """LVIS's JSON as arrays.
 
     Raises:
-        DataError: as `parse_coco`, or an image lacks ``neg_category_ids`` or
+        DataError: as `parse_coco`, the file is of COCO, or an image lacks ``neg_category_ids`` or
             ``not_exhaustive_category_ids``, or a category its ``frequency``.
     """
     boxes = parse_coco(data, where)
     frequencies = []
+    if not any("frequency" in category for category in data["categories"]):
+        raise DataError(
+            f"{where}: no category has a frequency, so that these are no annotations of LVIS; for "
+            "plain COCO annotations use the metric coco (in configs CocoMetric)"
+        )
     for category in data["categories"]:
         frequency = require(category, "frequency", f"{where}: category {category['id']}")
         if frequency not in FREQUENCIES:

@@ -11,13 +11,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from llmdet.errors import DataError
+from llmdet.evaluation.completeness import check_complete
 from llmdet.evaluation.detections import (
     DetectionTable,
     empty_detections,
     read_coco_results,
     read_npz_detections,
 )
-from llmdet.evaluation.expressions import ScoredBoxes, group_boxes, read_expression_boxes
+from llmdet.evaluation.expressions import (
+    Expression,
+    ScoredBoxes,
+    group_boxes,
+    read_expression_boxes,
+)
 from llmdet.evaluation.flickr30k import (
     GroundedPhrase,
     SentenceKey,
@@ -40,7 +46,7 @@ Value = TypeVar("Value")
 
 
 def load_detections(
-    path: str | Path, truth: GroundTruth, *, uncapped: bool = False
+    path: str | Path, truth: GroundTruth, *, uncapped: bool = False, partial: bool = False
 ) -> DetectionTable:
     """Detections from npz rows, COCO results JSON or the JSONL of ``tools/test.py --out``.
 
@@ -49,16 +55,20 @@ def load_detections(
         truth: annotations that name the categories.
         uncapped: refuse a prediction file whose header and rows say that the detections of some
             image were cut together. Other formats do not tell.
+        partial: accept a prediction file that lacks images.
     Raises:
-        DataError: the file is none of these, its labels do not fit the annotations, or its
-            detections are cut where they must not be.
+        DataError: the file is none of these, its labels do not fit the annotations, its
+            detections are cut where they must not be, or images are missing.
     """
     path = Path(path)
-    if path.suffix == ".npz":
-        return read_npz_detections(path)
     if not is_prediction_file(path):
-        return read_coco_results(path)
+        is_table = path.suffix == ".npz"
+        table = read_npz_detections(path) if is_table else read_coco_results(path)
+        check_complete(path, table.image_ids.tolist(), truth.image_ids.tolist(), partial=partial)
+        return table
     header, rows = read_predictions(path)
+    predicted = [row.image_id for row in rows]
+    check_complete(path, predicted, truth.image_ids.tolist(), partial=partial)
     if uncapped:
         check_uncapped(header, rows, str(path))
     categories = header_categories(header, truth)
@@ -91,29 +101,45 @@ def header_categories(header: PredictionHeader, truth: GroundTruth) -> np.ndarra
     return labels_to_categories(names, truth) if names else truth.category_ids
 
 
-def load_expression_boxes(path: str | Path) -> dict[int, ScoredBoxes]:
-    """Scored boxes by expression id, from npz rows, COCO results or the JSONL of the test tool."""
+def load_expression_boxes(
+    path: str | Path, expressions: Sequence[Expression], *, partial: bool = False
+) -> dict[int, ScoredBoxes]:
+    """Scored boxes by expression id, from npz rows, COCO results or the JSONL of the test tool.
+
+    Args:
+        path: the file.
+        expressions: the annotated ones.
+        partial: accept a prediction file that lacks some.
+    """
     path = Path(path)
     rows = rows_of(path)
     if rows is not None:
-        chosen = (row.chosen() for row in rows)
-        return {r.image_id: ScoredBoxes(r.boxes.astype(np.float64), r.scores) for r in chosen}
-    if path.suffix == ".npz":
-        return read_expression_boxes(path)
-    detections = read_coco_results(path)
-    return group_boxes(detections.image_ids, detections.xyxy(), detections.scores)
+        chosen = [row.chosen() for row in rows]
+        boxes = {r.image_id: ScoredBoxes(r.boxes.astype(np.float64), r.scores) for r in chosen}
+    elif path.suffix == ".npz":
+        boxes = read_expression_boxes(path)
+    else:
+        detections = read_coco_results(path)
+        boxes = group_boxes(detections.image_ids, detections.xyxy(), detections.scores)
+    wanted = [expression.id for expression in expressions]
+    check_complete(path, boxes, wanted, partial=partial, what="expressions")
+    return boxes
 
 
 def load_phrase_boxes(
-    sentences: Mapping[SentenceKey, Sequence[GroundedPhrase]], source: Source
+    sentences: Mapping[SentenceKey, Sequence[GroundedPhrase]],
+    source: Source,
+    *,
+    partial: bool = False,
 ) -> Mapping[SentenceKey, Sequence[Any]]:
     """Boxes of each phrase, best first, from rows or MDETR's JSONL.
 
     Args:
         sentences: of MDETR's JSON where the source has rows, whose labels number the phrases.
         source: predictions.
+        partial: accept a prediction file that lacks sentences.
     Raises:
-        DataError: rows are to be judged by annotations that know other ids.
+        DataError: rows are to be judged by annotations that know other ids, or some are missing.
     """
     rows = rows_of(source)
     if rows is None:
@@ -124,6 +150,10 @@ def load_phrase_boxes(
             "no predicted sentence is among the annotated ones: a preds.jsonl is judged by the "
             "JSON of the data set that was tested (final_flickr_separateGT_*.json)"
         )
+    if isinstance(source, Path):
+        numbers = [int(image) for image, _ in sentences]
+        predicted = [row.image_id for row in rows]
+        check_complete(source, predicted, numbers, partial=partial, what="sentences")
     predictions = {}
     for key, row in by_sentence.items():
         order = np.argsort(-row.scores, kind="stable")

@@ -1,6 +1,10 @@
-"""Every metric as a function of two paths; keyword arguments are its named protocol options."""
+"""Every metric as a function of two paths; keyword arguments are its named protocol options.
+
+``partial=true`` of most (``tools/evaluate.py --partial``) accepts a file that lacks images.
+"""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +28,8 @@ from llmdet.evaluation import (
     region_classification,
     res,
 )
+from llmdet.evaluation.average_precision import PrecisionRecall
+from llmdet.evaluation.completeness import check_complete
 from llmdet.evaluation.expressions import read_expressions
 from llmdet.evaluation.ground_truth import GroundTruth, read_coco, read_lvis
 from llmdet.evaluation.loading import (
@@ -55,38 +61,46 @@ def run_coco(
     annotation_id0: AnnotationId0 = "unmatched",
     class_split: Path | None = None,
     classwise: bool = False,
+    partial: bool = False,
 ) -> Values:
     """COCO box AP.
 
     Options: ``limits=mmdet`` takes 100, 300 and 1000 detections per image and class;
     ``annotation_id0=counted`` counts matches with annotation id 0, which pycocotools does not;
     ``class_split=FILE`` adds open-vocabulary COCO's APs of the classes in its lists ``base`` and
-    ``novel``; ``classwise=true`` adds the AP of every category id.
+    ``novel``; ``classwise=true`` adds the AP of every class by its name.
     """
     truth = _with_ids(read_coco(gt), annotation_id0)
     max_dets = coco_ap.DEFAULT_MAX_DETS if limits == "coco" else coco_ap.MMDET_MAX_DETS
-    curves = coco_ap.coco_curves(truth, load_detections(pred, truth), max_dets)
+    curves = coco_ap.coco_curves(truth, load_detections(pred, truth, partial=partial), max_dets)
     values: Values = dict(coco_ap.coco_summary(curves))
     if class_split is not None:
         split = read_json(class_split)
         base, novel = (set(require(split, name, str(class_split))) for name in ("base", "novel"))
         values |= coco_ap.split_ap(curves, truth, base, novel)
-    return values | _classwise(curves.per_category(), classwise)
+    return values | _classwise(curves, truth, classwise)
 
 
-def run_lvis(gt: Path, pred: Path, *, max_dets: int = 300, classwise: bool = False) -> Values:
+def run_lvis(
+    gt: Path,
+    pred: Path,
+    *,
+    max_dets: int = 300,
+    classwise: bool = False,
+    partial: bool = False,
+) -> Values:
     """LVIS box AP.
 
     Options: ``max_dets`` per image over all classes, -1 for no limit; ``classwise=true`` adds
-    the AP of every category id.
+    the AP of every class by its name.
     """
     truth = read_lvis(gt)
-    detections = load_detections(pred, truth.boxes)
+    detections = load_detections(pred, truth.boxes, partial=partial)
     if max_dets >= 0:
         detections = lvis_ap.cap_per_image(detections, max_dets)
     curves = lvis_ap.lvis_curves(truth, detections)
     values = lvis_ap.lvis_summary(truth, curves, max_dets)
-    return values | _classwise(curves.per_category(), classwise)
+    return values | _classwise(curves, truth.boxes, classwise)
 
 
 def run_lvis_fixed_ap(
@@ -96,22 +110,28 @@ def run_lvis_fixed_ap(
     topk: int = lvis_ap.MAX_DETS_PER_CLASS,
     cut_order: lvis_ap.CutOrder = "all",
     classwise: bool = False,
+    partial: bool = False,
 ) -> Values:
     """LVIS fixed AP: the best 10,000 detections of each class.
 
     Options: ``topk`` detections per class; ``cut_order=federated`` cuts among the detections
-    that are judged instead of among all; ``classwise=true`` adds the AP of every category id.
+    that are judged instead of among all; ``classwise=true`` adds the AP of every class by its name.
     """
     truth = read_lvis(gt)
-    detections = load_detections(pred, truth.boxes, uncapped=True)
+    detections = load_detections(pred, truth.boxes, uncapped=True, partial=partial)
     detections = lvis_ap.cap_per_class(truth, detections, topk, cut_order)
     curves = lvis_ap.lvis_curves(truth, detections)
     values = lvis_ap.lvis_summary(truth, curves, max_dets=-1)
-    return values | _classwise(curves.per_category(), classwise)
+    return values | _classwise(curves, truth.boxes, classwise)
 
 
 def run_refexp(
-    gt: Path, pred: Path, *, criterion: refexp.Criterion = "iou", order: refexp.Order = "score"
+    gt: Path,
+    pred: Path,
+    *,
+    criterion: refexp.Criterion = "iou",
+    order: refexp.Order = "score",
+    partial: bool = False,
 ) -> Values:
     """RefCOCO, RefCOCO+ and RefCOCOg precision@1, 5, 10.
 
@@ -119,7 +139,7 @@ def run_refexp(
     mmdet does.
     """
     expressions = read_expressions(gt)
-    boxes = load_expression_boxes(pred)
+    boxes = load_expression_boxes(pred, expressions, partial=partial)
     return dict(refexp.refexp_precision(expressions, boxes, criterion=criterion, order=order))
 
 
@@ -130,16 +150,18 @@ def run_grefcoco(
     criterion: Literal["giou", "iou"] = "giou",
     targets: Literal["all", "first"] = "all",
     score_threshold: float = grefcoco.SCORE_THRESHOLD,
+    partial: bool = False,
 ) -> Values:
     """gRefCOCO F1, T-acc and N-acc.
 
     Options: ``criterion=iou`` as mmdet; ``targets=first`` looks at the first target alone, which
     is mmdet's fault; ``score_threshold`` of an answer.
     """
+    expressions = read_expressions(gt)
     return dict(
         grefcoco.grefcoco_scores(
-            read_expressions(gt),
-            load_expression_boxes(pred),
+            expressions,
+            load_expression_boxes(pred, expressions, partial=partial),
             criterion=criterion,
             targets=targets,
             score_threshold=score_threshold,
@@ -148,7 +170,12 @@ def run_grefcoco(
 
 
 def run_flickr30k(
-    gt: Path, pred: Path, *, boxes: Literal["any", "merged"] = "any", split: str = "test"
+    gt: Path,
+    pred: Path,
+    *,
+    boxes: Literal["any", "merged"] = "any",
+    split: str = "test",
+    partial: bool = False,
 ) -> Values:
     """Flickr30k Entities recall@1, 5, 10 and upper bound.
 
@@ -156,7 +183,7 @@ def run_flickr30k(
     the list of images in a folder or zip of Flickr30k Entities.
     """
     sentences = flickr30k.read_flickr30k(gt, split)
-    predictions = load_phrase_boxes(sentences, pred)
+    predictions = load_phrase_boxes(sentences, pred, partial=partial)
     return dict(flickr30k.flickr30k_recall(sentences, predictions, boxes=boxes))
 
 
@@ -166,6 +193,7 @@ def run_d3(
     *,
     annotation_id0: AnnotationId0 = "unmatched",
     by_count: bool = False,
+    partial: bool = False,
 ) -> Values:
     """D3 AP of one annotation file, or of full, pres and abs in a folder.
 
@@ -173,25 +201,32 @@ def run_d3(
     does not; ``by_count=true`` adds AP by the number of boxes of a description in an image.
     """
     if gt.is_file():
-        return _d3_split(gt, pred, annotation_id0, by_count)
+        return _d3_split(gt, pred, annotation_id0, by_count, partial)
     values = {}
     for split in D3_SPLITS:
         files = sorted(gt.glob(f"d3_{split}_annotations.json*"))
         if len(files) != 1:
             raise DataError(f"{gt} must hold one d3_{split}_annotations.json, it has {len(files)}")
-        values[split] = _d3_split(files[0], pred, annotation_id0, by_count)
+        values[split] = _d3_split(files[0], pred, annotation_id0, by_count, partial)
     return values
 
 
-def _d3_split(gt: Path, pred: Path, annotation_id0: AnnotationId0, by_count: bool) -> Values:
+def _d3_split(
+    gt: Path, pred: Path, annotation_id0: AnnotationId0, by_count: bool, partial: bool
+) -> Values:
     truth = _with_ids(read_coco(gt), annotation_id0)
-    detections = load_detections(pred, truth)
+    detections = load_detections(pred, truth, partial=partial)
     values: Values = dict(d3.d3_ap(truth, detections))
     return values | ({"by_count": d3.d3_ap_by_count(truth, detections)} if by_count else {})
 
 
 def run_ovdeval(
-    gt: Path, pred: Path, *, nms: bool = True, annotation_id0: AnnotationId0 = "unmatched"
+    gt: Path,
+    pred: Path,
+    *,
+    nms: bool = True,
+    annotation_id0: AnnotationId0 = "unmatched",
+    partial: bool = False,
 ) -> Values:
     """OVDEval NMS-AP.
 
@@ -199,15 +234,18 @@ def run_ovdeval(
     annotation id 0, which pycocotools does not.
     """
     truth = _with_ids(read_coco(gt), annotation_id0)
-    detections = load_detections(pred, truth)
+    detections = load_detections(pred, truth, partial=partial)
     return dict((ovdeval.nms_ap if nms else coco_ap.coco_ap)(truth, detections))
 
 
-def run_omnilabel(gt: Path, pred: Path) -> Values:
+def run_omnilabel(gt: Path, pred: Path, *, partial: bool = False) -> Values:
     """OmniLabel AP: harmonic mean over categories and descriptions, and its parts."""
     truth = omnilabel.read_omnilabel(gt)
     if is_prediction_file(pred):
-        results = omnilabel.results_from_predictions(read_predictions(pred)[1])
+        rows = read_predictions(pred)[1]
+        wanted = {image for image, _ in truth.pairs}
+        check_complete(pred, [row.image_id for row in rows], wanted, partial=partial)
+        results = omnilabel.results_from_predictions(rows)
     else:
         results = read_json(pred)
     detections = omnilabel.parse_omnilabel_results(results, truth, str(pred))
@@ -215,7 +253,9 @@ def run_omnilabel(gt: Path, pred: Path) -> Values:
     return {**omnilabel.omnilabel_ap(truth, detections), "boxes": counts}
 
 
-def run_odinw(gt: Path, pred: Path, *, sets: odinw.SetGroup = "odinw13") -> Values:
+def run_odinw(
+    gt: Path, pred: Path, *, sets: odinw.SetGroup = "odinw13", partial: bool = False
+) -> Values:
     """ODinW: COCO AP of each set and their plain mean.
 
     Options: ``sets`` are ``odinw13``, ``odinw35``, or those of the 35 that have predictions.
@@ -225,20 +265,26 @@ def run_odinw(gt: Path, pred: Path, *, sets: odinw.SetGroup = "odinw13") -> Valu
         truth = read_coco(gt / entry.ann_file)
         curves = coco_ap.coco_curves(
             truth,
-            load_detections(odinw.prediction_file(pred, entry), truth),
+            load_detections(odinw.prediction_file(pred, entry), truth, partial=partial),
             coco_ap.MMDET_MAX_DETS,
         )
         values[entry.name] = coco_ap.coco_summary(curves)["AP"]
     return {"mean": odinw.mean_ap(values), "sets": values}
 
 
-def run_humanref(gt: Path, pred: Source, *, density: humanref.Density = "answers") -> Values:
+def run_humanref(
+    gt: Path, pred: Source, *, density: humanref.Density = "answers", partial: bool = False
+) -> Values:
     """HumanRef recall, precision and density F1.
 
     Options: ``density=persons`` is the factor of the README instead of the program's.
     """
     records = humanref.read_humanref(gt)
-    return humanref.humanref_scores(records, load_humanref(pred), density=density)
+    predictions = load_humanref(pred)
+    if isinstance(pred, Path):
+        wanted = [record.id for record in records]
+        check_complete(pred, predictions, wanted, partial=partial, what="expressions")
+    return humanref.humanref_scores(records, predictions, density=density)
 
 
 def run_region_classification(gt: Path, pred: Source) -> Values:
@@ -254,9 +300,13 @@ def run_region_classification(gt: Path, pred: Source) -> Values:
     return {"semantic_iou": region_classification.semantic_iou(answers, right)}
 
 
-def run_caption(gt: Path, pred: Source) -> Values:
+def run_caption(gt: Path, pred: Source, *, partial: bool = False) -> Values:
     """Caption BLEU, METEOR, ROUGE-L and CIDEr (needs Java)."""
-    return dict(caption.caption_scores(caption.read_references(gt), load_captions(pred)))
+    references, captions = caption.read_references(gt), load_captions(pred)
+    if isinstance(pred, Path):
+        others = "the others are left out"
+        check_complete(pred, captions, references, partial=partial, others=others)
+    return dict(caption.caption_scores(references, captions))
 
 
 def run_gcg(
@@ -310,7 +360,17 @@ def _with_ids(truth: GroundTruth, annotation_id0: AnnotationId0) -> GroundTruth:
     return dataclasses.replace(truth, ids=truth.ids + 1)
 
 
-def _classwise(per_category: dict[int, float], wanted: bool) -> Values:
+def _classwise(curves: PrecisionRecall, truth: GroundTruth, wanted: bool) -> Values:
+    """AP of every class by its name; of classes that share a name, with their ids."""
     if not wanted:
         return {}
-    return {"per_category": {str(category): ap for category, ap in per_category.items()}}
+    names = dict(zip(truth.category_ids.tolist(), truth.category_names, strict=True))
+    shared = Counter(names.values())
+    return {
+        "per_category": {
+            names[category]
+            if shared[names[category]] == 1
+            else f"{names[category]} (id {category})": ap
+            for category, ap in curves.per_category().items()
+        }
+    }

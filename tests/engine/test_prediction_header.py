@@ -1,16 +1,18 @@
 """Whatever changes a number stands in the header, so that a resume with another one is refused."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 
 from llmdet.engine import use_test_time_augmentation
-from llmdet.engine.testing import write_predictions
+from llmdet.engine.testing import ResumableTestLoop, write_predictions
 from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics import DumpPredictions
-from llmdet.evaluation.prediction_writer import header_differences
+from llmdet.evaluation.prediction_writer import PredictionWriter, header_differences
+from llmdet.evaluation.predictions import prediction_row, read_header
 from llmdet.utils.config import load_config, merge_options
 
 PIPELINE = [
@@ -101,6 +103,25 @@ def test_a_resume_with_other_noun_phrases_is_refused_also_where_a_machine_decide
     monkeypatch.setattr("llmdet.prompts.noun_phrases._tagger_installed", lambda: True)
     with pytest.raises(ConfigError, match=r"noun_phrases = 'rules', this run has 'nltk'"):
         _ = dump(config()).writer
+
+
+def test_what_another_process_predicts_meanwhile_was_not_predicted_before(monkeypatch):
+    metric = dump(config())
+    row = {number: prediction_row(number, [[0, 0, 1, 1]], [0.5], [0]) for number in (1, 2)}
+    metric.writer.write(row[1])
+    metric.writer.close()
+    metric = dump(config())
+
+    def begin_early() -> None:
+        """The other process has passed the barrier first."""
+        header = read_header("p.jsonl")
+        with PredictionWriter("p.jsonl", header, rank=1, world_size=2) as other:
+            other.write(row[2])
+
+    monkeypatch.setattr("llmdet.engine.testing.barrier", begin_early)
+    loop = ResumableTestLoop.__new__(ResumableTestLoop)
+    loop.evaluator = SimpleNamespace(metrics=[metric])
+    assert list(loop._read_stored()) == [(None, 1)]
 
 
 def test_a_resume_with_augmentation_is_refused_and_named():

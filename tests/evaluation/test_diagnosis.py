@@ -144,6 +144,35 @@ def test_the_page_shows_kinds_classes_names_and_pictures(coco):
     assert "http" not in page
 
 
+def test_the_page_counts_names_and_alarms_at_one_threshold(coco):
+    folder, pred, out = coco
+    write_error_page(
+        folder / "annotations/instances_val2017.json",
+        pred,
+        out,
+        images=folder / "val2017",
+        classes=2,
+        pictures=2,
+        score_threshold=0.85,
+    )
+    page = out.read_text()
+    assert "called dog" in page  # of score 0.9
+    assert "2 judged detections, of which 1 score 0.85 or more" in page
+    write_error_page(
+        folder / "annotations/instances_val2017.json",
+        pred,
+        out,
+        images=folder / "val2017",
+        classes=2,
+        pictures=2,
+        score_threshold=0.95,
+    )
+    page = out.read_text()
+    assert "called" not in page
+    assert "<td>cat</td><td>dog</td>" not in page
+    assert "<tr><td>class</td><td>1</td><td>0</td>" in page
+
+
 def test_a_missing_image_is_named(coco):
     folder, pred, out = coco
     with pytest.raises(DataError, match=r"000000000001.jpg"):

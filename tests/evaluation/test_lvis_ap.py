@@ -136,6 +136,7 @@ def test_an_image_without_its_federated_lists_is_named():
 
 
 def test_a_category_without_frequency_is_named():
-    content = CONTENT | {"categories": [{"id": 1, "name": "cat"}]}
-    with pytest.raises(DataError, match="category 1 has no field 'frequency'"):
+    categories = [*CONTENT["categories"], {"id": 2, "name": "dog"}]
+    content = CONTENT | {"categories": categories}
+    with pytest.raises(DataError, match="category 2 has no field 'frequency'"):
         parse_lvis(content)

@@ -1,6 +1,7 @@
 """The prediction file survives kills, resumes, several processes, and other people's files."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from pycocotools import mask as mask_utils
 
 from llmdet.errors import ConfigError, DataError
+from llmdet.evaluation.expressions import Expression
 from llmdet.evaluation.ground_truth import parse_coco
 from llmdet.evaluation.loading import load_detections, load_expression_boxes
 from llmdet.evaluation.prediction_writer import PredictionWriter, header_differences, merge_parts
@@ -155,19 +157,21 @@ def test_labels_become_categories_by_name_whatever_their_order(tmp_path):
 def test_an_image_may_have_a_label_space_of_its_own(tmp_path):
     with PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer:
         writer.write(prediction_row(1, BOXES, [0.5, 0.4], [1, 0], category_ids=[11, 12]))
-    assert load_detections(tmp_path / "p.jsonl", TRUTH).category_ids.tolist() == [12, 11]
+    found = load_detections(tmp_path / "p.jsonl", TRUTH, partial=True)
+    assert found.category_ids.tolist() == [12, 11]
 
 
 def test_a_label_beyond_the_classes_is_an_error(tmp_path):
     with PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer:
         writer.write(prediction_row(1, BOXES, [0.5, 0.4], [2, 0]))
     with pytest.raises(DataError, match="label 2 of 2 classes"):
-        load_detections(tmp_path / "p.jsonl", TRUTH)
+        load_detections(tmp_path / "p.jsonl", TRUTH, partial=True)
 
 
 def test_expressions_read_the_same_file(tmp_path):
     write(tmp_path / "p.jsonl", [5])
-    boxes = load_expression_boxes(tmp_path / "p.jsonl")
+    expression = Expression(5, "refcoco", np.zeros((0, 4)))
+    boxes = load_expression_boxes(tmp_path / "p.jsonl", [expression])
     np.testing.assert_allclose(boxes[5].boxes, BOXES + 5)
 
 
@@ -195,8 +199,37 @@ def test_words_indices_and_masks_come_back_as_they_were_given(tmp_path):
 def test_boxes_that_an_answer_names_count_alone(tmp_path):
     with PredictionWriter(tmp_path / "p.jsonl", HEADER) as writer:
         writer.write(prediction_row(1, BOXES, [0.5, 0.4], [1, 0], indices=[1]))
-    assert load_detections(tmp_path / "p.jsonl", TRUTH).category_ids.tolist() == [7]
-    np.testing.assert_array_equal(load_expression_boxes(tmp_path / "p.jsonl")[1].boxes, BOXES[1:])
+    found = load_detections(tmp_path / "p.jsonl", TRUTH, partial=True)
+    assert found.category_ids.tolist() == [7]
+    boxes = load_expression_boxes(tmp_path / "p.jsonl", [])
+    np.testing.assert_array_equal(boxes[1].boxes, BOXES[1:])
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_file_that_lacks_images_is_refused_unless_that_is_wanted(tmp_path, caplog, torn):
+    path = tmp_path / "p.jsonl"
+    write(path, [1])
+    if torn:
+        path.write_bytes(path.read_bytes() + b'{"image_id":2,"boxes":[[1')
+    ending = "its last line is torn: the test" if torn else r"missing: 2\): the test"
+    with pytest.raises(DataError, match=rf"of 1 of 2 images .*{ending}.*--out complete it"):
+        load_detections(path, TRUTH)
+    assert len(load_detections(path, TRUTH, partial=True)) == 2
+    assert "of 1 of 2 images; in the others nothing counts as found" in caplog.text
+
+
+def test_other_formats_may_leave_images_out_and_it_is_said(tmp_path, caplog):
+    box = {"image_id": 2, "category_id": 7, "bbox": [1, 1, 2, 2], "score": 0.5}
+    (tmp_path / "p.json").write_text(json.dumps([box]))
+    assert len(load_detections(tmp_path / "p.json", TRUTH)) == 1
+    assert "has predictions of 1 of 2 images" in caplog.text
+
+
+def test_expressions_without_a_line_are_missing(tmp_path):
+    write(tmp_path / "p.jsonl", [5])
+    expressions = [Expression(number, "refcoco", np.zeros((0, 4))) for number in (5, 6)]
+    with pytest.raises(DataError, match="of 1 of 2 expressions"):
+        load_expression_boxes(tmp_path / "p.jsonl", expressions)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_the_metrics_of_the_help_are_those_that_run():
 
 def test_options_are_converted_to_the_types_of_the_signature():
     options = parse_options("lvis-fixed-ap", ["topk=600", "cut_order=federated", "classwise=true"])
-    assert options == {"topk": 600, "cut_order": "federated", "classwise": True}
+    assert options == {"topk": 600, "cut_order": "federated", "classwise": True, "partial": False}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,32 @@ def test_options_are_converted_to_the_types_of_the_signature():
 def test_wrong_options_are_answered_with_the_right_ones(name, setting, message):
     with pytest.raises(ConfigError, match=message):
         parse_options(name, [setting])
+
+
+def test_classes_are_named_and_those_of_one_name_numbered(tmp_path):
+    classes = [(1, "cat"), (2, "bat"), (3, "bat")]
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": number, "name": name} for number, name in classes],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}],
+    }
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}]
+    (tmp_path / "p.json").write_text(json.dumps(found))
+    report = run_metric("coco", tmp_path / "gt.json", tmp_path / "p.json", ["classwise=true"])
+    assert report.values["per_category"] == {
+        "cat": pytest.approx(1),
+        "bat (id 2)": -1,
+        "bat (id 3)": -1,
+    }
+
+
+@pytest.mark.parametrize("metric", ["lvis", "lvis-fixed-ap"])
+def test_plain_coco_annotations_are_sent_to_the_metric_for_them(tmp_path, metric):
+    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    with pytest.raises(DataError, match=r"no annotations of LVIS; .*use the metric coco"):
+        run_metric(metric, tmp_path / "gt.json", tmp_path / "p.json")
 
 
 def test_an_unknown_metric_names_its_nearest():
@@ -145,17 +171,19 @@ def test_an_npz_without_scores_says_what_it_has(tmp_path):
 def test_fixed_ap_refuses_a_file_whose_images_were_cut_and_other_metrics_do_not(
     tmp_path, limit_per
 ):
+    partial = ["partial=true"]  # one image is enough here
     truth = json.loads(gzip.decompress(TRUTH.read_bytes()))
     names = tuple(category["name"] for category in truth["categories"])
     header = PredictionHeader("m", classes=names, limit_per=limit_per, max_per_image=1)
     with PredictionWriter(tmp_path / "p.jsonl", header) as writer:
         writer.write(prediction_row(truth["images"][0]["id"], [[0, 0, 9, 9]], [0.5], [0]))
-    assert "AP" in run_metric("lvis", TRUTH, tmp_path / "p.jsonl").values
+    assert "AP" in run_metric("lvis", TRUTH, tmp_path / "p.jsonl", partial).values
     if limit_per == "image":
         with pytest.raises(DataError, match=r"p\.jsonl: 1 images have 1 boxes"):
-            run_metric("lvis-fixed-ap", TRUTH, tmp_path / "p.jsonl")
+            run_metric("lvis-fixed-ap", TRUTH, tmp_path / "p.jsonl", partial)
     else:
-        assert "AP" in run_metric("lvis-fixed-ap", TRUTH, tmp_path / "p.jsonl").values
+        values = run_metric("lvis-fixed-ap", TRUTH, tmp_path / "p.jsonl", partial).values
+        assert "AP" in values
 
 
 def odinw_folder(tmp_path, names):

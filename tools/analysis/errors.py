@@ -33,7 +33,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("errors.html"))
     parser.add_argument("--classes", type=int, default=10, help="worst classes to show")
     parser.add_argument("--pictures", type=int, default=3, help="worst images of each class")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="of boxes in pictures")
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.3,
+        help="of detections that are counted by class and drawn (default 0.3)",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="accept a prediction file that lacks images"
+    )
     return parser.parse_args()
 
 
@@ -51,6 +59,7 @@ def main() -> int:
             classes=args.classes,
             pictures=args.pictures,
             score_threshold=args.score_thr,
+            partial=args.partial,
         )
     except LLMDetError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -198,7 +198,8 @@ def _compare(
     options = [*run.options, *_extra_options(folder, key, entry, scratch)]
     report = run_metric(run.metric, gt, pred, options)
     ours = flatten(report.values)
-    for name, value in _expected_values(entry).items():
+    names = _class_names(gt) if "per_category_AP" in entry else {}
+    for name, value in _expected_values(entry, names).items():
         wanted = run.names.get(name, name)
         tolerance = THREE_DECIMALS if name in run.rounded else run.tolerance
         if wanted.endswith("_4dec"):
@@ -208,7 +209,12 @@ def _compare(
         yield Row(str(folder), key, name, scaled, value, tolerance)
 
 
-def _expected_values(entry: Mapping[str, Any]) -> dict[str, float]:
+def _class_names(gt: Path) -> dict[str, str]:
+    """Name of each category by its id, as official programs write it."""
+    return {str(item["id"]): item["name"] for item in read_json(gt)["categories"]}
+
+
+def _expected_values(entry: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
     metrics = entry["metrics"]
     if isinstance(metrics, list):
         values = {}
@@ -218,7 +224,7 @@ def _expected_values(entry: Mapping[str, Any]) -> dict[str, float]:
         return values
     values = flatten(metrics)
     for category, ap in entry.get("per_category_AP", {}).items():
-        values[f"per_category.{category}"] = ap
+        values[f"per_category.{names[category]}"] = ap
     return values
 
 
