@@ -79,8 +79,7 @@ def prepare(args: argparse.Namespace) -> Config:
     if args.dtype:
         config.merge_from_dict({"model.test_cfg.dtype": args.dtype})
     set_work_dir(config, args.config, args.work_dir)
-    if args.show or args.show_dir:
-        _draw(config, args)
+    _draw(config, args)
     if args.tta:
         use_test_time_augmentation(config)
     if args.out:
@@ -89,9 +88,10 @@ def prepare(args: argparse.Namespace) -> Config:
 
 
 def _draw(config: Config, args: argparse.Namespace) -> None:
+    """Draw every image where that is asked for; what a config draws is of validations."""
     hook = config.setdefault("default_hooks", {}).setdefault("visualization", {})
     hook.setdefault("type", "DetVisualizationHook")
-    hook.draw = True
+    hook.draw = bool(args.show or args.show_dir)
     hook.show = args.show
     hook.wait_time = args.wait_time
     if args.show_dir:

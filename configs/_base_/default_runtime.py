@@ -11,7 +11,8 @@ default_hooks = dict(
     finite_losses=dict(type="FiniteLossHook", interval=10),
     interrupt=dict(type="InterruptHook"),
     dropped=dict(type="DropSummaryHook"),
-    visualization=dict(type="DetVisualizationHook"),
+    # A few pictures of each validation, in TensorBoard and in the folder of the run.
+    visualization=dict(type="DetVisualizationHook", draw=True, pictures=8),
 )
 
 env_cfg = dict(

@@ -10,5 +10,5 @@ _base_ = [
     "../_base_/models/grounding_dino_tiny.py",
     "../_base_/datasets/coco_json_tiny.py",
     "../_base_/schedules/finetune_tiny.py",
-    "../_base_/default_runtime.py",
+    "../_base_/finetune_runtime.py",
 ]

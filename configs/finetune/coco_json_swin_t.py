@@ -8,10 +8,12 @@ _base_ = [
     "../_base_/models/grounding_dino_swin_t.py",
     "../_base_/datasets/coco_json.py",
     "../_base_/schedules/llmdet_150k.py",
-    "../_base_/default_runtime.py",
+    "../_base_/finetune_runtime.py",
 ]
 
 max_iters = 10_000
+# With another max_iters, warm-up, step and end move in proportion.
+schedule_length = max_iters
 
 train_cfg = dict(max_iters=max_iters, val_interval=1000)
 optim_wrapper = dict(optimizer=dict(lr=5e-5))

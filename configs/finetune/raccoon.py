@@ -9,7 +9,7 @@ _base_ = [
     "../_base_/models/grounding_dino_tiny.py",
     "../_base_/datasets/jsonl_finetune.py",
     "../_base_/schedules/finetune_tiny.py",
-    "../_base_/default_runtime.py",
+    "../_base_/finetune_runtime.py",
 ]
 
 data_root = "data/raccoon/"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,10 +32,12 @@ class LoadReport:
     loaded: tuple[str, ...]  # our names
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> checkpoint keys
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> model keys not set
+    training: str = ""  # of which they are the weights, where the file says so
 
     def summary(self) -> str:
         """One line for the log."""
-        parts = [f"{len(self.loaded)} tensors of '{self.source}' ({self.format})"]
+        kind = self.training or self.format
+        parts = [f"{len(self.loaded)} tensors of '{self.source}' ({kind})"]
         parts += [f"{len(keys)} ignored: {reason}" for reason, keys in self.ignored.items()]
         parts += [f"{len(keys)} kept as built: {reason}" for reason, keys in self.kept.items()]
         return "loaded " + "; ".join(parts)
@@ -64,6 +68,7 @@ def load_weights(
     layout, state_dict = to_llmdet(checkpoint)
     put_back_frozen(state_dict, checkpoint.meta, model, str(path))
     report = load_state_dict(model, state_dict, str(path), layout, load_missing=load_missing)
+    report = replace(report, training=_training_of(checkpoint.meta))
     logger.info(report.summary())
     return report
 
@@ -100,6 +105,19 @@ def load_state_dict(
     return LoadReport(source, layout, tuple(fitting), ignored, kept)
 
 
+def _is_ours(meta: Mapping[str, Any]) -> bool:
+    """Whether a training of this program wrote the file: mmengine's alone say no processes."""
+    return "processes" in meta
+
+
+def _training_of(meta: Mapping[str, Any]) -> str:
+    """Which training of ours a file is from, and how far it was; empty for other files."""
+    if not _is_ours(meta):
+        return ""
+    name = re.sub(r"_\d{8}_\d{6}$", "", str(meta.get("experiment_name", "")))
+    return f"a training of ours: {name or 'no name'}, {meta.get('iter', '?')} iterations"
+
+
 def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:
     """Which program's names these are; see :mod:`llmdet.checkpoint`.
 
@@ -128,6 +146,8 @@ def to_llmdet(checkpoint: CheckpointFile, layout: str = "auto") -> tuple[str, St
     """Format and tensors under our names; ``layout`` overrides the detection."""
     if layout == "auto":
         layout = detect_format(checkpoint.state_dict, checkpoint.source)
+    if layout == "mm_grounding_dino" and _is_ours(checkpoint.meta):
+        layout = "llmdet"  # a detector without language model has the same names in both
     if layout == "transformers":
         return layout, transformers_to_llmdet(checkpoint.state_dict, checkpoint.config)
     if layout == "upstream":

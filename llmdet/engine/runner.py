@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,15 @@ from llmdet.utils.build import checked_builds
 
 from .checkpoint import latest_checkpoint, read_training_state
 from .conversations import share_conversation_settings
-from .logs import ROTATING_FILE, NoiseFilter, file_messages_to, report_environment
+from .logs import ROTATING_FILE, file_messages_to, report_environment, share_log
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
+from .outcome import report_result
 from .saving import written_whole
+from .schedule import fit_schedule
 from .settings import check_settings
 from .strategies import Strategy, build_strategy
 from .strategies.checkpoints import fill_optimizer, read_sharded, save_spread
+from .terminal import TerminalProgress
 from .workers import tie_workers
 
 logger = logging.getLogger(__name__)
@@ -110,12 +114,8 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         """Build the run's logger, whose files rotate, for the loggers of ``llmdet`` too."""
         kwargs.setdefault("file_handler_cfg", dict(ROTATING_FILE))
         built = super().build_logger(*args, **kwargs)
-        built.addFilter(NoiseFilter())
-        ours = logging.getLogger("llmdet")
-        ours.handlers = list(built.handlers)
-        # MMLogger leaves the choice of level to its handlers.
-        ours.setLevel(min(handler.level for handler in built.handlers))
-        ours.propagate = False
+        share_log(built)
+        self.terminal = TerminalProgress(built)
         return built
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
@@ -167,7 +167,10 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     def train(self) -> nn.Module:
         """Train; workers tokenise conversations as the model reads them."""
         share_conversation_settings(bare(self.model), self._train_dataloader)
-        return super().train()
+        with closing(self.terminal):
+            model = super().train()
+        report_result(self)
+        return model
 
     def val(self) -> dict[str, float]:
         """Evaluate on the validation set."""
@@ -333,8 +336,12 @@ def build_runner(config: Config) -> MMEngineRunner:
     """
     share_text_encoder(config)
     check_settings(config)
+    fitted = fit_schedule(config)
     with checked_builds():
-        return Runner.from_cfg(config)
+        runner = Runner.from_cfg(config)
+    if fitted is not None:  # the log is there now
+        logger.info(fitted)
+    return runner
 
 
 def bare(model: Any) -> nn.Module:

@@ -69,7 +69,11 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     ``last_checkpoint`` is written last, and names the file as seen from its folder. Before every
     checkpoint, and on every rank, hooks that have a stage ``before_checkpoint`` may refuse.
+
+    With ``interval="validation"`` a checkpoint is written whenever the model is validated.
     """
+
+    interval: Any
 
     file_backend: Any
     by_epoch: bool
@@ -78,6 +82,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Prepare, and remove what a killed run left half-written."""
+        if self.interval == "validation":
+            self.interval = runner.train_loop.val_interval  # type: ignore[attr-defined]
         super().before_train(runner)
         if is_main_process():
             for partial in Path(runner.work_dir).glob(f"*{PARTIAL}"):

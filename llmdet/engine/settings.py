@@ -32,6 +32,7 @@ _BESIDE = (
     "find_unused_parameters",
     "load_missing",
     "model_wrapper_cfg",
+    "schedule_length",
     "strategy",
     "tta_model",
     "tta_pipeline",
@@ -141,7 +142,9 @@ def _check_run(config: Config) -> None:
         ("type", "_scope_", *_arguments(CheckpointHook.__init__)),
         "default_hooks.checkpoint",
     )
-    _check_number(config, "default_hooks.checkpoint.interval", least=-1, whole=True)
+    checkpoint = hooks.get("checkpoint")
+    if not isinstance(checkpoint, Mapping) or checkpoint.get("interval") != "validation":
+        _check_number(config, "default_hooks.checkpoint.interval", least=-1, whole=True)
     _check_number(config, "default_hooks.checkpoint.max_keep_ckpts", least=-1, whole=True)
     _check_number(config, "default_hooks.logger.interval", least=1, whole=True)
 

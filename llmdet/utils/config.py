@@ -45,19 +45,33 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 def merge_options(config: Config, options: Mapping[str, Any]) -> None:
     """Merge dotted ``key=value`` options into ``config``, in place.
 
-    A top-level text such as ``data_root`` takes along what the config built from it.
+    A top-level text such as ``data_root`` takes along what the config built from it, and
+    ``max_iters`` the length of the run.
 
     Raises:
         ConfigError: a key leads into a value that has no such entry.
     """
     for key, value in options.items():
         change_variable(config, key, value)
+        if key == "max_iters" and "train_cfg.max_iters" not in options:
+            _follow_max_iters(config, value)
         try:
             config.merge_from_dict({key: value})
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"--cfg-options {key}={value} does not fit the config: {_sentence(error)}"
             ) from error
+
+
+def _follow_max_iters(config: Config, value: Any) -> None:
+    """Let the variable ``max_iters`` of the schedules' files be the length of the run."""
+    loop = config.get("train_cfg")
+    if not isinstance(loop, Mapping) or "max_iters" not in loop:
+        raise ConfigError(
+            f"--cfg-options max_iters={value}: this config does not train by iterations; set "
+            "train_cfg.max_epochs"
+        )
+    config.merge_from_dict({"train_cfg.max_iters": value})
 
 
 def load_model_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:

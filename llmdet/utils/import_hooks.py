@@ -2,9 +2,10 @@
 
 mmdet's data sets print that they found no OneDL, whatever the level of its logger. mmengine asks
 transformers for an optimizer, and with it for PEFT, which our registry does when a config names
-an optimizer. PyTorch's optimizers of remote parameters, which mmengine imports with another one,
-compile themselves. Two modules of mmdet that can draw bring matplotlib's pyplot. Each of the last
-three takes a quarter of a second at every start.
+an optimizer; it asks for DeepSpeed, which says on stdout what device it found, and which our
+strategies import when a config names one. PyTorch's optimizers of remote parameters, which
+mmengine imports with another one, compile themselves. Two modules of mmdet that can draw bring
+matplotlib's pyplot. Each of these but the first takes a quarter of a second at every start.
 
 This module imports nothing beyond the standard library, so that ``import llmdet`` stays quick.
 """
@@ -17,6 +18,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -29,17 +31,17 @@ def _silent() -> AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def _without_transformers() -> Iterator[None]:
-    """Have ``import transformers`` fail, as where it is not installed."""
+def _without(package: str) -> Iterator[None]:
+    """Have the import of a package fail, as where it is not installed."""
     missing = object()
-    module: Any = sys.modules.get("transformers", missing)
-    sys.modules["transformers"] = None  # type: ignore[assignment]  # how the language says so
+    module: Any = sys.modules.get(package, missing)
+    sys.modules[package] = None  # type: ignore[assignment]  # how the language says so
     try:
         yield
     finally:
-        del sys.modules["transformers"]
+        del sys.modules[package]
         if module is not missing:
-            sys.modules["transformers"] = module
+            sys.modules[package] = module
 
 
 @contextlib.contextmanager
@@ -79,7 +81,8 @@ _CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "mmdet.datasets.transforms": _silent,
     "mmdet.models.dense_heads.clr_head.clr_head": _pyplot_when_used,
     "mmdet.utils.mot_error_visualize": _pyplot_when_used,
-    "mmengine.optim.optimizer.builder": _without_transformers,
+    "mmengine._strategy.deepspeed": partial(_without, "deepspeed"),
+    "mmengine.optim.optimizer.builder": partial(_without, "transformers"),
     "torch.distributed.optim": _without_scripting,
 }
 

@@ -26,8 +26,10 @@ class DetectionVisualizationHook(Hook):
     """Draw detections, on every rank its own; takes the place of mmdet's two hooks.
 
     Args:
-        draw: Whether to draw at all; the tools switch it on for ``--show`` and ``--show-dir``.
-        interval: While validating, the first image of every such iteration is drawn.
+        draw: Whether to draw at all. In a test that is every image: ``tools/test.py`` draws with
+            ``--show`` and ``--show-dir`` alone.
+        interval: While validating, the first image of every such iteration is drawn; None
+            spreads ``pictures`` evenly over the images.
         pictures: How many of them at most in one validation.
         captions: Whether the language model describes them and their boxes, where the model has
             one; the words stand below the picture.
@@ -42,7 +44,7 @@ class DetectionVisualizationHook(Hook):
     def __init__(
         self,
         draw: bool = False,
-        interval: int = 50,
+        interval: int | None = None,
         score_thr: float = 0.3,
         show: bool = False,
         wait_time: float = 0.0,
@@ -75,8 +77,11 @@ class DetectionVisualizationHook(Hook):
         data_batch: Any = None,
         outputs: Sequence[DetDataSample] | None = None,
     ) -> None:
-        """Draw the first image of every ``interval``-th iteration."""
-        if not self.draw or not outputs or batch_idx % self.interval:
+        """Draw the first image of every ``interval``-th iteration, under a name of its own.
+
+        Backends have the same image at the step of each validation then.
+        """
+        if not self.draw or not outputs or batch_idx % self._interval_of(runner):
             return
         if self._drawn < self.pictures:
             self._drawn += 1
@@ -85,7 +90,12 @@ class DetectionVisualizationHook(Hook):
                 sample = sample.clone()
                 sample.pred_instances = _shown(sample, self.score_thr)
                 describe_first(runner.model, data_batch, sample)
-            self._add(sample, "val_img", runner.iter + batch_idx, None)
+            self._add(sample, f"val_{Path(sample.img_path).stem}", runner.iter, None)
+
+    def _interval_of(self, runner: Runner) -> int:
+        if self.interval is not None:
+            return self.interval
+        return max(1, len(runner.val_dataloader) // max(1, self.pictures))
 
     def after_test_iter(
         self,

@@ -10,7 +10,13 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from llmdet.engine import build_runner
 from llmdet.engine.logs import ROTATING_FILE
-from llmdet.engine.progress import images_of, loss_families, training_line
+from llmdet.engine.progress import (
+    images_of,
+    loss_families,
+    losses_by_task,
+    training_line,
+    training_note,
+)
 from llmdet.engine.runner import Runner
 from llmdet.testing.line import line_config
 
@@ -40,11 +46,21 @@ def test_losses_of_a_family_are_summed_over_layers_encoder_and_denoising():
     assert sum(families.values()) == VALUES["loss"]
 
 
+def test_a_detector_alone_has_one_loss_in_the_line():
+    values = {name: value for name, value in VALUES.items() if "lmm" not in name}
+    assert losses_by_task(values) == {}
+    assert "detection" not in training_line("Iter(train) [ 50/100]", values, None)
+
+
+def test_the_note_beside_a_bar_has_loss_and_speed():
+    assert training_note(VALUES) == "loss 7.500  40 images/s"
+    assert training_note({"train/loss": 1.25}) == "loss 1.250"
+
+
 def test_the_line_says_rate_rest_speed_and_losses():
     assert training_line("Iter(train) [ 50/100]", VALUES, 3725.9) == (
-        "Iter(train) [ 50/100]  lr: 1.0000e-04  eta: 1:02:05  40 images/s  0.400 s/step (25% for "
-        "data)  memory: 1200 MB  loss: 7.5000 (cls 2.5000, bbox 3.0000, lmm_image 1.5000, "
-        "lmm_region 0.5000)  grad_norm: 3.2500"
+        "Iter(train) [ 50/100]  eta: 1:02:05  40 images/s (25% waiting for data)  loss: 7.5000  "
+        "detection: 5.5000  language: 2.0000  grad_norm: 3.2500  lr: 1.00e-04  memory: 1200 MB"
     )
     assert training_line("Iter(train) [1/2]", {"iter": 1}, None) == "Iter(train) [1/2]"
 

@@ -42,6 +42,17 @@ def test_an_absolute_pointer_of_a_run_that_was_moved_is_followed(tmp_path):
     assert latest_checkpoint(tmp_path) == tmp_path / "iter_4.pth"
 
 
+def test_checkpoints_follow_validations(tmp_path):
+    made = config(tmp_path, max_iters=5)
+    made.default_hooks.checkpoint.interval = "validation"
+    made.train_cfg.val_interval = 3
+    build_runner(made).train()
+    assert [name for name in names(tmp_path) if name.endswith(".pth")] == [
+        "iter_3.pth",
+        "iter_5.pth",
+    ]
+
+
 class Killed(BaseException):
     """Stands for the end of a process at this line."""
 

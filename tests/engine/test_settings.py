@@ -62,6 +62,10 @@ def test_a_number_out_of_range_is_named(key, value):
         check_settings(config)
 
 
+def test_checkpoints_may_follow_validations():
+    check_settings(Config(dict(default_hooks=dict(checkpoint=dict(interval="validation")))))
+
+
 def test_variables_of_a_config_are_left_alone():
     check_settings(Config(dict(dims=3, bert="b", max_iters=4, train_pipeline=[], fall=600)))
 

@@ -15,11 +15,9 @@ def events(tiny_project, tmp_path_factory):
     config = load_config(
         str(tiny_project.config),
         {
-            "train_cfg.max_iters": 2,
+            "train_cfg.max_iters": 4,
             "train_cfg.val_interval": 2,
             "train_cfg.val_begin": 1,
-            "default_hooks.visualization.draw": True,
-            "default_hooks.visualization.interval": 2,
             "default_hooks.visualization.pictures": 2,
             "default_hooks.visualization.score_thr": 0.0,
         },
@@ -38,13 +36,18 @@ def events(tiny_project, tmp_path_factory):
 def test_losses_rates_and_speed_are_there_for_every_logged_step(events):
     for name in ("loss", "loss_cls", "lr", "grad_norm", "images_per_second"):
         values = events.Scalars(name)
-        assert [value.step for value in values] == [1, 2]
+        assert [value.step for value in values] == [1, 2, 3, 4]
         assert all(value.value > 0 for value in values)
-    assert events.Scalars("coco/bbox_mAP")
+
+
+def test_what_a_validation_measured_stands_at_its_iteration(events):
+    assert [value.step for value in events.Scalars("coco/bbox_mAP")] == [2, 4]
 
 
 def test_pictures_of_predictions_are_there_and_no_more_than_wanted(events):
-    drawn = events.Images("val_img")
-    assert len(drawn) == 2
+    names = events.Tags()["images"]
+    assert len(names) == 2  # of six images
+    drawn = events.Images(names[0])
+    assert [picture.step for picture in drawn] == [2, 4]  # the same image at each validation
     picture = Image.open(io.BytesIO(drawn[0].encoded_image_string)).convert("RGB")
     assert len(picture.getcolors(1 << 20)) > 2  # boxes and their labels

@@ -43,6 +43,12 @@ def test_optimizers_of_mmengine_find_no_transformers_and_all_others_do(imported_
     assert sys.modules["transformers"] is transformers
 
 
+def test_strategies_of_mmengine_find_no_deepspeed(imported_in):
+    text = "try:\n    import deepspeed\nexcept ImportError:\n    deepspeed = None"
+    assert imported_in("mmengine._strategy.deepspeed", text).deepspeed is None
+    assert sys.modules.get("deepspeed", sys) is not None
+
+
 def test_optimizers_of_torch_are_not_compiled_and_all_else_is(imported_in):
     text = "import torch\n@torch.jit.script\ndef plain(x):\n    return 2 * x"
     assert not isinstance(imported_in("torch.distributed.optim", text).plain, SCRIPTED)

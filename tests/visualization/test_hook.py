@@ -69,7 +69,17 @@ def test_every_process_of_a_distributed_test_draws_its_own_images(runner, tmp_pa
 
 def test_validation_draws_the_first_image_of_every_interval(runner, tmp_path):
     hook = DetectionVisualizationHook(draw=True, interval=2)
+    runner.iter = 100
     for batch in range(4):
-        hook.after_val_iter(runner, batch, None, [sample(tmp_path / "a.png")])
+        hook.after_val_iter(runner, batch, None, [sample(tmp_path / f"b{batch}.png")])
     stored = sorted(path.name for path in (tmp_path / "vis_data" / "vis_image").iterdir())
-    assert stored == ["val_img_0.png", "val_img_2.png"]
+    assert stored == ["val_b0_100.png", "val_b2_100.png"]
+
+
+def test_pictures_are_spread_over_a_validation(runner, tmp_path):
+    hook = DetectionVisualizationHook(draw=True, pictures=2)
+    runner.val_dataloader = range(6)
+    for batch in range(6):
+        hook.after_val_iter(runner, batch, None, [sample(tmp_path / f"b{batch}.png")])
+    stored = sorted(path.name for path in (tmp_path / "vis_data" / "vis_image").iterdir())
+    assert stored == ["val_b0_0.png", "val_b3_0.png"]

@@ -1,6 +1,7 @@
 """The alignment stage: one epoch at a high rate, cosine after a short warm-up."""
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1)
+schedule_length = 1  # epochs; with another max_epochs, warm-up and decay move in proportion
 
 optim_wrapper = dict(
     type="OptimWrapper",

@@ -1,6 +1,8 @@
 """A short run for small data sets: warm-up, then cosine to zero, counted in iterations."""
 
 max_iters = 400
+# With another max_iters, warm-up and decay move in proportion.
+schedule_length = max_iters
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
 val_cfg = dict(type="ValLoop")

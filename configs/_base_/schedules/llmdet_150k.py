@@ -1,6 +1,9 @@
 """The main stage: 150,000 iterations of 16 images, AdamW, two steps down."""
 
 max_iters = 150_000
+# What param_scheduler is written for. With another max_iters, warm-up, steps and end move in
+# proportion.
+schedule_length = max_iters
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=10_000)
 val_cfg = dict(type="ValLoop")

@@ -1,0 +1,44 @@
+"""Bars on a terminal, and nothing elsewhere."""
+
+import io
+import logging
+import sys
+
+from rich.console import Console
+
+from llmdet.engine.terminal import TerminalProgress
+
+
+def terminal(stream, **options):
+    logger = logging.Logger("bars")
+    logger.addHandler(logging.StreamHandler(sys.stdout))
+    return logger, TerminalProgress(logger, Console(file=stream, width=120, **options))
+
+
+def test_lines_of_the_log_scroll_above_the_bars_and_the_terminal_is_given_back():
+    stream, stdout = io.StringIO(), sys.stdout
+    logger, bars = terminal(stream, force_terminal=True)
+    bars.start("train", 10, done=4)
+    bars.note("train", "loss 1.5")
+    logger.info("a line")
+    bars.advance("train", 5)
+    shown = stream.getvalue()
+    assert "a line" in shown
+    assert "5/10" in shown.partition("a line")[2]
+    assert "loss 1.5" in shown
+    bars.start("val", 3)
+    bars.finish("val")
+    bars.close()
+    assert sys.stdout is stdout
+    assert logger.handlers[0].stream is stdout
+
+
+def test_a_file_gets_no_bars():
+    stream = io.StringIO()
+    logger, bars = terminal(stream)
+    bars.start("train", 10)
+    bars.advance("train", 5)
+    bars.note("train", "loss")
+    bars.close()
+    assert stream.getvalue() == ""
+    assert logger.handlers[0].stream is sys.stdout
