@@ -37,7 +37,8 @@ setup(
     extras_require={
         "gpu": ["liger-kernel>=0.6"],
         "chat": ["openai>=3"],
-        "demo": ["gradio>=5"],
+        "demo": ["gradio>=6"],
+        "results": ["pandas>=2.2", "supervision>=0.25"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "deepspeed": ["deepspeed>=0.17"],
         "s3": ["s3fs>=2025.3"],
@@ -58,6 +59,7 @@ setup(
             "ruff>=0.12",
             "s3fs>=2025.3",
             "scikit-image>=0.24",
+            "selenium>=4.30",
         ],
     },
 )

@@ -9,6 +9,16 @@ cd "$(dirname "$0")/.."
 source demo/environment.sh
 export OMP_NUM_THREADS=1
 
+# The web demo is tested in a browser, and pictures with fonts of all scripts: Debian's, where we
+# may install them. Elsewhere those tests are skipped.
+if [[ $EUID == 0 ]] && command -v apt-get >/dev/null && ! command -v chromedriver >/dev/null; then
+    echo "== browser"
+    packages=(chromium chromium-driver fonts-droid-fallback fonts-noto-color-emoji)
+    { timeout 120 apt-get update && DEBIAN_FRONTEND=noninteractive timeout 300 \
+        apt-get install --yes --no-install-recommends "${packages[@]}"; } >/dev/null 2>&1 ||
+        echo "${packages[*]} cannot be installed: their tests are skipped"
+fi
+
 echo "== lint"
 "$python" -m ruff check .
 "$python" -m ruff format --check .

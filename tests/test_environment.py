@@ -24,8 +24,8 @@ MODULES = {
     "mmengine": "onedl-mmengine",
     "yaml": "pyyaml",
 }
-#: Parts of other packages: of transformers, of its chat templates, and of torch for CUDA.
-BROUGHT_ALONG = {"huggingface-hub", "jinja2", "triton"}
+#: Parts of other packages: of transformers, of its chat templates, of gradio, and of torch.
+BROUGHT_ALONG = {"huggingface-hub", "jinja2", "starlette", "triton"}
 #: mmengine imports it for the TensorboardVisBackend of configs/_base_/default_runtime.py.
 NAMED_IN_CONFIGS = {"tensorboard"}
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
@@ -84,9 +84,9 @@ def test_the_lock_file_pins_every_requirement_within_its_range(root, python):
 
 
 @pytest.mark.parametrize("python", VERSIONS)
-def test_the_lock_file_has_two_extras_and_the_opencv_without_windows(root, python):
+def test_the_lock_file_has_three_extras_and_the_opencv_without_windows(root, python):
     chosen = pins(root, python)
-    for requirement in (*extras(root)["chat"], *extras(root)["dev"]):
+    for requirement in (*extras(root)["chat"], *extras(root)["demo"], *extras(root)["dev"]):
         assert requirement.specifier.contains(chosen[requirement.name])
     assert "opencv-python-headless" in chosen
     assert "opencv-python" not in chosen
@@ -99,7 +99,8 @@ def test_the_requirements_are_what_the_package_imports(root):
     modules -= sys.stdlib_module_names | {"llmdet"}
     used = {MODULES.get(module, module) for module in modules}
     assert used <= required | optional | BROUGHT_ALONG
-    assert required <= used | NAMED_IN_CONFIGS
+    tools = {module.partition(".")[0] for module in imported_modules(root / "tools")}
+    assert required <= used | NAMED_IN_CONFIGS | tools
 
 
 def test_nothing_that_users_run_needs_the_means_of_tests(root):

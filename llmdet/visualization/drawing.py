@@ -41,7 +41,7 @@ def draw_boxes(
     boxes: np.ndarray,
     labels: Sequence[int],
     names: Sequence[str],
-    scores: Sequence[float] | np.ndarray | None = None,
+    scores: Sequence[float | None] | np.ndarray | None = None,
     palette: str | Sequence[RGB] = "none",
     *,
     captions: Sequence[str] | None = None,
@@ -71,7 +71,7 @@ def draw_detections(
     boxes: np.ndarray,
     labels: Sequence[int],
     names: Sequence[str],
-    scores: Sequence[float] | np.ndarray | None = None,
+    scores: Sequence[float | None] | np.ndarray | None = None,
     palette: str | Sequence[RGB] = "none",
     *,
     captions: Sequence[str] | None = None,
@@ -89,7 +89,7 @@ def draw_detections(
         boxes: [N, 4] float xyxy in pixels of the image; parts outside are cut off.
         labels: N indices of the classes.
         names: N texts, in any script.
-        scores: N numbers in 0..1, shown as percent; None shows the names alone.
+        scores: N numbers in 0..1, shown as percent; None, of all or of some, shows the name alone.
         palette: See :func:`llmdet.visualization.palette.detection_colors`.
         captions: N texts; one that only repeats the name is left out.
         description: Of the whole image.
@@ -135,7 +135,7 @@ class _DetectionsToDraw:
         boxes: np.ndarray,
         labels: Sequence[int],
         names: Sequence[str],
-        scores: Sequence[float] | np.ndarray | None,
+        scores: Sequence[float | None] | np.ndarray | None,
         captions: Sequence[str] | None,
         scale: float,
         size: tuple[int, int],
@@ -150,7 +150,7 @@ class _DetectionsToDraw:
             np.clip(corners, 0, limit),
             indices,
             [writable(n, f"label {i}") for n, i in zip(plain, indices, strict=True)],
-            [""] * len(plain) if scores is None else [f"{100 * float(s):.0f}%" for s in scores],
+            [_percent(s) for s in ([None] * len(plain) if scores is None else scores)],
             ["" if _same(name, text) else writable(text, "") for name, text in pairs],
         )
 
@@ -158,6 +158,10 @@ class _DetectionsToDraw:
         """Best score first."""
         keys = [-float(score[:-1]) if score else 0.0 for score in self.scores]
         return np.argsort(keys, kind="stable").tolist()
+
+
+def _percent(score: float | None) -> str:
+    return "" if score is None else f"{100 * float(score):.0f}%"
 
 
 def _same(name: str, caption: str) -> bool:

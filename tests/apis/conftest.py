@@ -34,3 +34,11 @@ def taught(tmp_path_factory):
     # What training started from is not needed, and need not be there, afterwards.
     made.config.write_text(made.config.read_text() + "model['connector'] = 'work_dirs/gone.pth'\n")
     return made
+
+
+@pytest.fixture(scope="session")
+def describe(taught):
+    """The tiny detector with a language model, on the CPU."""
+    from llmdet import Detector
+
+    return Detector.from_pretrained(taught.config, taught.weights, device="cpu", captions=True)

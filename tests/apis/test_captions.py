@@ -19,11 +19,6 @@ NAMES = ["red circle", "dog"]
 SHORT = {"captions": True, "generation": {"max_new_tokens": 4}}
 
 
-@pytest.fixture(scope="module")
-def describe(taught):
-    return Detector.from_pretrained(taught.config, taught.weights, device="cpu", captions=True)
-
-
 def test_weights_without_a_language_part_cannot_give_captions(taught, tmp_path):
     weights = read_checkpoint(taught.weights).state_dict
     detector = {key: value for key, value in weights.items() if not is_language_key(key)}
