@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -19,7 +19,8 @@ from llmdet.prompts.writing import PromptOptions
 _EACH = "give one for each image; class names for all of them are classes=['cat', 'dog']."
 #: What a session's predict may be told, beside classes.
 SESSION_OPTIONS = (
-    *("text", "expression", "spans", "negatives", "captions", "boxes"),
+    *("text", "expression", "spans", "negatives", "templates", "synonyms"),
+    *("captions", "boxes"),
     *("threshold", "per_class_thresholds", "nms", "generation"),
 )
 
@@ -55,6 +56,8 @@ class Asker:
         spans: tuple[str, Any] | None = None,
         prompts: Iterable[Any] | None = None,
         negatives: Sequence[str] = (),
+        templates: Sequence[str] | None = None,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
         captions: bool | str | Collection[str] = False,
         boxes: Any = None,
         **kept: Any,
@@ -74,7 +77,7 @@ class Asker:
             )
         if boxes is not None and not request.captions:
             raise ConfigError("boxes are given to be described: leave captions out, or True.")
-        wording = Wording(tuple(negatives))
+        wording = Wording(tuple(negatives), templates, synonyms)
         if prompts is None:
             prompt = read_question(classes, text, expression, spans, wording)
             question = ask(prompt, self.tokenizer, self.options, len(wording.negatives))

@@ -139,6 +139,8 @@ class Detector:
         threshold: float = 0.3,
         per_class_thresholds: Mapping[str, float] | None = None,
         negatives: Sequence[str] = (),
+        templates: Sequence[str] | None = None,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
         nms: float | None = None,
         captions: bool | str | Collection[str] = False,
         boxes: Any = None,
@@ -167,6 +169,9 @@ class Detector:
             per_class_thresholds: other thresholds for some names.
             negatives: look-alikes, which are looked for too: a box that one of them fits better
                 is left out, and so are its own.
+            templates: ways of saying a name, such as ["{}", "a photo of a {}"], whose text features
+                are averaged.
+            synonyms: name -> other names for it, whose text features are averaged with its own.
             nms: overlap (IoU) above which the best of several boxes stays alone, whatever their
                 classes; None keeps overlapping boxes (but 0.7 without any words).
             captions: True, or some of "image" and "regions": what the language model describes.
@@ -197,6 +202,8 @@ class Detector:
             spans=spans,
             prompts=prompts,
             negatives=negatives,
+            templates=templates,
+            synonyms=synonyms,
             captions=captions,
             boxes=boxes,
             threshold=threshold,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from llmdet.apis.class_names import dataset_class_names
 from llmdet.errors import ConfigError
+from llmdet.prompts.ensembles import ensemble
 from llmdet.prompts.hints import prompt_hints
 from llmdet.prompts.parse import WHOLE_TEXT, parse_prompt
 from llmdet.prompts.tokens import PromptTokenizer
@@ -44,9 +45,13 @@ class Wording:
 
     Attributes:
         negatives: names of look-alikes that are looked for too and not reported.
+        templates: ways of saying a name, such as "a photo of a {}", whose features are averaged.
+        synonyms: name -> other names, whose features are averaged with its own.
     """
 
     negatives: Sequence[str] = ()
+    templates: Sequence[str] | None = None
+    synonyms: Mapping[str, Sequence[str]] | None = None
 
 
 def ask(
@@ -141,7 +146,7 @@ def _read_classes(classes: Sequence[str] | str, wording: Wording) -> Classes:
         raise ConfigError(f"classes is {classes!r}: {_CLASSES_FORMS}.")
     prompt = parse_prompt((*names, *_negatives(wording.negatives)))
     assert isinstance(prompt, Classes)
-    return prompt
+    return ensemble(prompt, wording.templates, wording.synonyms)
 
 
 def _negatives(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """From class names, sentences, spans and expressions to texts and tokens; pure text, no torch."""
 
+from llmdet.prompts.ensembles import ensemble
 from llmdet.prompts.parse import parse_prompt
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer
@@ -26,6 +27,7 @@ __all__ = [
     "Sentence",
     "Spans",
     "TokenizedPrompt",
+    "ensemble",
     "load_tokenizer",
     "parse_prompt",
     "write_prompt",

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 
 from llmdet.errors import DataError
+from llmdet.prompts.closed_words import ABBREVIATIONS
 
 logger = logging.getLogger(__name__)
 
 _SEPARATOR = re.compile(r"(?<!\S)\.+|\.+(?!\S)")
+_ABBREVIATION = re.compile(rf"\b(?:{'|'.join(sorted(ABBREVIATIONS))})\.(?=\s+\w)", re.IGNORECASE)
 _PARENTHESISED = re.compile(r"\(.*\)", re.DOTALL)
 
 
@@ -19,10 +21,14 @@ def split_class_names(text: str) -> list[str]:
     """Split a prompt such as ``"cat . dog. stop sign"`` into its class names.
 
     A run of dots separates where a blank or an end of the text is on at least one side of it;
-    dots inside a word belong to the name ("a.b. c" is "a.b" and "c"). A name in which a dot is
-    followed by a blank ("St. Bernard") can therefore only be given in a list.
+    dots inside a word belong to the name ("a.b. c" is "a.b" and "c"), and so does the dot of an
+    abbreviation in front of another word ("St. Bernard"). Other names in which a dot is followed
+    by a blank can only be given in a list.
     """
-    names = (name.strip() for name in _SEPARATOR.split(text))
+    kept = {abbreviation.end() - 1 for abbreviation in _ABBREVIATION.finditer(text)}
+    dots = [dot.span() for dot in _SEPARATOR.finditer(text) if dot.start() not in kept]
+    starts, stops = [0, *(stop for _, stop in dots)], [*(start for start, _ in dots), len(text)]
+    names = (text[start:stop].strip() for start, stop in zip(starts, stops, strict=True))
     return [name for name in names if name]
 
 

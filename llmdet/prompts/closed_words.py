@@ -7,6 +7,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+#: Their dot belongs to the name that follows: "St. Bernard", "Mt. Fuji".
+ABBREVIATIONS = _words("st dr mr mrs ms mt prof jr sr lt vs")
 SINGULAR_DETERMINERS = _words("a an one this that each every another either neither")
 #: Determiners that open the object of a verb: "holds a", "wears his".
 OBJECT_DETERMINERS = SINGULAR_DETERMINERS | _words(

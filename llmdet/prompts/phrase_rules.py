@@ -15,7 +15,14 @@ from enum import Enum, auto
 
 from llmdet.prompts import closed_words as words
 
-_TOKEN = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*|[^\w\s]|_+")
+#: Numbers such as 5.5, abbreviations with their dot, words, and signs.
+_TOKEN = re.compile(
+    r"\d+(?:[.,]\d+)+"
+    rf"|\b(?:{'|'.join(sorted(words.ABBREVIATIONS))})\.(?=\s+\w)"
+    r"|[^\W_]+(?:['\u2019\-][^\W_]+)*|[^\w\s]|_+",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _LINKS = frozenset({"of", "to", "from"})
 
 
@@ -77,9 +84,9 @@ def _kind(text: str, before: Kind, after: str) -> Kind:
         return Kind.OPEN  # "the red one"
     if text == "that" and before == Kind.OPEN:
         return Kind.BREAK  # "the dog that barks"
-    if text.isdigit() and not opens_next:
+    if _NUMBER.fullmatch(text) and not opens_next:
         return Kind.OPEN if before == Kind.OPEN else Kind.BREAK  # "platform 9"
-    if text in words.DETERMINERS or text.isdigit():
+    if text in words.DETERMINERS or _NUMBER.fullmatch(text):
         return Kind.DETERMINER
     if _is_adverb(text):
         inside = before == Kind.DETERMINER and opens_next  # "a very long plant"
@@ -200,10 +207,8 @@ def _without_trailing_verb(run: Run) -> Run:
 def _begins_object(word: Word | None) -> bool:
     if word is None:
         return False
-    determiner = word.kind == Kind.DETERMINER and (
-        word.text in words.OBJECT_DETERMINERS or word.text.isdigit()
-    )
-    return determiner or word.text in words.OBJECT_PRONOUNS
+    known = word.text in words.OBJECT_DETERMINERS or bool(_NUMBER.fullmatch(word.text))
+    return (word.kind == Kind.DETERMINER and known) or word.text in words.OBJECT_PRONOUNS
 
 
 def _agrees_as_verb(text: str) -> bool:

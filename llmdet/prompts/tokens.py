@@ -87,6 +87,7 @@ class PromptTokenizer:
         token_map = tokens_of_spans(offsets, len(written.text), written.spans)
         _check_every_entity_has_tokens(written, token_map)
         values = {field.name: getattr(written, field.name) for field in fields(PromptText)}
+        values["variants"] = tuple(map(self.tokenize, written.variants))
         return TokenizedPrompt(**values, ids=ids, token_map=token_map)
 
     def _encode(self, text: str | list[str], **options: Any) -> Any:

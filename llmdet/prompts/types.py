@@ -11,6 +11,10 @@ import numpy as np
 Span = tuple[int, int]
 
 
+#: Text before a name, the name as it is written, and text behind it.
+Affixes = tuple[str, str, str]
+
+
 @dataclass(frozen=True)
 class Classes:
     """Class names, each its own label in the order given; equal names are kept.
@@ -21,13 +25,16 @@ class Classes:
 
     names: tuple[str, ...]  # K, cleaned
     #: K (prefix, name, suffix), None for a class that is not written; (): as named.
-    written: tuple[tuple[str, str, str] | None, ...] = ()
+    written: tuple[Affixes | None, ...] = ()
+    #: V x K: other ways of writing them, whose features are averaged; None where a class has fewer.
+    variants: tuple[tuple[Affixes | None, ...], ...] = ()
 
     def select(self, labels: Iterable[int]) -> Classes:
         """The classes of some labels, in the order of these."""
         chosen = tuple(labels)
         written = tuple(self.written[label] for label in chosen) if self.written else ()
-        return Classes(tuple(self.names[label] for label in chosen), written)
+        variants = tuple(tuple(way[label] for label in chosen) for way in self.variants)
+        return Classes(tuple(self.names[label] for label in chosen), written, variants)
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,14 @@ class PromptText:
     entities: tuple[str, ...]  # K names or phrases, in the order of labels
     spans: tuple[tuple[Span, ...], ...]  # K lists of [start, end) character spans in text
     label_offset: int = 0  # label of entity 0 in the whole class list, for chunks
+    variants: tuple[PromptText, ...] = ()  # other ways of saying it, whose features are averaged
 
 
 @dataclass(frozen=True)
 class TokenizedPrompt(PromptText):
     """A text with its tokens; texts decide equality, since tokens follow from them."""
 
+    variants: tuple[TokenizedPrompt, ...] = ()
     ids: np.ndarray = field(kw_only=True, compare=False)  # [L] int64, special tokens included
     #: [K, L] bool, the tokens of each entity; never a special one.
     token_map: np.ndarray = field(kw_only=True, compare=False)

@@ -15,6 +15,7 @@ from llmdet.errors import DataError
 from llmdet.prompts.noun_phrases import find_noun_phrases
 from llmdet.prompts.parse import shorten
 from llmdet.prompts.types import (
+    Affixes,
     AnyObject,
     Classes,
     Expression,
@@ -94,7 +95,10 @@ def write_classes(classes: Classes, label_offset: int = 0) -> PromptText:
         start = len(text) + len(affixes[0])
         spans.append(((start, start + len(affixes[1])),))
         text += _class_text(affixes)
-    return PromptText(text, classes.names, tuple(spans), label_offset)
+    variants = (
+        write_classes(Classes(classes.names, way), label_offset) for way in classes.variants
+    )
+    return PromptText(text, classes.names, tuple(spans), label_offset, tuple(variants))
 
 
 def class_texts(classes: Classes) -> list[str]:
@@ -130,19 +134,21 @@ def close_sentence(sentence: str) -> str:
     return sentence if sentence.rstrip().endswith(".") else sentence + SEPARATOR
 
 
-def _written(classes: Classes) -> Sequence[tuple[str, str, str] | None]:
+def _written(classes: Classes) -> Sequence[Affixes | None]:
     """Prefix, name and suffix of each class, None for one that is not written."""
     return classes.written or [("", name, "") if name.strip() else None for name in classes.names]
 
 
-def _class_text(affixes: tuple[str, str, str] | None) -> str:
+def _class_text(affixes: Affixes | None) -> str:
     return "" if affixes is None else "".join(affixes) + SEPARATOR
 
 
 def _write_chunks(
     classes: Classes, count_tokens: CountTokens, room: int, max_classes: int
 ) -> list[PromptText]:
-    counts = count_tokens(class_texts(classes))
+    ways = [Classes(classes.names, way) for way in classes.variants]
+    each = [count_tokens(class_texts(way)) for way in (classes, *ways)]
+    counts = [max(of_class) for of_class in zip(*each, strict=True)]  # every way fits
     for name, count in zip(classes.names, counts, strict=True):
         if count > room:
             raise DataError(

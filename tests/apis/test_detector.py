@@ -213,6 +213,18 @@ def test_an_expression_is_one_thing_and_spans_and_sentences_are_several(detector
     assert {name.split()[-1] for name in sentence.names} == {"dog", "grass"}
 
 
+def test_classes_may_be_said_in_several_ways(detector, photos):
+    session = detector.set_image(photos / "astronaut.png")
+    plain = session.predict(NAMES, threshold=0)
+    assert_same(session.predict(NAMES, templates=["{}"], threshold=0), plain)
+    ways = {"templates": ["a small {}", "{}"], "synonyms": {"dog": ["puppy"]}}
+    several = session.predict(NAMES, **ways, threshold=0)
+    assert set(several.names) <= set(NAMES)
+    assert several.scores[0] != plain.scores[0]
+    with pytest.raises(ConfigError, match="no class that is looked for"):
+        session.predict(["dog"], synonyms={"cat": ["kitten"]})
+
+
 def test_a_session_runs_the_backbone_once_for_many_prompts(detector, photos, monkeypatch, found):
     runs = []
     extract = detector.model.extract_feat

@@ -30,7 +30,10 @@ from llmdet.prompts.class_names import (
         ("cat ... dog", ["cat", "dog"]),
         ("apple .orange", ["apple", "orange"]),
         ("cat.\ndog.\n", ["cat", "dog"]),
-        ("St. Bernard . poodle", ["St", "Bernard", "poodle"]),
+        ("St. Bernard . poodle", ["St. Bernard", "poodle"]),
+        ("dr. martens boot. Mt. Fuji.", ["dr. martens boot", "Mt. Fuji"]),
+        ("elm st. . cat", ["elm st", "cat"]),  # nothing that the dot could belong to
+        ("dust. cat", ["dust", "cat"]),
         ("狗 . café", ["狗", "café"]),
         (". . .", []),
         ("", []),

@@ -31,6 +31,8 @@ def phrases(sentence: str) -> list[str]:
         ("all the bottles, some cups and no forks", "all the bottles|some cups|no forks"),
         ("3 cats and 2 dogs", "3 cats|2 dogs"),
         ("a man holds 2 balls at platform 9", "a man|2 balls|platform 9"),
+        ("a 5.5 inch phone beside 2,000 coins.", "a 5.5 inch phone|2,000 coins"),
+        ("a photo of a St. Bernard. A cat.", "a photo|a St. Bernard|A cat"),
         ("a very long potted plant", "a very long potted plant"),
         ("a brightly colored kite", "a brightly colored kite"),
         ("the red one and the other ones", "the red one|the other ones"),

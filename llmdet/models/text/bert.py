@@ -15,6 +15,7 @@ from llmdet.models.structures import TextFeatures
 from llmdet.models.text.cache import PromptCache, parameters_version
 from llmdet.models.text.pretrained import load_bert
 from llmdet.models.text.sub_sentence import full_attention, sub_sentence_attention
+from llmdet.models.text.variants import average_variants
 from llmdet.prompts.tokenizers import MAX_TOKENS, TEXT_ENCODER, load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer, check_length
 from llmdet.prompts.types import TokenizedPrompt
@@ -124,6 +125,7 @@ class BertModel(nn.Module):
         else:
             texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
             embedded = self._recall(texts, rows, token_mask)
+        embedded = self._with_variants(prompts, embedded)
         return TextFeatures(embedded, token_mask, position_ids, attention_mask)
 
     def train(self, mode: bool = True) -> BertModel:
@@ -189,6 +191,23 @@ class BertModel(nn.Module):
         for i, entry in enumerate(entries):
             padded[i, : len(entry)] = entry
         return padded
+
+    def _with_variants(self, prompts: Sequence[TokenizedPrompt | str], embedded: Tensor) -> Tensor:
+        """Average the ways in which the classes of a prompt are said, where there are several."""
+        for row, prompt in enumerate(prompts):
+            if isinstance(prompt, str) or not prompt.variants:
+                continue
+            length = len(prompt.ids)
+            learning = self.training or torch.is_grad_enabled()
+            averaged = None if learning else self._cache.get(prompt)
+            if averaged is None:
+                ways = [self([variant]).embedded[0] for variant in prompt.variants]
+                averaged = average_variants(embedded[row, :length], prompt, ways)
+                if not learning:
+                    self._cache.put(prompt, averaged)
+            embedded = embedded.clone()
+            embedded[row, :length] = averaged
+        return embedded
 
     def _encode(self, rows: Sequence[Row]) -> list[Tensor]:
         """Embeddings of each row without its padding, [L_i, language_dim] each."""
