@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 #: What data and metrics must work without.
-MODEL_SIDE = {"models", "engine", "checkpoint", "data_engines", "visualization", "apis", "testing"}
+MODEL_SIDE = {
+    *("models", "engine", "checkpoint", "data_engines", "visualization", "apis", "labelling"),
+    *("cli", "testing"),
+}
 PURE = ("ops", "prompts", "chat", "datasets", "evaluation")
 #: What models must work without; they read files of weights, but know no format of a system.
 AROUND_MODELS = MODEL_SIDE - {"models", "checkpoint"}

@@ -15,6 +15,7 @@ from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
 
 _SHOWN_CHARACTERS = 80
+_REMEDY = "Repeat the command that began it, or remove the file to begin again."
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Journal:
     Args:
         path: made where it is missing, else continued; a line cut short is removed.
         decided_by: everything on which the rows depend, as JSON.
+        remedy: what to do where that differs, a sentence.
 
     Raises:
         ConfigError: the file was begun with something else; the sentence names it.
     """
 
-    def __init__(self, path: Path, decided_by: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, decided_by: Mapping[str, Any], remedy: str = _REMEDY) -> None:
         self.path = path
         self.done = 0
         self.problems: list[str] = []
@@ -50,7 +52,7 @@ class Journal:
                 file.truncate(0)
                 file.write(header)
                 return
-            _compare(path, first, orjson.loads(header)["decided_by"])
+            _compare(path, first, orjson.loads(header)["decided_by"], remedy)
             end = file.tell()
             for line in file:
                 if not line.endswith(b"\n"):
@@ -101,8 +103,7 @@ class Journal:
             ledger.reject(DataError(problem))
 
 
-def _compare(path: Path, first: bytes, now: Mapping[str, Any]) -> None:
-    remedy = "Repeat the command that began it, or remove the file to begin again."
+def _compare(path: Path, first: bytes, now: Mapping[str, Any], remedy: str) -> None:
     try:
         then = orjson.loads(first)["decided_by"]
     except (orjson.JSONDecodeError, LookupError, TypeError):

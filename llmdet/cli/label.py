@@ -1,0 +1,201 @@
+"""Label pictures with a detector: training data from images and a list of classes.
+
+    llmdet label PHOTOS OUT --classes classes.txt --to coco --config CONFIG --weights WEIGHTS
+    bash dist_train.sh configs/finetune/coco_json_swin_t.py 1 --cfg-options data_root=OUT
+
+classes.txt has one name a line, where wanted with a threshold: "stop sign: 0.4". A command that was
+interrupted goes on where it stopped when it is given again. `llmdet label` and
+`python tools/label.py` are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmdet.utils.cli import add_config_options, count, fast_startup, fraction
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from llmdet.apis import Tiles
+    from llmdet.data_engines.journal import Journal
+    from llmdet.labelling.review import LabelReport
+    from llmdet.labelling.run import LabelJob
+
+TARGETS = ("coco", "yolo", "voc", "odvg", "grounding")
+_LOGGED_SECONDS = 10  # between two lines of progress in a file
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported, so that --help answers at once."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "images", nargs="+", help="image files, folders, or text files that list images"
+    )
+    parser.add_argument("out", type=Path, help="folder for the labels, new or of this command")
+    parser.add_argument(
+        "--classes", type=Path, required=True, help="text file: one 'name' or 'name: 0.4' a line"
+    )
+    parser.add_argument("--to", dest="target", choices=TARGETS, required=True, help="format")
+    parser.add_argument("--config", required=True, help="config, or the folder of a saved detector")
+    parser.add_argument("--weights", help="checkpoint; default: random weights")
+    parser.add_argument("--device", default="auto", help="cuda:0, cpu ...; default: cuda if any")
+    parser.add_argument("--batch-size", type=count, default=1, help="images at once (default 1)")
+    _add_search_arguments(parser)
+    _add_output_arguments(parser)
+    add_config_options(parser)
+    return parser.parse_intermixed_args(argv)
+
+
+def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what becomes a label")
+    group.add_argument(
+        "--threshold",
+        type=fraction,
+        default=0.3,
+        help="least score, where classes.txt says no other (default 0.3)",
+    )
+    group.add_argument(
+        "--nms",
+        type=fraction,
+        default=0.7,
+        metavar="IOU",
+        help="of boxes that overlap by more than this, the best stays, whatever its class "
+        "(default 0.7; 1 keeps all)",
+    )
+    group.add_argument(
+        "--tile", type=count, metavar="PIXELS", help="look at larger pictures in tiles of this size"
+    )
+    group.add_argument(
+        "--tile-overlap", type=float, default=0.2, help="part that tiles share (default 0.2)"
+    )
+    group.add_argument(
+        "--captions",
+        nargs="+",
+        choices=("image", "regions"),
+        default=[],
+        help="also describe pictures (odvg, grounding) and boxes (grounding)",
+    )
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is written")
+    group.add_argument(
+        "--val", type=fraction, default=0.1, help="part of the pictures to validate by (0.1)"
+    )
+    group.add_argument("--seed", type=int, default=0, help="draws that part (default 0)")
+    group.add_argument(
+        "--copy", action="store_true", help="copy the pictures; default: a link to their folder"
+    )
+    group.add_argument(
+        "--doubt",
+        type=fraction,
+        default=0.1,
+        help="pictures with a score this near to its threshold are listed for review (0.1)",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program on a command line; returns 1 where a picture could not be read."""
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    with fast_startup():
+        from llmdet.labelling.review import read_report
+
+        job = read_job(args)
+        config, weights = read_model(args)
+    with job.journal(config, weights) as journal:
+        report = read_report(args.out)
+        if report is not None:
+            print(f"{args.out} is labelled already; its files are left as they are.")
+        else:
+            report = _label(job, journal, (config, weights), args)
+    return tell(report, args.out)
+
+
+def read_job(args: argparse.Namespace) -> LabelJob:
+    """What a command line asks for; pictures are listed, and none is opened."""
+    from llmdet.apis.images import expand
+    from llmdet.labelling.run import LabelJob
+    from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet, read_classes
+
+    names, thresholds = read_classes(args.classes)
+    paths = [Path(str(source)) for entry in args.images for source in expand(entry)]
+    settings = LabelSettings(
+        names,
+        args.threshold,
+        thresholds,
+        None if args.nms == 1 else args.nms,
+        _tiles(args),
+        frozenset(args.captions),
+        args.doubt,
+    )
+    output = OutputSettings(args.target, args.val, args.seed, args.copy)
+    return LabelJob(PictureSet.of(paths), settings, output, args.out)
+
+
+def _tiles(args: argparse.Namespace) -> Tiles | None:
+    from llmdet.apis import Tiles
+
+    return None if args.tile is None else Tiles(args.tile, args.tile_overlap)
+
+
+def read_model(args: argparse.Namespace) -> tuple[Config, str | Path | None]:
+    """The config, and the weights, which a saved detector brings along; nothing is built."""
+    from llmdet.apis import pretrained
+    from llmdet.utils.config import load_model_config, merge_options
+
+    if not pretrained.is_saved(args.config):
+        return load_model_config(args.config, args.cfg_options), args.weights
+    config, weights = pretrained.read(args.config)
+    merge_options(config, args.cfg_options)
+    return config, args.weights or weights
+
+
+def _label(
+    job: LabelJob,
+    journal: Journal,
+    model: tuple[Config, str | Path | None],
+    args: argparse.Namespace,
+) -> LabelReport:
+    """Build the model and label."""
+    from transformers.utils import logging as transformers_logging
+
+    from llmdet.apis import Detector
+    from llmdet.labelling.engine import LabelEngine
+
+    transformers_logging.disable_progress_bar()  # of weights, which are there at once
+    detector = Detector.from_pretrained(*model, device=args.device, captions=bool(args.captions))
+    engine = LabelEngine(detector, job.pictures.folder, job.settings, args.batch_size)
+    return job.run(engine, journal, args.batch_size, _progress)
+
+
+def _progress(done: int, total: int) -> Callable[[int], object]:
+    """A bar with rate and time left; in a file, a line every some seconds."""
+    from tqdm import tqdm
+
+    interval = 0.2 if sys.stderr.isatty() else _LOGGED_SECONDS
+    bar = tqdm(initial=done, total=total, unit="image", mininterval=interval)
+
+    def advance(number: int) -> None:
+        bar.update(number)
+        if bar.n == total:
+            bar.close()
+
+    return advance
+
+
+def tell(report: LabelReport, out: Path) -> int:
+    """Print what was labelled; returns the exit code."""
+    from llmdet.labelling.review import SHEET
+
+    print(report.text())
+    print(f"{out} holds the labels, {out / SHEET} shows some of them.")
+    return int(bool(report.damaged))

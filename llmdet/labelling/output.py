@@ -1,0 +1,134 @@
+"""A journal of labels as a data set: annotations, and pictures beside them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from llmdet.data_engines.caption_rules import clean_phrase, phrase_fault
+from llmdet.data_engines.journal import Journal
+from llmdet.datasets.formats.folders import write_voc, write_yolo
+from llmdet.datasets.formats.rows import numbered_categories
+from llmdet.datasets.formats.samples import Instance, Sample, Source
+from llmdet.datasets.formats.writing import (
+    name_the_classes,
+    write_coco,
+    write_grounding,
+    write_odvg,
+)
+from llmdet.datasets.ledger import Ledger
+from llmdet.datasets.row_targets import UNIFORM_PROMPT
+from llmdet.errors import DataError
+from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet
+
+#: Target -> the file of a split.
+_FILES: dict[str, tuple[Callable[[Source, Path, Ledger], int], str]] = {
+    "coco": (write_coco, "instances_{}.json"),
+    "odvg": (write_odvg, "{}.jsonl"),
+    "grounding": (write_grounding, "{}.jsonl"),
+}
+_FOLDERS: dict[str, Callable[[Source, Path, Ledger, str], int]] = {
+    "yolo": write_yolo,
+    "voc": write_voc,
+}
+
+
+def write_labels(
+    journal: Journal,
+    pictures: PictureSet,
+    settings: LabelSettings,
+    output: OutputSettings,
+    out: Path,
+) -> dict[str, int]:
+    """Write annotations of each split, and put the pictures beside them.
+
+    Args:
+        journal: finished labels.
+        pictures: what was labelled.
+        settings: what was looked for.
+        output: format, and what is for validation.
+        out: the folder.
+
+    Returns:
+        Split -> number of pictures.
+
+    Raises:
+        DataError: pictures can be neither linked nor copied.
+    """
+    names = [row["filename"] for row in rows_of(journal)]
+    validation = output.validation(names)
+    splits = {"train": frozenset(names) - validation}
+    if validation:
+        splits["val"] = validation
+    categories = numbered_categories(settings.classes)
+    for split, members in splits.items():
+        samples = _samples(journal, members, settings, output)
+        source = Source(samples, len(members), categories)
+        if output.target in _FOLDERS:
+            _FOLDERS[output.target](source, out, Ledger(), split)
+        else:
+            write, name = _FILES[output.target]
+            write(source, out / name.format(split), Ledger())
+    folder = out / ("JPEGImages" if output.target == "voc" else "images")
+    if output.copy:
+        _copy(pictures.folder, names, folder)
+    else:
+        _link(pictures.folder, folder)
+    return {split: len(members) for split, members in splits.items()}
+
+
+def rows_of(journal: Journal) -> Iterator[dict[str, Any]]:
+    """The rows of pictures that could be read."""
+    return (outcome.row for outcome in journal.outcomes() if outcome.row is not None)
+
+
+def _samples(
+    journal: Journal, members: Collection[str], settings: LabelSettings, output: OutputSettings
+) -> Iterator[Sample]:
+    for row in rows_of(journal):
+        if row["filename"] in members:
+            sample = _sample(row, settings)
+            if output.target == "grounding" and row.get("captions"):
+                sample.caption = name_the_classes(sample.instances)
+                for instance, caption in zip(sample.instances, row["captions"], strict=True):
+                    phrase = clean_phrase(caption)
+                    if phrase_fault(caption, phrase) is None:
+                        instance.phrase = phrase
+            yield sample
+
+
+def _sample(row: dict[str, Any], settings: LabelSettings) -> Sample:
+    instances = [
+        Instance(box, settings.classes[label], label, extra={"score": score})
+        for box, label, score in zip(row["boxes"], row["labels"], row["scores"], strict=True)
+    ]
+    fields = {}
+    if "description" in row:
+        fields["conversations"] = [
+            {"from": "human", "value": UNIFORM_PROMPT},
+            {"from": "gpt", "value": row["description"]},
+        ]
+    size = (row["width"], row["height"])
+    return Sample(row["filename"], *size, instances, row["filename"], fields=fields)
+
+
+def _link(pictures: Path, folder: Path) -> None:
+    if folder.is_symlink() and Path(os.readlink(folder)) == pictures:
+        return
+    try:
+        folder.symlink_to(pictures, target_is_directory=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be made a link to {pictures} ({error.strerror}): copy the pictures "
+            "with --copy, or remove what is there."
+        ) from None
+
+
+def _copy(pictures: Path, names: list[str], folder: Path) -> None:
+    for name in names:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(pictures / name, target)
