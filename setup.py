@@ -23,6 +23,14 @@ def requirements() -> list[str]:
     return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 
+def config_packages() -> dict[str, str]:
+    """Folders of configs by the name under which the package has them, ``llmdet.configs...``."""
+    folders = {path.parent for path in (ROOT / "configs").rglob("*.py")}
+    folders |= {ROOT / "configs", ROOT / "configs" / "_base_"}
+    places = sorted(folder.relative_to(ROOT) for folder in folders)
+    return {".".join(["llmdet", *place.parts]): place.as_posix() for place in places}
+
+
 setup(
     name="llmdet",
     version=version(),
@@ -31,7 +39,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["llmdet", "llmdet.*"], exclude=["llmdet.testing*"]),
+    packages=[
+        *find_packages(include=["llmdet", "llmdet.*"], exclude=["llmdet.testing*"]),
+        *config_packages(),
+    ],
+    package_dir=config_packages(),
+    entry_points={"console_scripts": ["llmdet = llmdet.cli.__main__:main"]},
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
     extras_require={

@@ -19,7 +19,6 @@ import torch
 from hypothesis import settings
 from mmengine.registry import DefaultScope
 
-from llmdet.testing.programs import load_program
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,8 +79,10 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def demo():
-    """The program image_demo.py."""
-    return load_program(ROOT / "demo" / "image_demo.py")
+    """The program of image_demo.py."""
+    from llmdet.cli import predict
+
+    return predict
 
 
 @pytest.fixture(autouse=True)

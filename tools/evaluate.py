@@ -1,64 +1,13 @@
-"""Evaluate a prediction file. Needs neither a model nor a GPU.
+"""Evaluate a prediction file. Needs neither a model nor a GPU."""
 
-Example:
-    python tools/evaluate.py --metric lvis-fixed-ap --gt lvis_v1_minival.json --pred preds.jsonl
-"""
-
-from __future__ import annotations
-
-import argparse
-import logging
 import sys
 from pathlib import Path
 
-# What runs with `python tools/evaluate.py` finds the package beside it, installed or not.
+# What is started as a file finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmdet.errors import LLMDetError
-from llmdet.evaluation.suite import RUNNERS, describe_metrics, format_table, run_metric
-
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=f"metrics and their options:\n{describe_metrics()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--metric", required=True, metavar="NAME", help=", ".join(RUNNERS))
-    parser.add_argument("--gt", required=True, metavar="GT", help="annotations")
-    parser.add_argument(
-        "--pred",
-        metavar="PRED",
-        help="predictions: the benchmark's own format, npz, COCO results JSON or preds.jsonl",
-    )
-    parser.add_argument("--json", metavar="OUT", help="also write all numbers to this file")
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="accept a prediction file that lacks images: nothing counts as found in them",
-    )
-    parser.add_argument(
-        "--options", nargs="*", default=[], metavar="NAME=VALUE", help="protocol options"
-    )
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Print the table of a metric; 2 if the input cannot be used."""
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    options = [*args.options, "partial=true"] if args.partial else args.options
-    try:
-        report = run_metric(args.metric, args.gt, args.pred, options)
-    except LLMDetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(format_table(report.values))
-    if args.json:
-        report.write(args.json)
-    return 0
-
+from llmdet.cli.evaluate import main
+from llmdet.utils.cli import run_cli
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

@@ -37,9 +37,15 @@ def usage(runner: Any, weights: str) -> dict[str, str]:
     """
     config = Path(runner.work_dir, Path(runner.cfg.filename or f"{runner.timestamp}.py").name)
     names = [_shown(config), _shown(weights)]
+    # In a checkout the scripts that its documentation names, elsewhere the installed command.
+    scripts = Path("image_demo.py").is_file() and Path("dist_test.sh").is_file()
+    predict = "python image_demo.py" if scripts else "llmdet predict"
+    measure = (
+        f"bash dist_test.sh {' '.join(names)} 1" if scripts else f"llmdet test {' '.join(names)}"
+    )
     commands = {
-        "look at it": f"python image_demo.py {_image_of(runner)} {names[0]} --weights {names[1]}",
-        "measure it": f"bash dist_test.sh {names[0]} {names[1]} 1",
+        "look at it": f"{predict} {_image_of(runner)} {names[0]} --weights {names[1]}",
+        "measure it": measure,
         "see curves": f"tensorboard --logdir {_shown(runner.work_dir)}",
     }
     if runner.cfg.get("test_dataloader") is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from llmdet.errors import ConfigError
 from llmdet.utils import inert_files  # noqa: F401  YAML is data, a .py config a program
 from llmdet.utils.suggest import did_you_mean
 from llmdet.utils.variables import change_variable
+
+logger = logging.getLogger(__name__)
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -28,9 +31,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Raises:
         ConfigError: the file is missing or faulty, or an option names a place that is not there.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"There is no config file '{path}'; {_nearest(path)}")
+    path = find_config(path)
     try:
         config = Config.fromfile(str(path))
     except Exception as error:  # a config is a program of the user's, which may raise anything
@@ -40,6 +41,34 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     if options:
         merge_options(config, options)
     return config
+
+
+def find_config(path: str | Path) -> Path:
+    """The config file that a path names: the file itself, or else one that the package ships.
+
+    ``configs/finetune/raccoon.py`` and ``finetune/raccoon`` name the package's wherever the present
+    folder has no such file; it is said which one was taken.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    folder = shipped_configs()
+    name = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
+    found = folder / name if name.suffix else folder / f"{name}.py"
+    if path.is_absolute() or ".." in path.parts or not found.is_file():
+        raise ConfigError(f"There is no config file '{path}'; {_nearest(path)}")
+    logger.warning("'%s' is not in this folder; taking %s", path, found)
+    return found
+
+
+def shipped_configs() -> Path:
+    """The folder of configs that came with the package: inside it, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def merge_options(config: Config, options: Mapping[str, Any]) -> None:
@@ -148,6 +177,8 @@ def _drop_scope(part: Any, scope: str) -> None:
 
 def _nearest(path: Path) -> str:
     folder = path.parent
+    if not folder.is_dir() and folder.parts[:1] == ("configs",):
+        folder = shipped_configs() / Path(*folder.parts[1:])
     names = [entry.name for entry in folder.glob(f"*{path.suffix}")] if folder.is_dir() else []
     return did_you_mean(path.name, names, otherwise=f"'{folder}' has none of a similar name")
 

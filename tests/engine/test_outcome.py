@@ -8,6 +8,13 @@ import pytest
 from llmdet.engine.outcome import report_result
 
 
+@pytest.fixture(autouse=True)
+def checkout(tmp_path):
+    """The present folder is one of the repository."""
+    for name in ("image_demo.py", "dist_test.sh"):
+        (tmp_path / name).touch()
+
+
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
     """A run in ``work dir`` of the present folder, whose best and last checkpoint are there."""
@@ -47,6 +54,13 @@ def test_the_commands_name_the_best_weights_and_an_image_of_the_validation(finis
     named = "'work dir/mine.py' {}'work dir/best_iter_200.pth'"
     assert "image_demo.py image.jpg " + named.format("--weights ") in text
     assert f"bash dist_test.sh {named.format('')} 1" in text
+
+
+def test_an_installed_package_names_its_command(finished, caplog, tmp_path):
+    (tmp_path / "dist_test.sh").unlink()
+    (text,) = said(finished, caplog)
+    assert "llmdet predict image.jpg 'work dir/mine.py' --weights" in text
+    assert "llmdet test 'work dir/mine.py' 'work dir/best_iter_200.pth'" in text
 
 
 def test_without_validation_the_last_weights_are_named(finished, caplog):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmdet.testing.programs import load_program
+from llmdet.cli import test as tool
 
 
 @pytest.mark.parametrize(("options", "dtype"), [([], None), (["--dtype", "bfloat16"], "bfloat16")])
@@ -10,7 +10,6 @@ def test_the_precision_of_a_test_is_a_setting_of_the_model(
     root, tmp_path, monkeypatch, options, dtype
 ):
     monkeypatch.chdir(tmp_path)
-    tool = load_program(root / "tools/test.py")
     config = str(root / "configs/grounding_dino_swin_t.py")
     prepared = tool.prepare(tool.parse_args([config, "weights.pth", *options]))
     assert prepared.model.test_cfg.get("dtype") == dtype

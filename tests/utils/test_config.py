@@ -1,10 +1,18 @@
 """Reading configs: scopes, options, and one sentence for each mistake."""
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 
 from llmdet.errors import ConfigError
-from llmdet.utils.config import load_config, load_model_config, merge_options, set_work_dir
+from llmdet.utils.config import (
+    find_config,
+    load_config,
+    load_model_config,
+    merge_options,
+    set_work_dir,
+)
 
 
 def write(path, text):
@@ -96,3 +104,34 @@ def test_a_config_without_a_model_is_refused_where_one_is_needed(tmp_path):
     assert load_config(path).data_root == "data/"
     with pytest.raises(ConfigError, match=r"data\.py' describes no model"):
         load_model_config(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["configs/finetune/raccoon.py", "finetune/raccoon.py", "finetune/raccoon"]
+)
+def test_a_config_that_is_not_here_is_the_packages_and_that_is_said(
+    root, tmp_path, monkeypatch, caplog, name
+):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == root / "configs/finetune/raccoon.py"
+    assert f"'{name}' is not in this folder; taking {root}" in caplog.text
+
+
+def test_a_config_that_is_here_is_taken_without_a_word(root, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raccoon.py").write_text("a = 1")
+    assert find_config("raccoon.py") == Path("raccoon.py")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["/configs/finetune/raccoon.py", "../finetune/raccoon.py"])
+def test_a_path_that_leads_elsewhere_is_taken_at_its_word(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="There is no config file"):
+        find_config(name)
+
+
+def test_a_misspelt_name_among_the_packages_is_met_by_its_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"did you mean 'raccoon\.py'"):
+        find_config("configs/finetune/racoon.py")

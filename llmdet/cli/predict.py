@@ -1,0 +1,347 @@
+"""Find in images what a text names, and draw the boxes.
+
+Open-vocabulary detection (class names, separated by " . "):
+    python image_demo.py IMAGE CONFIG --weights W --text 'apple . banana .' -c
+Phrase grounding (the noun phrases of a sentence):
+    python image_demo.py IMAGE CONFIG --weights W --text 'There are many apples here.'
+Referring expression (the text as a whole):
+    python image_demo.py IMAGE CONFIG --weights W --text 'red apple.' --tokens-positive -1
+Descriptions of the image and of every shown box, or of given boxes:
+    python image_demo.py IMAGE CONFIG --weights W --text 'apple . banana .' -c --caption
+    python image_demo.py IMAGE CONFIG --weights W --text 'fruit' --boxes '[[10, 20, 200, 180]]'
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmdet.utils.cli import add_config_options, count, fast_startup, fraction, positive
+
+if TYPE_CHECKING:
+    from llmdet import Detector, Results
+
+PALETTES = ("none", "random", "coco", "voc", "citys")
+NOUN_PHRASES = ("auto", "nltk", "rules")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported, so that --help answers at once."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "inputs", nargs="+", help="image files, folders, or text files that list images"
+    )
+    parser.add_argument("config", help="config of the model")
+    add_config_options(parser)
+    _add_prompt_arguments(parser)
+    parser.add_argument(
+        "--weights",
+        "--weight",
+        help="checkpoint: .pth (ours, upstream's, MM-Grounding-DINO's), .safetensors, or a "
+        "transformers folder",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="cuda:0, cpu ...; default: cuda where there is one"
+    )
+    parser.add_argument("--batch-size", type=count, default=1, help="images at once (default 1)")
+    parser.add_argument(
+        "--pred-score-thr",
+        type=fraction,
+        default=0.3,
+        help="boxes below this score are neither drawn nor saved (default 0.3)",
+    )
+    parser.add_argument(
+        "--nms",
+        type=fraction,
+        metavar="IOU",
+        help="of boxes that overlap by more than this, the best stays, whatever its name; "
+        "default: all stay",
+    )
+    _add_caption_arguments(parser)
+    _add_output_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to look for")
+    group.add_argument(
+        "--text",
+        "--texts",
+        dest="texts",
+        help="'cat . dog .', a sentence, or '$: lvis' for the classes of a data set; default: "
+        "the classes of the config's test set",
+    )
+    group.add_argument(
+        "--any-object",
+        action="store_true",
+        help="no text: find whatever looks like an object to the first of the two stages",
+    )
+    group.add_argument(
+        "-c",
+        "--custom-entities",
+        action="store_true",
+        help="the text is a list of class names, separated by ' . '",
+    )
+    group.add_argument(
+        "--tokens-positive",
+        metavar="SPANS",
+        help="-1: the text as a whole is one referring expression; '[[0, 7], [12, 15]]': these "
+        "character spans of the text are the entities",
+    )
+    group.add_argument(
+        "--noun-phrases",
+        choices=NOUN_PHRASES,
+        default="auto",
+        help="how the noun phrases of a sentence are found (default auto: NLTK's tagger where "
+        "its data is installed, else rules)",
+    )
+    group.add_argument(
+        "--chunked-size",
+        "-s",
+        type=int,
+        metavar="N",
+        help="at most N class names in one prompt; -1: as many as the text encoder takes; "
+        "default: the config's",
+    )
+
+
+def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("captions, by the model's language model")
+    group.add_argument(
+        "--caption", action="store_true", help="describe the image and every shown box"
+    )
+    group.add_argument(
+        "--boxes",
+        metavar="BOXES",
+        help="'[[x1, y1, x2, y2], ...]' in pixels: describe these instead of detected boxes",
+    )
+    group.add_argument(
+        "--temperature",
+        type=positive,
+        metavar="T",
+        help="sample words at this temperature; default: always the likeliest word",
+    )
+    group.add_argument(
+        "--max-new-tokens", type=count, metavar="N", help="longest caption, in tokens"
+    )
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--out-dir",
+        default="outputs",
+        help="folder that gets vis/ (pictures) and preds/ (JSON); default: outputs",
+    )
+    group.add_argument("--no-save-vis", action="store_true", help="save no pictures")
+    group.add_argument("--no-save-pred", action="store_true", help="save no JSON")
+    group.add_argument("--print-result", action="store_true", help="print each JSON, one a line")
+    group.add_argument("--show", action="store_true", help="show each picture in a window")
+    group.add_argument(
+        "--palette",
+        choices=PALETTES,
+        default="none",
+        help="colours of the labels (default none: evenly spread hues)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check what is cheap to check, build the model, detect, and say what was found.
+
+    Returns:
+        The exit code: 1 where an image could not be read, 0 otherwise.
+    """
+    from llmdet.apis.images import expand, fault_of
+    from llmdet.apis.questions import read_question
+    from llmdet.apis.reading import parse_boxes
+
+    # Words of a command line stand for files alone, not for arrays.
+    sources = [Path(str(source)) for entry in args.inputs for source in expand(entry)]
+    faults = list(map(fault_of, sources))
+    broken = [fault for fault in faults if fault is not None]
+    readable = [source for source, fault in zip(sources, faults, strict=True) if fault is None]
+    if not readable:
+        raise broken[0]
+    question = _question(args)
+    boxes = None if args.boxes is None else parse_boxes(args.boxes)
+    with fast_startup():
+        if question is not None:
+            read_question(**question)  # mistakes show before the model is built
+        detector = _build(args, captions=args.caption or boxes is not None)
+    if question is None:
+        question = {} if args.any_object else {"classes": _classes_of(detector.config)}
+    stream = detector.predict(
+        iter(readable),
+        **question,
+        threshold=args.pred_score_thr,
+        nms=args.nms,
+        captions=args.caption or boxes is not None,
+        boxes=boxes,
+        generation=_generation(args),
+        batch_size=args.batch_size,
+        return_errors=True,
+    )
+    unread = _deliver(_with_progress(stream, len(readable), args), readable, args)
+    broken += unread
+    if len(unread) == len(readable):
+        raise broken[0]
+    if args.out_dir and (saved := [str(folder) for folder in _folders(args).values() if folder]):
+        print(f"Saved in {' and '.join(saved)}.", file=sys.stderr)
+    return _report_broken(broken, len(sources))
+
+
+def _question(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What to look for, as arguments of ``Detector.predict``; None where there is no text."""
+    from llmdet.apis.questions import parse_spans
+    from llmdet.errors import ConfigError
+
+    text, spans = args.texts, None
+    if args.tokens_positive is not None:
+        spans = parse_spans(args.tokens_positive)
+    if text is None:
+        if spans is not None or args.custom_entities:
+            raise ConfigError("There is no text that -c or --tokens-positive could be about.")
+        return None
+    if args.any_object:
+        raise ConfigError("--any-object finds things without a name: leave out --text.")
+    if args.custom_entities and spans is not None:
+        raise ConfigError(
+            "-c and --tokens-positive exclude each other: the first says that the text is a list "
+            "of classes, the second which parts of a sentence to find."
+        )
+    if args.custom_entities or text.strip().startswith("$:"):
+        return {"classes": text}
+    if spans is None:
+        return {"text": text}
+    return {"expression": text} if spans == -1 else {"spans": (text, spans)}
+
+
+def _classes_of(config: Any) -> tuple[str, ...]:
+    """The classes that a config is tested on."""
+    from llmdet.apis.class_names import config_class_names
+
+    names = config_class_names(config)
+    print(
+        f"No text was given: looking for the {len(names)} classes of the config.", file=sys.stderr
+    )
+    return names
+
+
+def _build(args: argparse.Namespace, captions: bool) -> Detector:
+    """Import what is heavy, and build the model."""
+    from transformers.utils import logging as transformers_logging
+
+    from llmdet import Detector
+
+    transformers_logging.disable_progress_bar()  # of weights, which are there at once
+    options = {"model.test_cfg.noun_phrases": args.noun_phrases}
+    if args.chunked_size is not None:
+        options["model.test_cfg.chunked_size"] = args.chunked_size
+    return Detector.from_pretrained(
+        args.config,
+        args.weights,
+        device=args.device,
+        captions=captions,
+        cfg_options=options | args.cfg_options,
+    )
+
+
+def _with_progress(stream: Iterable[Any], count: int, args: argparse.Namespace) -> Iterable[Any]:
+    if count <= args.batch_size:
+        return stream
+    from tqdm import tqdm
+
+    # tqdm's disable=None keeps quiet where the standard error is no terminal.
+    return tqdm(stream, total=count, unit="image", disable=None)
+
+
+def _folders(args: argparse.Namespace) -> dict[str, Path | None]:
+    """Where pictures and JSON are saved, None for what is not."""
+    out = Path(args.out_dir)
+    left_out = {"vis": args.no_save_vis, "preds": args.no_save_pred}
+    return {
+        kind: out / kind if args.out_dir and not skipped else None
+        for kind, skipped in left_out.items()
+    }
+
+
+def _deliver(stream: Iterable[Any], paths: Sequence[Path], args: argparse.Namespace) -> list[Any]:
+    """Save, print and show the results of image after image.
+
+    Returns:
+        The errors of images that could not be read.
+    """
+    import numpy as np
+
+    from llmdet.apis.output_names import output_names, picture_suffix
+    from llmdet.visualization.pictures import save_picture, show_picture
+
+    folders = _folders(args)
+    unread = []
+    for path, name, found in zip(paths, output_names(paths), stream, strict=True):
+        if isinstance(found, Exception):
+            unread.append(found)
+            continue
+        if folders["preds"]:
+            found.save(folders["preds"] / f"{name}.json")
+        if args.print_result:
+            print(json.dumps(found.to_dict()))
+        if folders["vis"] or args.show:
+            picture = np.asarray(found.plot(args.palette))
+            if folders["vis"]:
+                save_picture(picture, folders["vis"] / f"{name}{picture_suffix(path)}")
+            if args.show:
+                show_picture(picture, str(path))
+        _summarize(found, args)
+    return unread
+
+
+def _generation(args: argparse.Namespace) -> dict[str, Any]:
+    """How captions are to be decoded, as options of transformers' ``generate``."""
+    options: dict[str, Any] = {}
+    if args.temperature is not None:
+        options |= {"do_sample": True, "temperature": args.temperature}
+    if args.max_new_tokens is not None:
+        options["max_new_tokens"] = args.max_new_tokens
+    return options
+
+
+def _summarize(found: Results, args: argparse.Namespace) -> None:
+    """Say on the standard error what was found, so that --print-result can be piped."""
+    from tqdm import tqdm
+
+    counts = Counter(found.names)
+    listed = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    nothing = f"nothing with a score of {args.pred_score_thr:g} or more"
+    if found.best_score is not None:
+        nothing += f", the best is {found.best_score:.2f}"
+    lines = [f"{found.image}: {listed or nothing}"]
+    if found.description is not None:
+        lines.append(f"  {found.description}")
+    for name, caption in zip(found.names, found.captions or (), strict=False):
+        lines.append(f"  {name}: {caption}")
+    tqdm.write("\n".join(lines), file=sys.stderr)  # above a progress bar
+
+
+def _report_broken(broken: Sequence[Exception], images: int) -> int:
+    """Name the images that could not be read; returns the exit code."""
+    if broken:
+        number = f"{len(broken)} of {images} images could not be read:"
+        print(number, *broken, sep="\n  ", file=sys.stderr)
+    return int(bool(broken))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program on a command line; returns 1 where an image could not be read."""
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("llmdet").setLevel(logging.INFO)
+    return run(args)
