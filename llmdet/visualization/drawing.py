@@ -34,6 +34,7 @@ class DrawnBoxes:
     scale: float  # pixels of the picture per pixel of the image, which begins at the upper left
     labels: np.ndarray  # [N, 4] int64 xyxy in pixels of the picture; zeros where there is none
     legend: tuple[LegendEntry, ...]
+    lettering: Lettering  # of labels and legend
 
 
 def draw_boxes(
@@ -102,7 +103,7 @@ def draw_detections(
     colors = detection_colors(names, labels, palette, classes)
     line = max(2, round(_LINE_SCALE * (canvas.width * canvas.height) ** 0.5))
     _draw_outlines(canvas, drawn.boxes, colors, line)
-    texts, places, legend = _arrange(drawn, colors, lettering, canvas.size, line)
+    texts, places, legend = _arrange(drawn, colors, lettering, canvas.size)
     _draw_labels(canvas, drawn.boxes, texts, places, colors, lettering, line)
     picture = np.array(canvas)
     description = writable(" ".join(description.split()), "")
@@ -116,7 +117,7 @@ def draw_detections(
             most_height=canvas.height,
         )
         picture = below(picture, page)
-    return DrawnBoxes(picture, scale, places, tuple(legend))
+    return DrawnBoxes(picture, scale, places, tuple(legend), lettering)
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,6 @@ def _arrange(
     colors: Sequence[RGB],
     lettering: Lettering,
     size: tuple[int, int],
-    line: int,
 ) -> tuple[list[list[str]], np.ndarray, list[LegendEntry]]:
     """Choose what the labels say and where they stand, and what the legend explains.
 
@@ -209,14 +209,14 @@ def _arrange(
     full = zip(numbers, drawn.names, drawn.scores, strict=True)
     texts = [lettering.wrap(" ".join(filter(None, p)), width, _MOST_LINES) for p in full]
     if count <= _MOST_LABELS:
-        places, fits = _place(drawn, texts, lettering, size, line)
+        places, fits = _place(drawn, texts, lettering, size)
         if fits.all():
             return texts, places, legend
     if not legend:
         numbers, legend = _class_legend(drawn, colors)
     tags = zip(numbers, drawn.scores, strict=True)
     texts = [[number or score] for number, score in tags]
-    places, _ = _place(drawn, texts, lettering, size, line)
+    places, _ = _place(drawn, texts, lettering, size)
     return texts, places, legend
 
 
@@ -241,10 +241,9 @@ def _place(
     texts: Sequence[Sequence[str]],
     lettering: Lettering,
     size: tuple[int, int],
-    line: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return [N, 4] places of labels, best scores choosing first, and [N] which have one."""
-    padding = 2 * _padding(lettering)
+    padding = 2 * lettering.padding
     sizes = np.array(
         [
             (round(max(map(lettering.width, rows))) + padding, len(rows) * lettering.line_height)
@@ -252,7 +251,7 @@ def _place(
         ]
     ).reshape(-1, 2)
     order = drawn.order()
-    placement = place_labels(drawn.boxes[order], sizes[order], size, gap=line)
+    placement = place_labels(drawn.boxes[order], sizes[order], size)
     places = np.zeros((len(order), 4), dtype=np.int64)
     fits = np.zeros(len(order), dtype=bool)
     empty = np.array([not any(rows) for rows in texts], dtype=bool)
@@ -260,10 +259,6 @@ def _place(
     places[order] = placement.places
     places[~fits | empty] = 0
     return places, fits
-
-
-def _padding(lettering: Lettering) -> int:
-    return max(2, round(lettering.size * 0.28))
 
 
 def _draw_outlines(
@@ -302,5 +297,5 @@ def _draw_labels(
         ink = text_color(colors[index])
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=colors[index])
         for row, text in enumerate(texts[index]):
-            at = (x1 + _padding(lettering), y1 + row * lettering.line_height)
+            at = (x1 + lettering.padding, y1 + row * lettering.line_height)
             lettering.write(canvas, at, text, ink)

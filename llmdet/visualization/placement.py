@@ -26,9 +26,7 @@ class Placement:
     fits: np.ndarray  # [N] bool: hides no other label that fits; those that do not are left out
 
 
-def place_labels(
-    boxes: np.ndarray, sizes: np.ndarray, image_size: tuple[int, int], gap: int = 0
-) -> Placement:
+def place_labels(boxes: np.ndarray, sizes: np.ndarray, image_size: tuple[int, int]) -> Placement:
     """Choose a rectangle for each label, the first labels having the first choice.
 
     A label would rather sit on top of its box at the left; then along the other sides of the
@@ -39,14 +37,13 @@ def place_labels(
         boxes: [N, 4] float xyxy in pixels of the picture.
         sizes: [N, 2] width and height of the labels in pixels.
         image_size: Width and height of the picture in pixels.
-        gap: Pixels between the outside of a box and its label: the width of the box's line.
     """
     count = len(boxes)
     places = np.zeros((count, 4))
     fits = np.zeros(count, dtype=bool)
     options = []
     for index in range(count):
-        candidates = _candidates(boxes[index], sizes[index], image_size, gap)
+        candidates = _candidates(boxes[index], sizes[index], image_size)
         options.append((candidates, _cost(candidates, boxes, index, sizes[index, 1])))
     for _ in range(1 + _SWEEPS):
         for index, (candidates, cost) in enumerate(options):
@@ -67,9 +64,7 @@ def leader(place: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.stack([on_label, np.clip(on_label, box[:2], box[2:])])
 
 
-def _candidates(
-    box: np.ndarray, size: np.ndarray, image_size: tuple[int, int], gap: int
-) -> np.ndarray:
+def _candidates(box: np.ndarray, size: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """Return [M, 4] places for a label moved into the image: all around the box, then inside."""
     x1, y1, x2, y2 = box
     width, height = size
@@ -77,7 +72,7 @@ def _candidates(
     along_y = np.linspace(y1, y2 - height, _SLIDES)
     rows = []
     for ring in _RINGS:
-        away = ring * height - gap
+        away = ring * height
         rows += [(x, y1 - height - away) for x in along_x]
         rows += [(x, y2 + away) for x in along_x]
         rows += [(x2 + away, y) for y in along_y]

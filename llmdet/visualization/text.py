@@ -29,6 +29,11 @@ class Lettering:
         """Pixels from line to line."""
         return sum(self._main().getmetrics())
 
+    @property
+    def padding(self) -> int:
+        """Pixels beside a text in its coloured field."""
+        return max(2, round(0.28 * self.size))
+
     def width(self, text: str) -> float:
         """Pixels that one line takes."""
         return _width(text, self.size)

@@ -75,7 +75,7 @@ def test_labels_lie_beside_their_objects_where_there_is_room(image_size):
     for label in drawn.labels:
         for box in boxes * drawn.scale:
             shared = np.minimum(label[2:], box[2:]) - np.maximum(label[:2], box[:2])
-            assert shared.min() <= 6  # the width of a line
+            assert shared.min() <= 1  # rounding
 
 
 @pytest.mark.parametrize(("count", "classes"), [(5, 2), (14, 14), (60, 4), (60, 30), (300, 3)])

@@ -13,8 +13,8 @@ def shared_area(first, second):
     return max(width, 0) * max(height, 0)
 
 
-def placed(boxes, sizes, **options):
-    placement = place_labels(np.array(boxes, float), np.array(sizes), SIZE, **options)
+def placed(boxes, sizes):
+    placement = place_labels(np.array(boxes, float), np.array(sizes), SIZE)
     assert placement.fits.all()
     return placement.places.tolist()
 
@@ -74,7 +74,7 @@ def test_a_distant_label_has_a_line_to_its_box():
 def test_labels_stay_inside_the_picture_and_never_overlap(rows):
     boxes = np.array([[x, y, x + w, y + h] for x, y, w, h, _, _ in rows]).reshape(-1, 4)
     sizes = np.array([row[4:] for row in rows]).reshape(-1, 2)
-    placement = place_labels(boxes, sizes, SIZE, gap=2)
+    placement = place_labels(boxes, sizes, SIZE)
     labels = placement.places[placement.fits]
     assert (labels[:, :2] >= 0).all()
     assert (labels[:, 2:] <= SIZE).all()

@@ -92,11 +92,11 @@ class Page:
             return self._show(visit, threshold)
 
     def run_example(self, path: str, task: str, words: str) -> list[Any]:
-        """Open a picture and find what its question names."""
+        """Open a picture and find what its question names; the slider goes back to its start."""
         with _errors_on_the_page():
             visit = Visit.of(self.detector, path)
             visit.find(task, words)
-            return self._show(visit, self.threshold)
+            return [*self._show(visit, self.threshold), self.threshold]
 
     def filter(self, visit: Visit | None, threshold: float) -> list[Any]:
         """Apply another threshold; the model does not run."""
@@ -228,7 +228,7 @@ def _add_examples(examples: Sequence[Example], layout: Layout, page: Page) -> No
     gr.Examples(
         [[str(example.image), example.task, example.words] for example in examples],
         [layout.image, layout.task, layout.words],
-        layout.outputs(),
+        [*layout.outputs(), layout.threshold],
         page.run_example,
         run_on_click=True,
         cache_examples=False,
