@@ -54,6 +54,8 @@ setup(
         "results": ["pandas>=2.2", "supervision>=0.25"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "deepspeed": ["deepspeed>=0.17"],
+        # Both declare packages that we do without; see requirements/lock.txt.
+        "track": ["supervision>=0.31", "trackers>=2.6"],
         "s3": ["s3fs>=2025.3"],
         "gs": ["gcsfs>=2025.3"],
         "dev": [

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("llmdet.cli.train", "train, or fine-tune, the model that a config describes"),
     "test": ("llmdet.cli.test", "evaluate weights by the test set and the metrics of a config"),
     "predict": ("llmdet.cli.predict", "find in images what a text names, and draw the boxes"),
+    "video": ("llmdet.cli.video", "follow in a video what a text names"),
     "label": ("llmdet.cli.label", "label pictures with a detector: training data from images"),
     "evaluate": ("llmdet.cli.evaluate", "compute a metric from a prediction file"),
     "convert checkpoint": ("llmdet.cli.convert_checkpoint", "weights from one format to another"),
