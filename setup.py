@@ -50,6 +50,7 @@ setup(
     extras_require={
         "gpu": ["liger-kernel>=0.6"],
         "chat": ["openai>=3"],
+        "captions": ["pycocoevalcap>=1.2"],
         "demo": ["gradio>=6"],
         "results": ["pandas>=2.2", "supervision>=0.25"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
@@ -68,6 +69,7 @@ setup(
             "moto>=5",
             "mypy>=1.15",
             "packaging>=24",
+            "pycocoevalcap>=1.2",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

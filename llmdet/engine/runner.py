@@ -175,12 +175,14 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     def val(self) -> dict[str, float]:
         """Evaluate on the validation set."""
         self._put_on_device()
-        return super().val()
+        with closing(self.terminal):
+            return super().val()
 
     def test(self) -> dict[str, float]:
         """Evaluate on the test set; every process has the whole model."""
         self._put_on_device()
-        return super().test()
+        with closing(self.terminal):
+            return super().test()
 
     def _put_on_device(self) -> None:
         if self.strategy is not None and not self._is_spread:

@@ -32,6 +32,7 @@ OPTIONAL = (
     ("liger-kernel", "fused language-model loss on CUDA", "pip install -e '.[gpu]'"),
     ("deepspeed", "ZeRO for language models that outgrow a GPU", "pip install -e '.[deepspeed]'"),
     ("openai", "language models behind an endpoint", "pip install -e '.[chat]'"),
+    ("pycocoevalcap", "caption metrics", "pip install -e '.[captions]'"),
     ("gradio", "web demo", "pip install -e '.[demo]'"),
     ("onnxruntime", "export", "pip install -e '.[export]'"),
 )

@@ -3,9 +3,13 @@
 import io
 import logging
 import sys
+from unittest.mock import MagicMock
 
+import pytest
+from mmengine.runner import Runner as MMEngineRunner
 from rich.console import Console
 
+from llmdet.engine.runner import Runner
 from llmdet.engine.terminal import TerminalProgress
 
 
@@ -31,6 +35,19 @@ def test_lines_of_the_log_scroll_above_the_bars_and_the_terminal_is_given_back()
     bars.close()
     assert sys.stdout is stdout
     assert logger.handlers[0].stream is stdout
+
+
+@pytest.mark.parametrize("what", ["val", "test"])
+def test_the_terminal_is_given_back_however_an_evaluation_ends(monkeypatch, what):
+    def fail(runner):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MMEngineRunner, what, fail)
+    runner = Runner.__new__(Runner)
+    runner.strategy, runner._is_spread, runner.terminal = None, False, MagicMock()
+    with pytest.raises(KeyboardInterrupt):
+        getattr(runner, what)()
+    runner.terminal.close.assert_called_once_with()
 
 
 def test_a_file_gets_no_bars():
