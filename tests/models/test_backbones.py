@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmdet.models.backbones import SwinTransformer as MMDetSwin
 from mmdet.models.backbones.swin import ShiftWindowMSA, WindowMSA
 
 from llmdet.models.backbones import SwinTransformer, WindowAttention
@@ -23,6 +24,16 @@ def test_attention_in_windows_is_that_of_mmdet(shift):
     expected = output_and_gradients()
     theirs.w_msa.__class__ = WindowAttention
     torch.testing.assert_close(output_and_gradients(), expected)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 90)])
+def test_windows_padding_and_merging_are_those_of_mmdet(size):
+    theirs, ours = MMDetSwin(**SMALL), SwinTransformer(**SMALL)
+    ours.load_state_dict(theirs.state_dict())
+    for model in (theirs, ours):
+        model.double().train(False)
+    images = torch.randn(2, 3, *size).double()
+    torch.testing.assert_close(ours(images), theirs(images))
 
 
 def test_a_backbone_has_no_other_attention_and_runs_in_half_precision():

@@ -214,8 +214,13 @@ class GroundingDINO(BaseDetector):
         valid = valid_level_sizes(sizes, (images.shape[-2], images.shape[-1]), shapes)
         return self.encode(self.pyramid(feats, valid), text)
 
-    def propose(self, encoded: EncoderOutput) -> QueryProposals:
+    def propose(self, encoded: EncoderOutput, indices: Tensor | None = None) -> QueryProposals:
         """Choose the Q pixels whose features are nearest to any text token.
+
+        Args:
+            encoded: memory of image and text.
+            indices: [B, Q] int64, pixels that are taken as the choice of another program, which
+                rounds otherwise.
 
         Raises:
             DataError: the image has fewer than Q pixels on all levels together.
@@ -230,7 +235,8 @@ class GroundingDINO(BaseDetector):
         padding = encoded.pyramid.padding_mask
         if padding is not None and not self.quirks.propose_padding:
             likelihood = likelihood.masked_fill(padding, float("-inf"))
-        indices = likelihood.topk(self.num_queries, dim=1).indices
+        if indices is None:
+            indices = likelihood.topk(self.num_queries, dim=1).indices
         # The box map runs on the chosen pixels only.
         chosen = memory.gather(1, indices[..., None].expand(-1, -1, memory.shape[-1]))
         deltas = self.bbox_head.reg_branches[last](chosen)
@@ -248,7 +254,7 @@ class GroundingDINO(BaseDetector):
         denoising: DenoisingQueries | None = None,
     ) -> DecoderOutput:
         """Refine the proposals, and the denoising queries in front of them if there are any."""
-        query = self.query_embedding.weight.expand(len(encoded.memory), -1, -1)
+        query = self.query_embedding.weight.expand(encoded.memory.shape[0], -1, -1)
         references = proposals.boxes.detach()
         blocked = None
         if denoising is not None:

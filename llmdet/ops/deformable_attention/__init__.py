@@ -1,14 +1,15 @@
 """Multi-scale deformable attention: bilinear samples of value maps, summed by weight.
 
 Deformable DETR (arXiv 2010.04159), section 4.1. There is one function for callers,
-:func:`deformable_attention`, and three implementations, which give the same numbers:
+:func:`deformable_attention`, and four implementations, which give the same numbers:
 
 =============== ============================================ =====================================
 name            what it is                                   chosen
 =============== ============================================ =====================================
 triton          one kernel forward, one backward             on CUDA devices, where Triton is
 embedding_bag   pixels as rows of a table, no gradients      on the CPU where no gradient is wanted
-grid_sample     the reference, :mod:`.reference`             otherwise, for float64, while tracing
+gather          pixels as rows of a table, plain operators   while exporting
+grid_sample     the reference, :mod:`.reference`             otherwise, and for float64
 =============== ============================================ =====================================
 
 ``LLMDET_DEFORMABLE_ATTENTION=name`` in the environment, or :func:`use_implementation` for a block
@@ -30,11 +31,14 @@ from torch import Tensor
 
 from llmdet.errors import ConfigError
 from llmdet.ops.deformable_attention import operator
+from llmdet.ops.deformable_attention.gather import sample_with_gather
 from llmdet.ops.deformable_attention.reference import sample_with_grid_sample
 
-IMPLEMENTATIONS = ("triton", "embedding_bag", "grid_sample")
+IMPLEMENTATIONS = ("triton", "embedding_bag", "gather", "grid_sample")
 ENVIRONMENT_VARIABLE = "LLMDET_DEFORMABLE_ATTENTION"
 
+#: Written in operators of torch; they have gradients, run on any device and in float64.
+_PLAIN = {"gather": sample_with_gather, "grid_sample": sample_with_grid_sample}
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _INTERPRETS_TRITON = os.environ.get("TRITON_INTERPRET") == "1"
 _requested = os.environ.get(ENVIRONMENT_VARIABLE) or None
@@ -64,8 +68,8 @@ def deformable_attention(
     name = choose_implementation(value.device, value.dtype, wants_gradients)
     if not torch.compiler.is_compiling():
         _log_once(name, value.device.type)
-    if name == "grid_sample":
-        return sample_with_grid_sample(value, shapes, locations, weights).to(value.dtype)
+    if name in _PLAIN:
+        return _PLAIN[name](value, shapes, locations, weights).to(value.dtype)
     sizes = [side for shape in shapes for side in shape]
     return operator.sample(value, sizes, locations.float(), weights.float(), name)
 
@@ -87,7 +91,9 @@ def choose_implementation(
     if _requested is not None:
         _check_request(_requested, device, dtype, wants_gradients)
         return _requested
-    if dtype == torch.float64 or _is_traced():
+    if _is_traced():
+        return "gather"
+    if dtype == torch.float64:
         return "grid_sample"
     if device.type == "cuda" and _HAS_TRITON:
         return "triton"
@@ -125,7 +131,7 @@ def _check_request(
 ) -> None:
     _check_name(name)
     reason = None
-    if name != "grid_sample" and dtype == torch.float64:
+    if name not in _PLAIN and dtype == torch.float64:
         reason = "does not compute in float64"
     elif name == "embedding_bag" and wants_gradients:
         reason = "has no gradients"
