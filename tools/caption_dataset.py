@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return tqdm(initial=done, total=total, unit="image").update
 
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
-    options = ReadOptions(args.images, args.classes, args.split)
+    options = ReadOptions(args.images, args.classes, split=args.split)
     local = args.backend == "transformers"
     count = caption_dataset(
         Annotations(args.annotations, args.images, args.source, options),

@@ -3,6 +3,7 @@
 python tools/convert/data.py instances_train.json train.jsonl --from coco --to odvg
 python tools/convert/data.py VOC2007 train.jsonl --from voc --to grounding --split trainval
 python tools/convert/data.py train.jsonl instances.json --from odvg --to coco
+python tools/convert/data.py instances.json FOLDER --from coco --to yolo --split val --images val/
 python tools/convert/data.py train.jsonl --check --images images/
 """
 
@@ -26,7 +27,7 @@ SOURCES = (
     "objects365",
     "openimages",
 )
-TARGETS = ("grounding", "odvg", "coco")
+TARGETS = ("grounding", "odvg", "coco", "yolo", "voc")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,15 +43,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("input", type=Path, help="annotation file, or folder (voc, yolo)")
-    parser.add_argument("output", type=Path, nargs="?", help="file to write")
+    parser.add_argument("output", type=Path, nargs="?", help="file, or folder (voc, yolo)")
     parser.add_argument("--from", dest="source", choices=SOURCES, help="format of the input")
     parser.add_argument(
         "--to",
         dest="target",
         choices=TARGETS,
         help="grounding: JSONL with a text per image; odvg: JSONL with labels and a label map; "
-        "coco: one JSON document",
+        "coco: one JSON document; yolo, voc: a folder with a label file for each picture",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT where it exists")
     parser.add_argument("--check", action="store_true", help="only validate the input")
     parser.add_argument(
         "--images", type=Path, help="folder of the pictures: gives sizes, checked by --check"
@@ -63,7 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="further folders that file names may lead to, as picture_folders of the data set",
     )
     parser.add_argument("--classes", type=Path, help="class names: one a line, or a label map")
-    parser.add_argument("--split", help="which part of a voc or yolo folder")
+    parser.add_argument("--split", help="which part of a voc or yolo folder is read, or written")
     parser.add_argument(
         "--max-bad-rows",
         type=int,
@@ -81,17 +83,21 @@ def convert(args: argparse.Namespace) -> int:
     """Write the annotations in another format; returns the exit code."""
     from tqdm import tqdm
 
-    from llmdet.datasets.formats import ReadOptions
+    from llmdet.datasets.formats import ReadOptions, written_file
     from llmdet.datasets.formats import convert as convert_annotations
     from llmdet.datasets.ledger import Ledger
+    from llmdet.errors import ConfigError
 
+    written = written_file(args.output, args.target, args.split)
+    if written.exists() and not args.overwrite:
+        raise ConfigError(f"{written} exists: name another output, or say --overwrite.")
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
     count = convert_annotations(
         args.input,
         args.output,
         args.source,
         args.target,
-        options=ReadOptions(args.images, args.classes, args.split),
+        options=ReadOptions(args.images, args.classes, split=args.split),
         ledger=ledger,
         progress=lambda samples, total: tqdm(samples, total=total, unit="image"),
     )
@@ -109,7 +115,7 @@ def check(args: argparse.Namespace) -> int:
     from llmdet.datasets.validate import ReportLedger, ValidationReport, validate
 
     report = ValidationReport()
-    options = ReadOptions(args.images, args.classes, args.split)
+    options = ReadOptions(args.images, args.classes, split=args.split)
     source = open_source(args.input, args.source, options, ReportLedger(report))
     source.samples = iter(tqdm(source.samples, total=source.total, unit="image"))
     validate(source, report, args.images, picture_folders=args.picture_folders)

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from llmdet.data_engines.caption_rules import clean_phrase, phrase_fault
 from llmdet.data_engines.journal import Journal
-from llmdet.datasets.formats.folders import write_voc, write_yolo
+from llmdet.datasets.formats import FOLDER_WRITERS, WRITERS
+from llmdet.datasets.formats.folders import PICTURES, link_pictures
 from llmdet.datasets.formats.rows import numbered_categories
 from llmdet.datasets.formats.samples import Instance, Sample, Source
-from llmdet.datasets.formats.writing import (
-    name_the_classes,
-    write_coco,
-    write_grounding,
-    write_odvg,
-)
+from llmdet.datasets.formats.writing import name_the_classes
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.row_targets import UNIFORM_PROMPT
-from llmdet.errors import DataError
 from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet
 
 #: Target -> the file of a split.
-_FILES: dict[str, tuple[Callable[[Source, Path, Ledger], int], str]] = {
-    "coco": (write_coco, "instances_{}.json"),
-    "odvg": (write_odvg, "{}.jsonl"),
-    "grounding": (write_grounding, "{}.jsonl"),
-}
-_FOLDERS: dict[str, Callable[[Source, Path, Ledger, str], int]] = {
-    "yolo": write_yolo,
-    "voc": write_voc,
-}
+_FILES = {"coco": "instances_{}.json", "odvg": "{}.jsonl", "grounding": "{}.jsonl"}
 
 
 def write_labels(
@@ -67,16 +53,16 @@ def write_labels(
     for split, members in splits.items():
         samples = _samples(journal, members, settings, output)
         source = Source(samples, len(members), categories)
-        if output.target in _FOLDERS:
-            _FOLDERS[output.target](source, out, Ledger(), split)
+        if output.target in FOLDER_WRITERS:
+            FOLDER_WRITERS[output.target](source, out, Ledger(), split)
         else:
-            write, name = _FILES[output.target]
-            write(source, out / name.format(split), Ledger())
-    folder = out / ("JPEGImages" if output.target == "voc" else "images")
+            name = _FILES[output.target].format(split)
+            WRITERS[output.target](source, out / name, Ledger())
+    folder = out / PICTURES.get(output.target, "images")
     if output.copy:
         _copy(pictures.folder, names, folder)
     else:
-        _link(pictures.folder, folder)
+        link_pictures(pictures.folder, folder)
     return {split: len(members) for split, members in splits.items()}
 
 
@@ -113,18 +99,6 @@ def _sample(row: dict[str, Any], settings: LabelSettings) -> Sample:
         ]
     size = (row["width"], row["height"])
     return Sample(row["filename"], *size, instances, row["filename"], fields=fields)
-
-
-def _link(pictures: Path, folder: Path) -> None:
-    if folder.is_symlink() and Path(os.readlink(folder)) == pictures:
-        return
-    try:
-        folder.symlink_to(pictures, target_is_directory=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be made a link to {pictures} ({error.strerror}): copy the pictures "
-            "with --copy, or remove what is there."
-        ) from None
 
 
 def _copy(pictures: Path, names: list[str], folder: Path) -> None:

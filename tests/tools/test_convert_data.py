@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from llmdet.cli import convert_data
+from llmdet.errors import ConfigError, DataError
+
 TOOL = Path(__file__).parents[2] / "tools" / "convert" / "data.py"
 COCO = {
     "images": [{"id": 1, "file_name": "a.jpg", "width": 40, "height": 20}],
@@ -31,6 +34,35 @@ def test_a_conversion_writes_rows_and_says_how_many(coco: Path, tmp_path: Path) 
     assert "rows.jsonl: 1 images" in result.stdout
     row = json.loads((tmp_path / "rows.jsonl").read_text())
     assert row["detection"]["instances"][0]["category"] == "dog"
+
+
+def test_what_exists_is_not_replaced_unasked(coco: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    arguments = [str(coco), str(out), "--from", "coco", "--to", "odvg"]
+    convert_data.main(arguments)
+    out.write_text("corrected by hand")
+    with pytest.raises(ConfigError, match=r"rows\.jsonl exists: .* --overwrite"):
+        convert_data.main(arguments)
+    assert out.read_text() == "corrected by hand"
+    convert_data.main([*arguments, "--overwrite"])
+    assert "dog" in out.read_text()
+    folder = [str(coco), str(tmp_path / "voc"), "--from", "coco", "--to", "voc"]
+    convert_data.main(folder)
+    convert_data.main([*folder, "--split", "val"])
+    with pytest.raises(ConfigError, match=r"val\.txt exists"):
+        convert_data.main([*folder, "--split", "val"])
+
+
+def test_a_split_of_a_folder_is_read_alone(coco: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "voc"
+    convert_data.main([str(coco), str(folder), "--from", "coco", "--to", "voc"])
+    (folder / "ImageSets" / "Main" / "val.txt").write_text("")
+    back = [str(folder), str(tmp_path / "back.json"), "--from", "voc", "--to", "coco"]
+    with pytest.raises(DataError, match=r"there are no \.xml files"):
+        convert_data.main([*back, "--split", "val"])
+    convert_data.main([*back, "--split", "train"])
+    document = json.loads((tmp_path / "back.json").read_text())
+    assert document["annotations"][0]["bbox"] == [1, 2, 9, 9]
 
 
 def test_a_users_mistake_ends_with_a_sentence_not_a_traceback(coco: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from llmdet.datasets.statistics import collect, plot
 
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
-    options = ReadOptions(args.images, args.classes, args.split)
+    options = ReadOptions(args.images, args.classes, split=args.split)
     source = open_source(args.annotations, args.source, options, ledger)
     samples = tqdm(source.samples, total=source.total, unit="image")
     statistics = collect(samples, _token_counter(args.tokenizer) if args.tokenizer else None)

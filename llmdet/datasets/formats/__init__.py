@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llmdet.datasets.formats.coco_samples import read_coco, read_objects365
-from llmdet.datasets.formats.folders import write_voc, write_yolo
+from llmdet.datasets.formats.folders import (
+    PICTURES,
+    link_pictures,
+    listing,
+    write_voc,
+    write_yolo,
+)
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
 from llmdet.datasets.formats.rows import label_map_path, read_rows, source_path
@@ -42,6 +48,9 @@ WRITERS: dict[str, Callable[[Source, Path, Ledger], int]] = {
     "grounding": write_grounding,
     "odvg": write_odvg,
     "coco": write_coco,
+}
+#: Formats that are a folder: they are also told which split is written.
+FOLDER_WRITERS: dict[str, Callable[[Source, Path, Ledger, str], int]] = {
     "yolo": write_yolo,
     "voc": write_voc,
 }
@@ -117,8 +126,9 @@ def convert(
         out: The file to write, which appears only when all of it was written; the folder (voc,
             yolo).
         source_format: A key of :data:`READERS`.
-        target_format: A key of :data:`WRITERS`.
-        options: Where to find what the annotations themselves do not say.
+        target_format: A key of :data:`WRITERS` or :data:`FOLDER_WRITERS`.
+        options: Where to find what the annotations themselves do not say; a folder that is written
+            gets its split, ``train`` if not given, and a link to its pictures.
         ledger: Counts what is skipped and left out.
         progress: Wraps the stream of samples, given their number where it is known.
 
@@ -134,4 +144,16 @@ def convert(
     source = open_source(path, source_format, options, ledger)
     if progress is not None:
         source.samples = progress(source.samples, source.total)
-    return WRITERS[target_format](source, out, ledger)
+    if target_format not in FOLDER_WRITERS:
+        return WRITERS[target_format](source, out, ledger)
+    count = FOLDER_WRITERS[target_format](source, out, ledger, options.split or "train")
+    if options.images is not None:
+        link_pictures(options.images.resolve(), out / PICTURES[target_format])
+    return count
+
+
+def written_file(out: Path, target_format: str, split: str | None = None) -> Path:
+    """The file that tells that a conversion has been here: ``out``, or a folder's list."""
+    if target_format not in FOLDER_WRITERS:
+        return out
+    return listing(out, target_format, split or "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -13,6 +14,31 @@ from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
 
 SPLITS = ("train", "val", "test")
+#: Format -> the folder of its pictures.
+PICTURES = {"yolo": "images", "voc": "JPEGImages"}
+
+
+def listing(out: Path, target: str, split: str) -> Path:
+    """The file of a folder that lists the pictures of a split."""
+    folder = out if target == "yolo" else out / "ImageSets" / "Main"
+    return folder / f"{split}.txt"
+
+
+def link_pictures(pictures: Path, link: Path) -> None:
+    """Make ``link`` a link to the folder of the pictures.
+
+    Raises:
+        DataError: there is something else, or no link can be made.
+    """
+    if link.is_symlink() and Path(os.readlink(link)) == pictures:
+        return
+    try:
+        link.symlink_to(pictures, target_is_directory=True)
+    except OSError as error:
+        raise DataError(
+            f"{link} cannot be made a link to {pictures} ({error.strerror}): remove what is "
+            "there, or copy the pictures."
+        ) from None
 
 
 def write_yolo(source: Source, out: Path, ledger: Ledger, split: str = "train") -> int:
@@ -36,7 +62,6 @@ def write_yolo(source: Source, out: Path, ledger: Ledger, split: str = "train") 
     """
     names = _class_names(source, "yolo")
     owners: dict[str, str] = {}
-    listing: list[str] = []
     for sample in source.samples:
         width, height = _size(sample)
         stem = _stem(sample.filename, owners)
@@ -49,17 +74,16 @@ def write_yolo(source: Source, out: Path, ledger: Ledger, split: str = "train") 
             parts = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
             lines.append(" ".join([str(instance.label), *map(_number, parts)]))
         _write_lines(out / "labels" / f"{stem}.txt", lines)
-        listing.append(f"./images/{sample.filename}")
-    _write_lines(out / f"{split}.txt", listing)
+    _write_lines(listing(out, "yolo", split), [f"./images/{name}" for name in owners.values()])
     _write_settings(out, names)
-    return len(listing)
+    return len(owners)
 
 
 def _write_settings(out: Path, names: list[str]) -> None:
     """``data.yaml`` for the splits that are there; its folder is that of the file."""
     import yaml
 
-    splits = {split: f"{split}.txt" for split in SPLITS if (out / f"{split}.txt").exists()}
+    splits = {split: f"{split}.txt" for split in SPLITS if listing(out, "yolo", split).exists()}
     settings: dict[str, Any] = {**splits, "names": dict(enumerate(names))}
     text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
     with atomic_file(out / "data.yaml") as file:
@@ -89,7 +113,7 @@ def write_voc(source: Source, out: Path, ledger: Ledger, split: str = "train") -
         ElementTree.indent(tree)
         with atomic_file(out / "Annotations" / f"{stem}.xml") as file:
             tree.write(file, encoding="utf-8")
-    _write_lines(out / "ImageSets" / "Main" / f"{split}.txt", list(owners))
+    _write_lines(listing(out, "voc", split), list(owners))
     _write_lines(out / "classes.txt", names)
     return len(owners)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llmdet.datasets.formats import ReadOptions, convert, guess_format, open_source
+from llmdet.datasets.formats import ReadOptions, convert, guess_format, open_source, written_file
 from llmdet.datasets.formats.folders import write_voc, write_yolo
 from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.ledger import Ledger
@@ -309,3 +309,22 @@ def test_a_yolo_list_names_pictures_of_its_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("./images/../../secret.jpg\n")
     with pytest.raises(DataError, match=r"train\.txt:1: .* is not in .*images"):
         open_source(tmp_path, None, ReadOptions(), Ledger())
+
+
+def test_converted_folders_have_a_link_to_their_pictures(tmp_path: Path) -> None:
+    images = tmp_path / "pictures"
+    picture(images / "a.jpg", (97, 61))
+    write_voc(labelled("a.jpg"), tmp_path / "voc", Ledger())
+    for split in ("train", "val"):
+        (tmp_path / "voc/ImageSets/Main/val.txt").write_text("a\n")
+        options = ReadOptions(images=images, split=split)
+        out, ledger = tmp_path / "yolo", Ledger()
+        assert convert(tmp_path / "voc", out, "voc", "yolo", options=options, ledger=ledger) == 1
+        assert written_file(out, "yolo", split) == out / f"{split}.txt"
+        assert written_file(out, "yolo", split).exists()
+    (sample,) = open_source(out, None, ReadOptions(split="val"), Ledger()).samples
+    assert (sample.width, len(sample.instances)) == (97, 1)
+    other = ReadOptions(images=tmp_path, split="test")
+    (tmp_path / "voc/ImageSets/Main/test.txt").write_text("a\n")
+    with pytest.raises(DataError, match="cannot be made a link"):
+        convert(tmp_path / "voc", out, "voc", "yolo", options=other, ledger=Ledger())
