@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object, get_world_size
+from mmengine.dist import all_gather_object, get_world_size, master_only
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -135,11 +135,13 @@ class Runner(SlimCheckpoints, MMEngineRunner):
             super()._init_model_weights()
 
     def dump_config(self) -> None:
-        """Write the complete config into the work dir, and say where it is."""
-        super().dump_config()
-        self.logger.info(
-            "the complete config is in %s, environment in %s", self.work_dir, self.log_dir
-        )
+        """Write the complete config into the folder of the run's log, and say where it is."""
+        self._write_config(self.log_dir)
+        self.logger.info("the complete config and the environment are in %s", self.log_dir)
+
+    @master_only
+    def _write_config(self, folder: str) -> None:
+        self.cfg.dump(Path(folder, Path(self.cfg.filename or f"{self.timestamp}.py").name))
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap for distributed training; without CUDA there are no device ids to name.
@@ -167,6 +169,8 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     def train(self) -> nn.Module:
         """Train; workers tokenise conversations as the model reads them."""
         share_conversation_settings(bare(self.model), self._train_dataloader)
+        # Beside its weights, which are used with it. A test writes none there: it changes its own.
+        self._write_config(self.work_dir)
         with closing(self.terminal):
             model = super().train()
         report_result(self)

@@ -76,7 +76,8 @@ class TerminalProgress:
         self._progress, self._bars, self._streams = None, {}, []
 
     def _open(self) -> None:
-        console = self._console or Console(file=sys.stdout)
+        # Long lines are the terminal's to break, so that they can be copied whole.
+        console = self._console or Console(file=sys.stdout, soft_wrap=True)
         if not console.is_terminal or console.is_dumb_terminal:
             return
         before = sys.stdout

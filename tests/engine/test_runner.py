@@ -348,3 +348,12 @@ def test_two_processes_train_over_gloo_and_stay_equal(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     assert "agreed on rank 0" in result.stdout
     assert "agreed on rank 1" in result.stdout
+
+
+def test_the_config_beside_the_weights_is_that_of_the_training(tmp_path):
+    runner = build_runner(config(tmp_path / "run", max_iters=2))
+    assert not list((tmp_path / "run").glob("*.py"))  # a test would end here
+    assert len(list((tmp_path / "run").glob("*/*.py"))) == 1
+    runner.train()
+    (written,) = (tmp_path / "run").glob("*.py")
+    assert "max_iters=2" in written.read_text()
