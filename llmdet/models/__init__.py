@@ -11,7 +11,7 @@ from llmdet.models.detectors import GroundingDINO
 from llmdet.models.heads import GroundingDINOHead
 from llmdet.models.language import LanguageModel
 from llmdet.models.outputs import Text
-from llmdet.models.regions import AllQueries, GridCells, ObjectQueries, VisualConnector
+from llmdet.models.regions import AllQueries, BestQueries, GridCells, ObjectQueries, VisualConnector
 from llmdet.models.systems.llmdet import LLMDet
 from llmdet.models.text.bert import BertModel
 from llmdet.models.vision.detector_memory import DetectorMemory
@@ -19,6 +19,7 @@ from llmdet.models.vision.detector_memory import DetectorMemory
 __all__ = [
     "AllQueries",
     "BertModel",
+    "BestQueries",
     "DetectorMemory",
     "GridCells",
     "GroundingDINO",

@@ -104,7 +104,8 @@ def seen(encoded: EncoderOutput, frame: Frame) -> DetectorOutput:
     random = torch.Generator().manual_seed(6)
     queries = torch.rand(2, 6, DIMS, generator=random)
     boxes = torch.rand(2, 6, 4, generator=random) * 0.4 + 0.1
-    return detector_output(encoded, frame, queries, boxes)
+    scores = torch.rand(2, 6, generator=random)
+    return detector_output(encoded, frame, queries, boxes, scores)
 
 
 @pytest.fixture

@@ -2,6 +2,6 @@
 
 from llmdet.models.regions.connector import VisualConnector
 from llmdet.models.regions.grid_cells import GridCells
-from llmdet.models.regions.object_queries import AllQueries, ObjectQueries
+from llmdet.models.regions.object_queries import AllQueries, BestQueries, ObjectQueries
 
-__all__ = ["AllQueries", "GridCells", "ObjectQueries", "VisualConnector"]
+__all__ = ["AllQueries", "BestQueries", "GridCells", "ObjectQueries", "VisualConnector"]

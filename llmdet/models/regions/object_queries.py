@@ -64,6 +64,46 @@ class AllQueries(RegionEncoder):
         return RegionFeatures(queries[regions.image], cxcywh_to_xyxy(boxes)[regions.image])
 
 
+@MODELS.register_module()
+class BestQueries(RegionEncoder):
+    """Tokens of the whole image, whatever box a region has: its best object queries, as one reads.
+
+    They stand row by row from the top, and from left to right in each row; a row is a third of
+    the image's height.
+
+    Args:
+        count: how many, at most ``num_queries`` of the detector.
+    """
+
+    rows = 3
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.lengths = (count,)
+
+    def forward(self, seen: TowerOutput, regions: RegionBatch) -> RegionFeatures:
+        """Features of the queries with the highest scores.
+
+        Raises:
+            ConfigError: the detector has fewer queries, or gives no scores of them.
+        """
+        queries, boxes = _queries_of(seen)
+        scores = getattr(seen, "query_scores", None)
+        count = self.lengths[0]
+        if scores is None or scores.shape[1] < count:
+            known = "no scores" if scores is None else f"{scores.shape[1]} object queries"
+            raise ConfigError(
+                f"BestQueries(count={count}) sees {known}; set count to at most the detector's "
+                "num_queries"
+            )
+        chosen = scores.topk(count, dim=1).indices  # [B, count]
+        x, y = boxes[..., :2].gather(1, chosen[..., None].expand(-1, -1, 2)).unbind(-1)
+        row = (self.rows * y).floor().clamp(0, self.rows - 1)
+        order = chosen.gather(1, (2 * row + x).argsort(dim=1, stable=True))[regions.image]
+        image = regions.image[:, None]
+        return RegionFeatures(queries[image, order], cxcywh_to_xyxy(boxes[image, order]))
+
+
 def _queries_of(seen: TowerOutput) -> tuple[Tensor, Tensor]:
     if not isinstance(seen, DetectorOutput) or seen.queries is None or seen.query_boxes is None:
         raise ConfigError(

@@ -22,6 +22,7 @@ class DetectorOutput(TowerOutput):
     encoded: EncoderOutput
     queries: Tensor | None = None  # [B, Q, C]
     query_boxes: Tensor | None = None  # [B, Q, 4] cxcywh in 0..1 of the valid image
+    query_scores: Tensor | None = None  # [B, Q] logit of the best token of the prompt
 
 
 @MODELS.register_module()
@@ -49,6 +50,7 @@ def detector_output(
     frame: Frame,
     queries: Tensor | None = None,
     query_boxes: Tensor | None = None,
+    query_scores: Tensor | None = None,
 ) -> DetectorOutput:
     """What region encoders see of a detector; arguments as in :class:`DetectorOutput`."""
     pyramid = encoded.pyramid
@@ -57,6 +59,5 @@ def detector_output(
         level.unflatten(1, shape).permute(0, 3, 1, 2)
         for level, shape in zip(levels, pyramid.shapes, strict=True)
     )
-    return DetectorOutput(
-        encoded.memory, maps, pyramid.valid_ratios, frame, encoded, queries, query_boxes
-    )
+    of_queries = queries, query_boxes, query_scores
+    return DetectorOutput(encoded.memory, maps, pyramid.valid_ratios, frame, encoded, *of_queries)

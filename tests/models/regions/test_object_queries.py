@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmdet.errors import ConfigError
-from llmdet.models.regions import AllQueries, ObjectQueries
+from llmdet.models.regions import AllQueries, BestQueries, ObjectQueries
 from llmdet.models.regions.base import batch_regions
 from llmdet.models.transformer.boxes import cxcywh_to_xyxy
 
@@ -47,6 +47,26 @@ def test_an_image_is_all_its_queries(seen):
     assert torch.equal(tokens.features[0], seen.queries[1])
     with pytest.raises(ConfigError, match=r"AllQueries\(count=900\) sees 6"):
         AllQueries()(seen, batch_regions([0, 1], CPU))
+
+
+def test_the_best_queries_stand_as_one_reads(seen):
+    centres = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.1, 0.3], [0.2, 0.9], [0.1, 0.6], [0.5, 0.2]])
+    boxes = torch.cat([centres, torch.full_like(centres, 0.1)], 1).expand(2, 6, 4)
+    scores = torch.tensor([[3.0, 1, 2, 5, 4, 0], [0, 5, 1, 2, 3, 4]])
+    seen = replace(seen, query_boxes=boxes, query_scores=scores)
+    tokens = BestQueries(4)(seen, batch_regions([1, 2], CPU))
+    for region, (image, order) in enumerate(
+        [(0, [2, 0, 4, 3]), (1, [5, 4, 1, 3]), (1, [5, 4, 1, 3])]
+    ):
+        assert torch.equal(tokens.features[region], seen.queries[image, order])
+        assert torch.equal(tokens.boxes[region], cxcywh_to_xyxy(boxes[image, order]))
+
+
+@pytest.mark.parametrize(("count", "message"), [(7, "sees 6 object"), (2, "sees no scores")])
+def test_best_queries_need_enough_queries_with_scores(seen, count, message):
+    seen = seen if count > 6 else replace(seen, query_scores=None)
+    with pytest.raises(ConfigError, match=message):
+        BestQueries(count)(seen, batch_regions([1, 0], CPU))
 
 
 def test_without_a_decoder_there_are_no_queries(seen, three_regions):

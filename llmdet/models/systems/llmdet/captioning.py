@@ -44,7 +44,8 @@ def requested_captioners(
 def inference_view(features: PromptedFeatures, frame: Frame) -> DetectorOutput:
     """What captioners see of a detection: the memory, and the queries of the last layer."""
     queries, boxes = features.decoded.hidden_states[-1], features.predictions.boxes[-1]
-    return detector_output(features.encoded, frame, queries, boxes)
+    scores = features.predictions.logits[-1].amax(-1)
+    return detector_output(features.encoded, frame, queries, boxes, scores)
 
 
 def boxes_to_describe(

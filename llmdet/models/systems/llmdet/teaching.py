@@ -24,7 +24,7 @@ def training_view(
 ) -> DetectorOutput:
     """What captioners see of a training step, without the denoising queries.
 
-    Boxes come without gradient: phrases teach what queries hold, not where boxes are.
+    Boxes and scores come without gradient: phrases teach what queries hold, not where boxes are.
 
     Args:
         output: of the detector.
@@ -37,7 +37,8 @@ def training_view(
     boxes = output.predictions.boxes[layer].detach()[:, noisy:]
     first = 0 if quirks.region_queries_ignore_denoising else noisy
     queries = queries[:, first : first + boxes.shape[1]]
-    return detector_output(output.encoded, frame, queries, boxes)
+    scores = output.predictions.logits[layer].detach()[:, noisy:].amax(-1)
+    return detector_output(output.encoded, frame, queries, boxes, scores)
 
 
 def image_regions(conversations: Sequence[Tokens], device: torch.device) -> RegionBatch:
