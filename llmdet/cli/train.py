@@ -1,6 +1,7 @@
 """Train the model that a config describes.
 
-    python tools/train.py CONFIG [--amp] [--resume [CHECKPOINT]] [--cfg-options KEY=VALUE ...]
+    python tools/train.py CONFIG [--amp] [--compile] [--resume [CHECKPOINT]]
+                                 [--cfg-options KEY=VALUE ...]
 
 Several processes: bash dist_train.sh CONFIG GPUS [the same arguments].
 """
@@ -34,6 +35,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="mixed precision: bf16, or what optim_wrapper.dtype of the config says",
     )
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile for backbone, encoder and decoder, as compile of the config says",
+    )
+    parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
@@ -60,6 +66,8 @@ def prepare(args: argparse.Namespace) -> Config:
     set_work_dir(config, args.config, args.work_dir)
     if args.amp:
         use_mixed_precision(config)
+    if args.compile:
+        config.compile = config.get("compile") or True
     if args.auto_scale_lr:
         _scale_learning_rate(config)
     _refuse_to_begin_anew(args.resume)

@@ -34,6 +34,7 @@ from llmdet.registry import RUNNERS
 from llmdet.utils.build import checked_builds
 
 from .checkpoint import latest_checkpoint, read_training_state
+from .compilation import CompileSettings, compile_for_training
 from .conversations import share_conversation_settings
 from .logs import ROTATING_FILE, file_messages_to, report_environment, share_log
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
@@ -175,6 +176,12 @@ class Runner(SlimCheckpoints, MMEngineRunner):
             model = super().train()
         report_result(self)
         return model
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile what ``compile`` of the config asks for; mmengine's compiles a whole step."""
+        settings = CompileSettings.from_config(self.cfg.get("compile"))
+        if settings is not None:
+            compile_for_training(bare(self.model), settings)
 
     def val(self) -> dict[str, float]:
         """Evaluate on the validation set."""

@@ -21,6 +21,7 @@ from llmdet.utils.build import find_type
 from llmdet.utils.config import type_name, typed_parts
 from llmdet.utils.suggest import did_you_mean, misspelling_of
 
+from .compilation import CompileSettings
 from .tta import GroundingTTAModel
 
 #: Top-level settings beside the arguments of mmengine's runner.
@@ -88,6 +89,7 @@ def check_settings(config: Config) -> None:
     _refuse_unknown(config.get("auto_scale_lr"), ("enable", "base_batch_size"), "auto_scale_lr")
     _refuse_unknown(config.get("randomness"), _arguments(Runner.set_randomness), "randomness")
     _check_backends(config)
+    CompileSettings.from_config(config.get("compile"))
     check_strategy(config)
     check_fixed_ap(config)
 
@@ -107,7 +109,8 @@ def check_strategy(config: Config) -> None:
     """Refuse what does not work beside a strategy.
 
     Raises:
-        ConfigError: a hook averages weights, or the model shall be wrapped by something else too.
+        ConfigError: a hook averages weights, or the model shall be wrapped by something else or
+            compiled too.
     """
     if config.get("strategy") is None:
         return
@@ -119,6 +122,11 @@ def check_strategy(config: Config) -> None:
         )
     if config.get("model_wrapper_cfg") is not None:
         raise ConfigError("model_wrapper_cfg and strategy both wrap the model: leave one out")
+    if config.get("compile"):
+        raise ConfigError(
+            "compile beside a strategy, which exchanges weights while a step runs, was never "
+            "tested: leave one out"
+        )
 
 
 def _check_run(config: Config) -> None:

@@ -153,6 +153,23 @@ def test_resume_in_a_new_folder_starts_and_says_so(root, tiny_project, tmp_path,
     assert len(losses(log)) == 1
 
 
+def test_training_is_compiled_where_the_command_line_says_so(
+    root, tiny_project, tmp_path, monkeypatch
+):
+    backends = []
+
+    def compile_nothing(function, backend, **_):
+        backends.append(backend)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    options = ("--cfg-options", "compile.backend=aot_eager", "train_cfg.max_iters=1")
+    log = call(root, "train", tmp_path, tiny_project.config, "--compile", *options)
+    assert "torch.compile: backbone, encoder and decoder" in log
+    assert set(backends) == {"aot_eager"}
+    assert 0 < losses(log)[0] < 1000
+
+
 def test_the_learning_rate_is_scaled_to_the_batch(root, tiny_project, tmp_path):
     # The schedule's rate is for 8 images, the config has batches of 2.
     options = ("--auto-scale-lr", "--cfg-options", "train_cfg.max_iters=1")

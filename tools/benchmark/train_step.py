@@ -3,11 +3,13 @@
     python tools/benchmark/train_step.py                            # small, on any machine
     python tools/benchmark/train_step.py --like upstream            # beside the original's ways
     python tools/benchmark/train_step.py --size t --batch-size 2 --height 800 --width 1333
+    python tools/benchmark/train_step.py --size l --repeats 1 --language-layers 2   # any machine
 
 Weights are random, images, prompts and captions those of the toy set, scaled to the given size.
 "tiny" is a small detector with a small language model; "t", "b" and "l" are the real configs with a
 Qwen2 of 0.5 billion parameters. ``--like upstream`` runs a second step in turn with ours, in which
 what is printed as "upstream" is done in the way of the original code; ``--switch`` takes a part.
+``--compile`` runs one through torch.compile; all are padded alike then.
 Dropout is off, so that losses can be compared.
 "data" is loading and transforms, not a part of "step": workers do it meanwhile in a real run.
 "kept" is what the forward pass keeps for the backward pass.
@@ -50,6 +52,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--switch", nargs="+", choices=list(SWITCHES), help="with --like: only these (default all)"
     )
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="inductor",
+        metavar="BACKEND",
+        help="also through torch.compile, by this backend (default inductor)",
+    )
+    parser.add_argument(
+        "--language-layers", type=int, help="of the language model of t, b and l (default: its 24)"
+    )
     parser.add_argument("--amp", action="store_true", help="forward passes in bfloat16")
     parser.add_argument("--train-backbone", action="store_true", help="the real configs freeze it")
     parser.add_argument(
@@ -76,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, folder)
         ways = {"ours": Step(bench, [])}
+        if args.compile:
+            ways["compiled"] = Step(bench, [], compiled=True)
         if switches:
             ways["upstream"] = Step(bench, switches)
         print(
@@ -113,8 +127,9 @@ def report(ways: dict[str, Step], args: argparse.Namespace) -> None:
         lines["peak MiB"] = [f"{step.peak / 2**20:.0f}" for step in ways.values()]
     for label, values in lines.items():
         print(f"{label:>16}" + "".join(f"{value:>12}" for value in values))
-    if "upstream" in best:
-        print(f"{'ratio':>16}{best['ours'] / best['upstream']:12.2f}{1:12.2f}")
+    if len(best) > 1:
+        last = list(best.values())[-1]
+        print(f"{'ratio':>16}" + "".join(f"{value / last:12.2f}" for value in best.values()))
     elif not args.device.startswith("cuda"):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"peak of the process: {peak / 2**10:.0f} MiB")
@@ -166,6 +181,7 @@ class Bench:
         import llmdet.models  # noqa: F401  registers the classes
         from llmdet.datasets.toy.models import write_toy_models
         from llmdet.datasets.toy.writer import ToySettings, generate
+        from llmdet.engine.compilation import CompileSettings, compile_for_training
 
         init_default_scope("llmdet")
         torch.manual_seed(0)
@@ -174,6 +190,8 @@ class Bench:
         self.processor_time = args.processor_time
         self.device, self.batch_size, self.amp = args.device, args.batch_size, args.amp
         self.model = build_model(args, folder).to(args.device).train()
+        if args.compile:
+            compile_for_training(self.model, CompileSettings(backend=args.compile))
         self.dataset = build_dataset(args, folder, self.model)
         self.optim_wrapper = config_of("schedules/llmdet_150k.py").optim_wrapper
 
@@ -207,7 +225,8 @@ def build_model(args: argparse.Namespace, folder: str) -> Any:
     else:
         bert = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         BertModel(bert, add_pooling_layer=False).save_pretrained(f"{folder}/bert")
-        lmm |= {"model": QWEN2, "tokenizer": f"{folder}/language_model", "pretrained": False}
+        qwen = {**QWEN2, "num_hidden_layers": args.language_layers or QWEN2["num_hidden_layers"]}
+        lmm |= {"model": qwen, "tokenizer": f"{folder}/language_model", "pretrained": False}
     settings.language_model.name = f"{folder}/bert"
     settings.encoder.fusion_layer_cfg.dropout = 0.0  # both ways shall come to the same losses
     settings.backbone.pop("init_cfg", None)
@@ -241,10 +260,10 @@ def build_dataset(args: argparse.Namespace, folder: str, model: Any) -> Any:
 class Step:
     """One way of doing a training step."""
 
-    def __init__(self, bench: Bench, switches: Sequence[str]) -> None:
+    def __init__(self, bench: Bench, switches: Sequence[str], compiled: bool = False) -> None:
         from mmengine.optim import build_optim_wrapper
 
-        self.bench, self.switches = bench, switches
+        self.bench, self.switches, self.compiled = bench, switches, compiled
         self.wrapper = build_optim_wrapper(bench.model, bench.optim_wrapper)
         if "optimizer" in switches:
             self.wrapper.optimizer = ungrouped(self.wrapper.optimizer)
@@ -258,8 +277,12 @@ class Step:
 
     def run(self, count: bool) -> None:
         """Run a step as a whole and another one by part; keep the times if they ``count``."""
+        import torch
+
         clock = Clock(self.bench.device, self.bench.processor_time)
         with ExitStack() as stack:
+            stance = "default" if self.compiled else "force_eager"
+            stack.enter_context(torch.compiler.set_stance(stance))
             for name in self.switches:
                 stack.enter_context(WAYS[name](self.bench.model) if name in WAYS else ExitStack())
             if not count:  # the first step warms up, and is looked at

@@ -87,9 +87,8 @@ def chunks_at_once(
     language_model: BertModel,
 ) -> int:
     """How many pairs of these images and prompts run at once in the memory that is free."""
-    tokens = max(len(prompt.ids) for chunks in prompts for prompt in chunks)
-    if language_model.pad_to_max:
-        tokens = language_model.max_tokens
+    longest = max(len(prompt.ids) for chunks in prompts for prompt in chunks)
+    tokens = language_model.padded_length(longest)
     floats = encoder.floats_per_pixel(tokens, pyramid.padding_mask is not None)
     return chunks_that_fit(pyramid.feat.shape[1], floats, free_memory(pyramid.feat.device))
 

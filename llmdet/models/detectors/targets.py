@@ -37,7 +37,7 @@ def prepare_targets(
         DataError: a text that does not fit into one prompt, or a label without a token.
     """
     prompts = [training_prompt(sample, language_model.prompts) for sample in samples]
-    length = language_model.max_tokens if language_model.pad_to_max else 0
+    length = language_model.padded_length(max(len(prompt.ids) for prompt in prompts))
     maps = stack_token_maps(prompts, length).float().to(device, non_blocking=True)  # [B, K, L]
     targets, labels = [], []
     for sample, rows in zip(samples, maps, strict=True):

@@ -73,6 +73,8 @@ class BertModel(nn.Module):
                 f"tokens that end a sub-sentence, e.g. {list(SPECIAL_TOKENS)}."
             )
         self.pad_to_max = pad_to_max
+        #: Batches are padded to multiples of so many tokens, which changes no number.
+        self.length_multiple = 1
         self.use_sub_sentence_represent = use_sub_sentence_represent
         #: Writes and tokenises prompts for this encoder; knows the limit.
         self.prompts = PromptTokenizer(load_tokenizer(name), max_tokens)
@@ -103,6 +105,12 @@ class BertModel(nn.Module):
         """Longest prompt, [CLS] and [SEP] included."""
         return self.prompts.max_tokens
 
+    def padded_length(self, longest: int) -> int:
+        """L of a batch whose longest prompt has so many tokens."""
+        if self.pad_to_max:
+            return self.max_tokens
+        return min(-(-longest // self.length_multiple) * self.length_multiple, self.max_tokens)
+
     def forward(self, prompts: Sequence[TokenizedPrompt | str]) -> TextFeatures:
         """Encode prompts.
 
@@ -111,8 +119,7 @@ class BertModel(nn.Module):
                 :attr:`prompts`; bare texts are tokenised here.
 
         Returns:
-            Their features; ``embedded`` is [B, L, ``language_dim``], L the longest prompt's tokens
-            (``max_tokens`` with ``pad_to_max``).
+            Their features; ``embedded`` is [B, L, ``language_dim``], L from :meth:`padded_length`.
 
         Raises:
             DataError: a prompt has more than ``max_tokens`` tokens.
@@ -146,7 +153,7 @@ class BertModel(nn.Module):
 
     def _collate(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Token ids and token mask, both [B, L], on the encoder's device."""
-        length = self.max_tokens if self.pad_to_max else max(map(len, rows))
+        length = self.padded_length(max(map(len, rows)))
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
         for i, row in enumerate(rows):
