@@ -19,6 +19,7 @@ PROGRAMS = (
     "tools/analysis/browse.py",
     "tools/analysis/stats.py",
     "tools/benchmark/data.py",
+    "tools/benchmark/storage.py",
 )
 #: Each takes a tenth of a second or more.
 HEAVY = {"cv2", "matplotlib", "mmcv", "mmdet", "scipy", "torch", "torchvision", "transformers"}

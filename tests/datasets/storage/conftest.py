@@ -36,7 +36,7 @@ def memory():
 @pytest.fixture(scope="session")
 def s3_endpoint(root):
     """The address of an S3 server, a process of its own as workers are forked from this one."""
-    with load_program(root / "tools/benchmark/data.py").s3_server() as endpoint:
+    with load_program(root / "tools/benchmark/storage.py").s3_server() as endpoint:
         yield endpoint
 
 

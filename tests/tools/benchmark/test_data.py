@@ -1,4 +1,4 @@
-"""The benchmark of annotations and pictures."""
+"""The benchmark of annotations."""
 
 import pytest
 
@@ -19,11 +19,3 @@ def test_generated_rows_are_rows_that_training_reads(tool, tmp_path, options):
     names = [dataset.get_data_info(index)["img_path"] for index in range(20)]
     assert len(dataset) == len(set(names)) == 20
     assert dataset.get_data_info(3)["instances"]
-
-
-def test_pictures_are_timed_in_this_process_and_in_workers(tool, photos, capsys):
-    paths = [str(path) for path in photos.iterdir()]
-    for workers in (0, 1):
-        tool.decode_all(paths, None, workers, "files")
-    for line in capsys.readouterr().out.splitlines():
-        assert float(line.split()[-2]) > 0
