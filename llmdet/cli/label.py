@@ -22,12 +22,13 @@ from llmdet.utils.cli import add_config_options, count, fast_startup, fraction
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from llmdet.apis import Tiles
-    from llmdet.data_engines.journal import Journal
+    from llmdet.apis import Detector, Tiles
+    from llmdet.apis.web.examples import Example
     from llmdet.labelling.review import LabelReport
     from llmdet.labelling.run import LabelJob
 
 TARGETS = ("coco", "yolo", "voc", "odvg", "grounding")
+_REVIEWED = 100  # pictures that --review shows
 _LOGGED_SECONDS = 10  # between two lines of progress in a file
 
 
@@ -100,6 +101,11 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.1,
         help="pictures with a score this near to its threshold are listed for review (0.1)",
     )
+    group.add_argument(
+        "--review",
+        action="store_true",
+        help="afterwards serve the web demo on this machine, with these pictures as examples",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     with fast_startup():
+        from llmdet.labelling.engine import LabelEngine
         from llmdet.labelling.review import read_report
 
         job = read_job(args)
@@ -115,9 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = read_report(args.out)
         if report is not None:
             print(f"{args.out} is labelled already; its files are left as they are.")
-        else:
-            report = _label(job, journal, (config, weights), args)
-    return tell(report, args.out)
+            if not args.review:
+                return tell(report, args.out)
+        detector = _build(config, weights, args)
+        if report is None:
+            engine = LabelEngine(detector, job.pictures.folder, job.settings, args.batch_size)
+            report = job.run(engine, journal, args.batch_size, _progress)
+    code = tell(report, args.out)
+    if args.review:
+        review(detector, job)
+    return code
 
 
 def read_job(args: argparse.Namespace) -> LabelJob:
@@ -159,22 +173,15 @@ def read_model(args: argparse.Namespace) -> tuple[Config, str | Path | None]:
     return config, args.weights or weights
 
 
-def _label(
-    job: LabelJob,
-    journal: Journal,
-    model: tuple[Config, str | Path | None],
-    args: argparse.Namespace,
-) -> LabelReport:
-    """Build the model and label."""
+def _build(config: Config, weights: str | Path | None, args: argparse.Namespace) -> Detector:
     from transformers.utils import logging as transformers_logging
 
     from llmdet.apis import Detector
-    from llmdet.labelling.engine import LabelEngine
 
     transformers_logging.disable_progress_bar()  # of weights, which are there at once
-    detector = Detector.from_pretrained(*model, device=args.device, captions=bool(args.captions))
-    engine = LabelEngine(detector, job.pictures.folder, job.settings, args.batch_size)
-    return job.run(engine, journal, args.batch_size, _progress)
+    return Detector.from_pretrained(
+        config, weights, device=args.device, captions=bool(args.captions)
+    )
 
 
 def _progress(done: int, total: int) -> Callable[[int], object]:
@@ -199,3 +206,24 @@ def tell(report: LabelReport, out: Path) -> int:
     print(report.text())
     print(f"{out} holds the labels, {out / SHEET} shows some of them.")
     return int(bool(report.damaged))
+
+
+def review(detector: Detector, job: LabelJob) -> None:
+    """Serve the web demo, with the doubtful pictures and the classes as examples, until Ctrl-C."""
+    from llmdet.apis.web.serving import Serving, running_demo
+
+    logging.getLogger("llmdet").setLevel(logging.INFO)  # the address of the page is logged
+    examples = examples_of(job)
+    print(f"{len(examples)} doubtful pictures are below the page; Ctrl-C ends it.")
+    with running_demo(detector, Serving(), job.settings.threshold, examples) as page:
+        page.block_thread()
+
+
+def examples_of(job: LabelJob) -> list[Example]:
+    """The most doubtful pictures of a finished labelling, as examples of the web demo."""
+    from llmdet.apis.web.examples import Example
+    from llmdet.labelling.review import REVIEW
+
+    lines = (job.out / REVIEW).read_text(encoding="utf-8").splitlines()
+    words = "\n".join(job.settings.classes)
+    return [Example(Path(line), "Class names", words) for line in lines[:_REVIEWED]]

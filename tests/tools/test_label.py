@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from llmdet.cli.label import main
+from llmdet.apis.web.visit import Visit
+from llmdet.cli import label as program
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError
 from llmdet.testing.programs import load_program
@@ -21,11 +23,11 @@ def arguments(tmp_path_factory, tiny, photos):
 
 
 def label(capsys, *arguments):
-    code = main(list(map(str, arguments)))
+    code = program.main(list(map(str, arguments)))
     return code, capsys.readouterr()
 
 
-def test_labels_of_the_command_train_a_detector(arguments, root, tmp_path, capsys):
+def test_labels_of_the_command_train_a_detector(arguments, root, tmp_path, capsys, monkeypatch):
     out = tmp_path / "labels"
     code, told = label(capsys, *arguments, out, "--to", "coco", "--val", 0.34, "--tile", 400)
     assert code == 1  # one picture is damaged
@@ -36,9 +38,19 @@ def test_labels_of_the_command_train_a_detector(arguments, root, tmp_path, capsy
     assert len(document["images"]) == 2
     assert len(document["annotations"]) > 2
     before = (out / "instances_train.json").stat().st_mtime_ns
-    code, told = label(capsys, *arguments, out, "--to", "coco", "--val", 0.34, "--tile", 400)
+    served = []
+    monkeypatch.setattr(program, "review", lambda *given: served.append(given))
+    again = (*arguments, out, "--to", "coco", "--val", 0.34, "--tile", 400)
+    code, told = label(capsys, *again, "--review", "--doubt", 0.9)
     assert code == 1
     assert "is labelled already" in told.out
+    ((detector, job),) = served
+    doubtful = (out / "review.txt").read_text().splitlines()
+    examples = program.examples_of(job)
+    assert [str(example.image) for example in examples] == doubtful
+    visit = Visit.of(detector, examples[0].image)
+    visit.find(examples[0].task, examples[0].words)
+    assert visit.rows(np.arange(1))[0][0] in ("dog", "red circle")
     assert (out / "instances_train.json").stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match=r"begun with tiles .* \(now None\)"):
         label(capsys, *arguments, out, "--to", "coco", "--val", 0.34)
