@@ -33,6 +33,7 @@ NOT_FOR_DETECTION = {
     "mmdet.evaluation",
     "nltk",
     "peft",
+    "scipy.optimize",
     "scipy.stats",
     "skimage.draw",
     "tensorboard",

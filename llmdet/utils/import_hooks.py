@@ -5,7 +5,8 @@ transformers for an optimizer, and with it for PEFT, which our registry does whe
 an optimizer; it asks for DeepSpeed, which says on stdout what device it found, and which our
 strategies import when a config names one. PyTorch's optimizers of remote parameters, which
 mmengine imports with another one, compile themselves. Two modules of mmdet that can draw bring
-matplotlib's pyplot. Each of these but the first takes a quarter of a second at every start.
+matplotlib's pyplot, and others that match boxes while training bring scipy's optimisation. Each of
+these but the first takes a quarter of a second at every start.
 
 This module imports nothing beyond the standard library, so that ``import llmdet`` stays quick.
 """
@@ -58,32 +59,62 @@ def _without_scripting() -> Iterator[None]:
             _state.enable()
 
 
-@contextlib.contextmanager
-def _pyplot_when_used() -> Iterator[None]:
-    """Have ``import matplotlib.pyplot`` give a module that imports the real one when it is used."""
-    name = "matplotlib.pyplot"
-    if name in sys.modules:
-        yield
-        return
+def _when_used(name: str) -> Callable[[], AbstractContextManager[Any]]:
+    """A context in which ``import NAME`` gives a module that imports the real one when it is used.
+
+    What is taken out of it at once, as by ``from NAME import function``, is taken for a function,
+    and imports the module when it is called.
+    """
+
+    def attribute(what: str) -> Any:
+        if what.startswith("__"):
+            raise AttributeError(what)
+        if sys.modules.get(name) is not late:
+            return getattr(importlib.import_module(name), what)
+        return lambda *args, **kwargs: getattr(importlib.import_module(name), what)(*args, **kwargs)
+
     late = ModuleType(name)
-    # Module-level __getattr__ (PEP 562).
-    vars(late)["__getattr__"] = lambda what: getattr(importlib.import_module(name), what)
-    sys.modules[name] = late
-    try:
-        yield
-    finally:
-        del sys.modules[name]
+    vars(late)["__getattr__"] = attribute  # module-level __getattr__ (PEP 562)
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        if name in sys.modules:
+            yield
+            return
+        sys.modules[name] = late
+        try:
+            yield
+        finally:
+            del sys.modules[name]
+
+    return context
 
 
+#: Of transformers, all of which are imported with any of its models.
+_DETR_LOSSES = (
+    "deformable_detr",
+    "for_object_detection",
+    "grounding_dino",
+    "lw_detr",
+    "rf_detr",
+    "rt_detr",
+)
 #: Module -> the context in which it is executed.
 _CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "mmdet.datasets": _silent,
     "mmdet.datasets.transforms": _silent,
-    "mmdet.models.dense_heads.clr_head.clr_head": _pyplot_when_used,
-    "mmdet.utils.mot_error_visualize": _pyplot_when_used,
+    "mmdet.models.dense_heads.clr_head.clr_head": _when_used("matplotlib.pyplot"),
+    "mmdet.models.dense_heads.clr_head.lane": _when_used("scipy.interpolate"),
+    "mmdet.models.task_modules.assigners.hungarian_assigner": _when_used("scipy.optimize"),
+    "mmdet.models.task_modules.assigners.topk_hungarian_assigner": _when_used("scipy.optimize"),
+    "mmdet.models.task_modules.tracking.aflink": _when_used("scipy.optimize"),
+    "mmdet.models.task_modules.tracking.kalman_filter": _when_used("scipy.linalg"),
+    "mmdet.models.trackers.sort_tracker": _when_used("scipy.optimize"),
+    "mmdet.utils.mot_error_visualize": _when_used("matplotlib.pyplot"),
     "mmengine._strategy.deepspeed": partial(_without, "deepspeed"),
     "mmengine.optim.optimizer.builder": partial(_without, "transformers"),
     "torch.distributed.optim": _without_scripting,
+    **{f"transformers.loss.loss_{name}": _when_used("scipy.optimize") for name in _DETR_LOSSES},
 }
 
 

@@ -66,6 +66,17 @@ def test_pyplot_is_imported_when_it_is_used(imported_in, monkeypatch):
     assert module.plt.figure is sys.modules["matplotlib.pyplot"].figure
 
 
+def test_functions_of_scipy_are_imported_when_they_are_called(imported_in, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("scipy.optimize")]:
+        monkeypatch.delitem(sys.modules, name)
+    text = "from scipy.optimize import linear_sum_assignment"
+    module = imported_in("mmdet.models.task_modules.assigners.hungarian_assigner", text)
+    assert "scipy.optimize" not in sys.modules
+    rows, columns = module.linear_sum_assignment([[1, 0], [0, 1]])
+    assert (rows.tolist(), columns.tolist()) == ([0, 1], [1, 0])
+    assert "scipy.optimize" in sys.modules
+
+
 def test_a_failing_import_leaves_no_trace(imported_in):
     for name in ("mmengine.optim.optimizer.builder", "torch.distributed.optim"):
         with pytest.raises(ZeroDivisionError):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import generalized_box_iou
@@ -108,6 +107,8 @@ class HungarianMatcher:
             Per layer, indices on the device of ``logits``. Costs travel to the host once, and
             matches back once.
         """
+        from scipy.optimize import linear_sum_assignment  # a fifth of a second, while training only
+
         costs = self.cost(torch.stack(list(logits), 1), torch.stack(list(boxes), 1), targets)
         # A prediction that is not finite must not stop training here: it costs the most.
         tables = torch.nan_to_num(costs.cpu(), nan=100.0, posinf=100.0, neginf=-100.0).numpy()
