@@ -84,9 +84,14 @@ def test_the_lock_file_pins_every_requirement_within_its_range(root, python):
 
 
 @pytest.mark.parametrize("python", VERSIONS)
-def test_the_lock_file_has_three_extras_and_the_opencv_without_windows(root, python):
+def test_the_lock_file_has_four_extras_and_the_opencv_without_windows(root, python):
     chosen = pins(root, python)
-    for requirement in (*extras(root)["chat"], *extras(root)["demo"], *extras(root)["dev"]):
+    for requirement in (
+        *extras(root)["chat"],
+        *extras(root)["demo"],
+        *extras(root)["export"],
+        *extras(root)["dev"],
+    ):
         assert requirement.specifier.contains(chosen[requirement.name])
     assert "opencv-python-headless" in chosen
     assert "opencv-python" not in chosen

@@ -8,7 +8,7 @@ import pytest
 #: What data and metrics must work without.
 MODEL_SIDE = {
     *("models", "engine", "checkpoint", "data_engines", "visualization", "apis", "labelling"),
-    *("cli", "testing"),
+    *("export", "cli", "testing"),
 }
 PURE = ("ops", "prompts", "chat", "datasets", "evaluation")
 #: What models must work without; they read files of weights, but know no format of a system.

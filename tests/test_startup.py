@@ -13,6 +13,7 @@ PROGRAMS = (
     "tools/test.py",
     "tools/evaluate.py",
     "tools/doctor.py",
+    "tools/export.py",
     "tools/convert/checkpoint.py",
     "tools/convert/data.py",
     "tools/caption_dataset.py",

@@ -121,5 +121,8 @@ def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     config = dict(config)  # parts of the template are shared between layers
     for key, value in changes.items():
         nested = isinstance(value, dict) and isinstance(config.get(key), dict)
-        config[key] = _merged(config[key], value) if nested else value
+        if nested and value.get("_delete_"):  # as in config files
+            config[key] = {name: part for name, part in value.items() if name != "_delete_"}
+        else:
+            config[key] = _merged(config[key], value) if nested else value
     return config
