@@ -14,7 +14,7 @@ from llmdet.errors import CheckpointError
 from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
 
 # What shapes do not tell, as in every published MM-Grounding-DINO; a config may say otherwise.
-_ATTENTION_HEADS = 8
+_ATTENTION_HEADS, _FUSION_HEADS = 8, 4
 _BERT_HEAD_WIDTH = 64
 
 #: mean and std of ImageNet in 0..1, which mmdet gives in 0..255
@@ -33,10 +33,16 @@ def config_from_state_dict(
 
     Raises:
         CheckpointError: transformers' model cannot have these sizes. It ties the text layers'
-            width and the fusion width to half of the image layers' FFN width.
+            width and the fusion width to half of the image layers' FFN width, and their heads to
+            half of the image layers' heads; or the backbone is no Swin.
     """
     model = model or {}
     shape = {key: tuple(value.shape) for key, value in state_dict.items()}
+    if "backbone.patch_embed.projection.weight" not in shape:
+        raise CheckpointError(
+            "transformers' MM-Grounding-DINO is written with a Swin backbone, and that of this "
+            "model is no Swin (the quickstart's is a ResNet)"
+        )
     encoder_ffn = shape["encoder.layers.0.ffn.layers.0.0.weight"][0]
     text_ffn = shape["encoder.text_layers.0.ffn.layers.0.0.weight"][0]
     fusion = shape["encoder.fusion_layers.0.attn.v_proj.weight"][0]
@@ -47,7 +53,8 @@ def config_from_state_dict(
         )
     queries, width = shape["query_embedding.weight"]
     levels = shape["level_embed"][0]
-    heads = {side: _heads(model, side) for side in ("encoder", "decoder")}
+    heads = {side: _heads(model, side, "self_attn_cfg") for side in ("encoder", "decoder")}
+    _check_heads(model, heads)
     return {
         "model_type": "mm-grounding-dino",
         "architectures": ["MMGroundingDinoForObjectDetection"],
@@ -157,9 +164,32 @@ def _bert_heads(width: int, model: Mapping[str, Any]) -> int:
     return AutoConfig.from_pretrained(name, trust_remote_code=False).num_attention_heads
 
 
-def _heads(model: Mapping[str, Any], side: str) -> int:
-    attention = model.get(side, {}).get("layer_cfg", {}).get("self_attn_cfg", {})
-    return attention.get("num_heads", _ATTENTION_HEADS)
+def _heads(model: Mapping[str, Any], side: str, attention: str, layer: str = "layer_cfg") -> int:
+    settings = model.get(side, {}).get(layer, {}).get(attention, {})
+    return settings.get("num_heads", _ATTENTION_HEADS)
+
+
+def _check_heads(model: Mapping[str, Any], heads: Mapping[str, int]) -> None:
+    """Raise CheckpointError where attentions that have one setting there differ here."""
+    if "encoder" not in model or "decoder" not in model:
+        return
+    fusion = model.get("encoder", {}).get("fusion_layer_cfg", {}).get("num_heads", _FUSION_HEADS)
+    found = {
+        "encoder.text_layer_cfg": _heads(model, "encoder", "self_attn_cfg", "text_layer_cfg"),
+        "encoder.fusion_layer_cfg": fusion,
+    }
+    wanted = dict.fromkeys(found, heads["encoder"] // 2)
+    for attention in ("cross_attn_text_cfg", "cross_attn_cfg"):
+        name = f"decoder.layer_cfg.{attention}"
+        found[name] = _heads(model, "decoder", attention)
+        wanted[name] = heads["decoder"]
+    for name, number in found.items():
+        if number != wanted[name]:
+            raise CheckpointError(
+                f"transformers' MM-Grounding-DINO wants {wanted[name]} heads in model.{name} "
+                f"beside {heads['encoder']} in the encoder's and {heads['decoder']} in the "
+                f"decoder's self-attention, and this model has {number}"
+            )
 
 
 def _points(shape: Mapping[str, tuple[int, ...]], stem: str, levels_and_heads: int) -> int:

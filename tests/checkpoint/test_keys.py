@@ -24,6 +24,7 @@ from llmdet.checkpoint.transformers_keys import (
     reorder_patch_merging,
 )
 from llmdet.errors import CheckpointError
+from llmdet.testing.models import tiny_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VARIANTS = [
@@ -191,6 +192,27 @@ def test_a_round_trip_through_transformers_is_bit_exact(detector, exchangeable):
 def test_sizes_that_transformers_cannot_have_are_refused(detector):
     with pytest.raises(CheckpointError, match="half of the image FFN"):
         config_from_state_dict(detector().state_dict())
+
+
+def test_heads_that_transformers_cannot_have_are_refused(bert, detector, exchangeable):
+    """Shapes do not show them: the folder would open and compute something else."""
+    weights = detector(**exchangeable).state_dict()
+    for side, layer, attention, place in (
+        ("encoder", "text_layer_cfg", "self_attn_cfg", "encoder.text_layer_cfg"),
+        ("decoder", "layer_cfg", "cross_attn_text_cfg", "decoder.layer_cfg.cross_attn_text_cfg"),
+    ):
+        model = tiny_config(bert, **exchangeable)
+        config_from_state_dict(weights, model)
+        model[side][layer] = {**model[side][layer], attention: {"num_heads": 2}}
+        with pytest.raises(CheckpointError, match=f"heads in model.{place}"):
+            config_from_state_dict(weights, model)
+
+
+def test_a_backbone_that_is_no_swin_is_refused(detector, exchangeable):
+    weights = detector(**exchangeable).state_dict()
+    other = {key: value for key, value in weights.items() if not key.startswith("backbone.")}
+    with pytest.raises(CheckpointError, match="no Swin"):
+        config_from_state_dict(other)
 
 
 def test_one_shared_box_head_serves_every_layer(detector, exchangeable):
