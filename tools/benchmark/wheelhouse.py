@@ -4,10 +4,10 @@
     python tools/benchmark/wheelhouse.py install wheels --target /tmp/site
     export PYTHONPATH=/tmp/site                                         # both on that machine
 
-The versions are those of requirements/lock.txt. Left to the machine are torch, torchvision,
-numpy, transformers, scipy, matplotlib, scikit-image and OpenCV with all that they need; `install`
-names what the machine lacks of it. `collect` runs in the environment of the repository, `install`
-in any.
+Collected is what requirements.txt and the tests of the GPU suite need, in the versions of
+requirements/lock.txt. Left to the machine are torch, torchvision, numpy, transformers, scipy,
+matplotlib, scikit-image and OpenCV with all that they need; `install` names what it lacks of it.
+`collect` runs in the environment of the repository, `install` in any.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-LOCK = Path(__file__).resolve().parents[2] / "requirements/lock.txt"
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "requirements/lock.txt"
+#: Beside requirements.txt: of tests.
+FOR_TESTS = ("hypothesis", "pytest")
 #: Not in the lock file, which is also for machines without CUDA.
 GPU_PACKAGES = ("liger-kernel==0.8.0",)
 #: Their authors publish no wheels; built here they hold Python only, and run on every version.
@@ -36,20 +39,8 @@ MACHINE = {
     "torchvision",
     "transformers",
 }
-#: For linting, typing, another evaluator, corrupted images and METEOR: no part of a measurement.
-UNNEEDED = {
-    "ast-serialize",
-    "cython",
-    "grpcio",
-    "hotcoco",
-    "imaug",
-    "librt",
-    "mypy",
-    "mypy-extensions",
-    "pycocoevalcap",
-    "ruff",
-    "tensorboard-data-server",
-}
+#: What others declare and no measurement imports: corrupted images, TensorBoard's server.
+UNNEEDED = {"grpcio", "imaug", "tensorboard-data-server"}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -79,9 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def collect(folder: Path, python: str, glibc: int, limit: float) -> int:
     """Download wheels, build those that nobody publishes, and print their sizes."""
-    pins = {**locked(python), **dict(pin.split("==") for pin in GPU_PACKAGES)}
-    left_out = UNNEEDED.union(*map(with_requirements, MACHINE))
-    pins = {name: version for name, version in pins.items() if name not in left_out}
+    needed = set().union(*map(with_requirements, [*core_packages(), *FOR_TESTS]))
+    needed -= UNNEEDED.union(*map(with_requirements, MACHINE))
+    pins = {name: version for name, version in locked(python).items() if name in needed}
+    pins |= dict(pin.split("==") for pin in GPU_PACKAGES)
     folder.mkdir(parents=True, exist_ok=True)
     for wheel in folder.glob("*.whl"):
         if pins.get(distribution(wheel)[0]) != distribution(wheel)[1]:
@@ -112,6 +104,14 @@ def locked(python: str) -> dict[str, str]:
             if requirement.marker is None or requirement.marker.evaluate(machine):
                 pins[requirement.name] = str(requirement.specifier).removeprefix("==")
     return pins
+
+
+def core_packages() -> list[str]:
+    """The names in requirements.txt."""
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line).name for line in lines if line and not line.startswith("#")]
 
 
 def with_requirements(name: str) -> set[str]:
