@@ -20,6 +20,8 @@ def report_result(runner: Any) -> None:
     if not is_main_process() or last is None or not Path(last).exists():
         return
     kept = f"trained {runner.iter:,} iterations; weights: {_shown(last)}"
+    if best is not None and not Path(best).exists():
+        best = None  # of a run whose folder was elsewhere
     if best is not None:
         kept += f"; best of all validations: {_shown(best)} ({hub.runtime_info['best_score']:.4f})"
     commands = usage(runner, best or last)

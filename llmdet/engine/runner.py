@@ -40,7 +40,7 @@ from .logs import ROTATING_FILE, file_messages_to, report_environment, share_log
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .outcome import report_result
 from .saving import written_whole
-from .schedule import fit_schedule
+from .schedule import fit_schedule, schedule_ends, warn_of_old_schedule
 from .settings import check_settings
 from .strategies import Strategy, build_strategy
 from .strategies.checkpoints import fill_optimizer, read_sharded, save_spread
@@ -315,7 +315,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Continue a run; raises a CheckpointError where the optimizer's state does not fit."""
-        before = self.seed
+        before, ends = self.seed, schedule_ends(self.param_schedulers)
         try:
             super().resume(filename, *args, **kwargs)
         except ValueError as error:
@@ -325,6 +325,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
                 f"the optimizer of '{filename}' does not fit this config ({error}): start from "
                 "its weights with load_from, without --resume"
             ) from error
+        warn_of_old_schedule(ends, schedule_ends(self.param_schedulers))
         if isinstance(self.train_loop, RepeatableRandomness):
             self.train_loop.follow_seed(before, self.seed)
 

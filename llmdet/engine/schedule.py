@@ -8,6 +8,7 @@ length gets the same shape: every ``begin``, ``end``, ``milestones`` and ``T_max
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from mmengine.config import Config
 
 from llmdet.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 #: Of a scheduler: what counts iterations or epochs.
 _POSITIONS = ("begin", "end", "T_max", "milestones")
@@ -58,6 +61,30 @@ def fit_schedule(config: Config) -> str | None:
     unit = "epochs" if by_epoch else "iterations"
     described = "; ".join(map(_describe, parts))
     return f"the schedule of {written_for:,} {unit} is fitted to {length:,}: {described}"
+
+
+def schedule_ends(schedulers: Any) -> list[int]:
+    """Iterations at which built schedulers end; of several optimizers one after the other."""
+    if isinstance(schedulers, Mapping):
+        return [end for part in schedulers.values() for end in schedule_ends(part)]
+    return [scheduler.end for scheduler in schedulers or ()]
+
+
+def warn_of_old_schedule(built: list[int], resumed: list[int]) -> None:
+    """Log that a resumed run keeps the schedule of its checkpoint, where the config has another.
+
+    Args:
+        built: ends of the schedulers as the config says.
+        resumed: their ends once the checkpoint is read.
+    """
+    if built != resumed:
+        logger.warning(
+            "the schedule of the checkpoint goes on, which ends at iteration %s, and not that of "
+            "the config, at %s; to begin that one anew give the checkpoint as load_from, without "
+            "--resume",
+            max(resumed, default=0),
+            max(built, default=0),
+        )
 
 
 def _schedulers(config: Config) -> list[Any]:

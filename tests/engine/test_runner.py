@@ -350,6 +350,18 @@ def test_two_processes_train_over_gloo_and_stay_equal(tmp_path):
     assert "agreed on rank 1" in result.stdout
 
 
+def test_a_run_that_resumes_with_another_schedule_says_which_one_goes_on(tmp_path):
+    build_runner(config(tmp_path / "run", max_iters=2)).train()
+    schedule = dict(type="LinearLR", start_factor=0.1, end=20, by_epoch=False)
+    settings = config(tmp_path / "run", max_iters=3, resume=True, param_scheduler=schedule)
+    settings.experiment_name = f"longer_{tmp_path.name}"
+    runner = build_runner(settings)
+    runner.train()
+    log = next(Path(runner.log_dir).glob("*.log")).read_text()
+    assert "schedule of the checkpoint goes on, which ends at iteration 10, and not" in log
+    assert runner.param_schedulers[0].end == 10
+
+
 def test_the_config_beside_the_weights_is_that_of_the_training(tmp_path):
     runner = build_runner(config(tmp_path / "run", max_iters=2))
     assert not list((tmp_path / "run").glob("*.py"))  # a test would end here
