@@ -1,9 +1,8 @@
-"""One page of the quickstart's pictures, with what the model says of each below it."""
+"""One page of the quickstart's pictures."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,17 +13,14 @@ from llmdet.visualization.pictures import save_picture
 from llmdet.visualization.sheet import contact_sheet
 
 _COLUMNS = 3
-_SIDE = 560  # pixels of a picture's cell, in which a description fits on three lines
+_SIDE = 560  # pixels of a picture's cell
 
 
 def sheet(work_dir: Path) -> np.ndarray:
     """The page of a finished quickstart: photographs first; [H, W, 3] uint8 RGB."""
-    images, texts = [], []
-    for path in sorted((work_dir / "pictures" / "vis").iterdir(), reverse=True):
-        found = json.loads((work_dir / "pictures/preds" / f"{path.stem}.json").read_text())
-        images.append(np.array(Image.open(path).convert("RGB")))
-        texts.append(found.get("description", ""))
-    return contact_sheet(images, texts, _COLUMNS, _SIDE)
+    paths = sorted((work_dir / "pictures" / "vis").iterdir(), reverse=True)
+    images = [np.array(Image.open(path).convert("RGB")) for path in paths]
+    return contact_sheet(images, [path.stem for path in paths], _COLUMNS, _SIDE)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
