@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def running_demo(
         detector: finds and describes.
         serving: where.
         threshold: where the score's slider stands at the beginning.
-        examples: pictures with questions below the page.
+        examples: pictures with questions below the page; copies of them are handed out.
 
     Yields:
         The running ``gradio.Blocks``.
@@ -67,12 +68,19 @@ def running_demo(
             from llmdet.apis.web.page import Page, build_page
         except ImportError as error:
             raise ConfigError("The web demo needs gradio: pip install 'llmdet[demo]'.") from error
-        blocks = build_page(Page(detector, threshold, results), examples)
+        kept = [_copied(example, Path(folder, f"{i}")) for i, example in enumerate(examples)]
+        blocks = build_page(Page(detector, threshold, results), kept)
         _launch(blocks, serving)
         try:
             yield blocks
         finally:
             blocks.close(verbose=False)
+
+
+def _copied(example: Example, folder: Path) -> Example:
+    """Copy the picture of an example to where gradio may read it, wherever it lies."""
+    folder.mkdir()
+    return replace(example, image=Path(shutil.copy(example.image, folder)))
 
 
 def _launch(blocks: Any, serving: Serving) -> None:

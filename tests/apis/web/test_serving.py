@@ -96,6 +96,15 @@ def test_a_picture_that_is_none_is_named_and_escaped(client, tmp_path):
     assert "<b>" not in json.dumps(end)
 
 
+def test_examples_are_handed_out_as_copies(client):
+    config = client.get("config").json()
+    (samples,) = [c["props"]["samples"] for c in config["components"] if c["type"] == "dataset"]
+    assert len(samples) == 4
+    for picture, *_ in samples:
+        assert "llmdet_demo_" in picture["path"]
+        assert client.get(f"gradio_api/file={picture['path']}").status_code == 200
+
+
 def test_no_function_is_offered_as_an_interface(client):
     named = client.get("gradio_api/info").json()["named_endpoints"]
     assert named == {}
