@@ -1,8 +1,8 @@
 """Large images in overlapping tiles, so that small objects are not scaled away.
 
 A box that ends at a tile's border may be a part of an object. Two boxes are of one object where
-they agree in what both tiles show; a complete box replaces the parts of it, and parts that no tile
-completes are joined.
+they agree in what both tiles show; a complete box replaces the parts that lie on it, and parts
+that no tile completes are joined.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from llmdet.errors import ConfigError, DataError
 
 #: Boxes of one label that overlap by more than this (IoU) in what two tiles show are one object.
 _SAME_OBJECT = 0.5
+#: A cut box is a part of a complete one where that covers more than this of its area.
+_COVERED = 0.7
 #: Boxes end this near to the border of the tile that cuts them: pixels, and a part of its size.
 _NEAR_BORDER = (2.0, 0.01)
 _SMALLEST = 32  # pixels, the least size of a tile
@@ -183,7 +185,7 @@ class _Pieces:
             first, whole = int(whole[0]), whole[1:]
             other = self.view[whole] != self.view[first]
             whole = whole[~(other & (self._overlap(first, whole) > _SAME_OBJECT))]
-            parts = parts[~self._same(first, parts)]
+            parts = parts[~self._covers(first, parts)]
             yield first, self.boxes[first]
         while len(parts):
             joined, parts = self._joined(parts)
@@ -216,6 +218,17 @@ class _Pieces:
         theirs = _intersect(shared, self.boxes[others])
         overlaps = _iou(mine, theirs) > _SAME_OBJECT
         return overlaps & (self.view[others] != self.view[first])
+
+    def _covers(self, first: int, parts: np.ndarray) -> np.ndarray:
+        """[n] bool: cut boxes that lie on a complete one, by most of their area.
+
+        What a tile shows of an object may be much smaller than that of its box, as the tip of a
+        triangle is.
+        """
+        parts_boxes = self.boxes[parts]
+        common = _area(_intersect(parts_boxes, self.boxes[first]))
+        covered = common > _COVERED * _area(parts_boxes)
+        return covered & (self.view[parts] != self.view[first])
 
     def _overlap(self, first: int, others: np.ndarray) -> np.ndarray:
         return _iou(self.boxes[first], self.boxes[others])

@@ -1,5 +1,7 @@
 """Boxes come back from tiles where they were: proven with a detector that knows them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,18 @@ def test_look_alikes_that_overlap_are_not_joined():
     assert by_corner(merged.boxes) == by_corner(boxes)
 
 
+def test_the_tip_of_a_shape_goes_where_a_tile_shows_all_of_it():
+    windows = np.array([[0, 0, 100, 100], [0, 60, 100, 160]])
+    tip, whole = (
+        np.array([[40, 80, 52, 100]], np.float32),
+        np.array([[20, 80, 70, 150]], np.float32),
+    )
+    labels = np.zeros(1, np.int64)
+    found = [seen_in((0, 0, 100, 100), tip, labels), seen_in((0, 60, 100, 160), whole, labels)]
+    merged = merge_views(found, windows, Picture(np.zeros((160, 100, 3), np.uint8), 100, 160))
+    assert by_corner(merged.boxes) == by_corner(whole)
+
+
 def test_small_images_pass_whole_and_errors_stay_in_their_place(tmp_path):
     looked = []
 
@@ -113,6 +127,28 @@ def test_small_images_pass_whole_and_errors_stay_in_their_place(tmp_path):
     assert (small.width, large.width, large.height) == (60, 90, 50)
     with pytest.raises(DataError, match=r"none\.jpg"):
         list(run(iter(items), Request(), 2, False))
+
+
+def test_captions_are_of_the_merged_boxes_in_the_whole_image():
+    boxes, asked_boxes = np.array([[10, 5, 80, 40]], np.float32), []
+
+    def stream(items, request, batch_size, return_errors):
+        for (source, asked), window in zip(items, [(0, 0, 64, 50), (36, 0, 100, 50)], strict=False):
+            if asked.boxes is None:
+                assert not request.captions
+                yield seen_in(window, boxes, np.zeros(1, np.int64))
+            else:
+                asked_boxes.append((np.shape(source)[:2], asked.boxes.tolist(), request.captions))
+                found = seen_in((0, 0, 100, 50), boxes, np.zeros(1, np.int64))
+                yield replace(found, captions=["a long dog"], description="One dog.")
+
+    asked = Ask(Question(Classes(CLASSES), (), CLASSES))
+    request = Request(captions=frozenset({"image", "regions"}))
+    run = through_tiles(stream, Tiles(64, 0.25, whole=False))
+    (found,) = run(iter([(np.zeros((50, 100, 3), np.uint8), asked)]), request, 2, False)
+    assert asked_boxes == [((50, 100), boxes.tolist(), request.captions)]
+    assert (found.captions, found.description) == (["a long dog"], "One dog.")
+    assert found.names == ["dog"]
 
 
 @pytest.mark.parametrize("values", [{"size": 8}, {"size": 64.5}, {"overlap": 0}, {"overlap": 1}])
