@@ -1,4 +1,6 @@
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +89,28 @@ def test_rows_of_coco_have_the_categories_that_are_given():
     assert [row["category_id"] for row in found.to_coco(7, by_name)] == [4, 3]
     with pytest.raises(DataError, match="1 entries and none for label 1, 'name 1'"):
         found.to_coco(7, [10])
+
+
+def test_supervision_and_pandas_get_what_they_want(monkeypatch):
+    found = replace(read([0.25, 0.5]), captions=["a dog", "a cat"])
+    detections = found.to_supervision()
+    np.testing.assert_array_equal(detections.xyxy, found.boxes)
+    np.testing.assert_array_equal(detections.confidence, found.scores)
+    assert detections.class_id.tolist() == [1, 0]
+    assert detections.data["class_name"].tolist() == ["name 1", "name 0"]
+    table = found.to_pandas()
+    assert list(table) == ["x1", "y1", "x2", "y2", "score", "label", "name", "caption"]
+    assert table.iloc[0].to_dict() == {
+        "x1": 4.0, "y1": 5.0, "x2": 6.0, "y2": 7.0,
+        "score": 0.5, "label": 1, "name": "name 1", "caption": "a dog",
+    }  # fmt: skip
+    given = replace(found, scores=None, captions=None)
+    assert given.to_supervision().confidence is None
+    assert "score" not in given.to_pandas()
+    for package, convert in (("supervision", found.to_supervision), ("pandas", found.to_pandas)):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(DataError, match=f"pip install {package}"):
+            convert()
 
 
 def test_the_representation_lists_the_best():
