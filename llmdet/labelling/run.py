@@ -98,7 +98,7 @@ class LabelJob:
             progress: shows how far it is.
 
         Raises:
-            ConfigError: none of the pictures could be read.
+            DataError: pictures can be neither linked nor copied.
         """
         names = self.pictures.filenames
         written = progress(journal.done, len(names)) if progress else lambda count: None

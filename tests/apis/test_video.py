@@ -189,6 +189,7 @@ def test_what_is_no_video_is_named(tmp_path):
         (tmp_path / "none.mp4", "There is no video"),
         (tmp_path / "text.mp4", "is no video that OpenCV can open"),
         ("https://example.org/a.mp4", "is a URL"),
+        ("99", "There is no camera 99"),
     ):
         with pytest.raises(DataError, match=message), open_video(source):
             pass
