@@ -1,12 +1,8 @@
-"""The index of a JSONL file: where it is, whether it still fits, and how it is built.
-
-It is written under a temporary name and renamed, so that a reader never sees half of it.
-"""
+"""The index of a JSONL file: where it is, whether it still fits, and how it is built."""
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import logging
 import math
@@ -20,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
+from llmdet.datasets.index_files import remove_leftovers, write_whole
 from llmdet.datasets.index_format import (
     BLOCK_ROWS,
     HEADER_SIZE,
@@ -33,7 +30,6 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 INDEX_SUFFIX = ".index"
-_TEMPORARY = ".tmp"
 
 _MAX_ROW_BYTES = 1 << 30
 _READ_BUFFER_BYTES = 1 << 22
@@ -124,13 +120,6 @@ def find_or_build_index(
         return _build_index(path, file)
 
 
-def remove_leftovers(index_path: Path) -> None:
-    """Remove what builders of an index that were killed have left; to be called by the only one."""
-    for leftover in index_path.parent.glob(f"{glob.escape(index_path.name)}.*{_TEMPORARY}"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
-
-
 def _index_places(path: str) -> tuple[Path, Path]:
     """Where the index may be: beside the file, or in the cache of the user."""
     real = Path(os.path.realpath(path))
@@ -166,30 +155,14 @@ def _refresh(file: BinaryIO, index_path: Path, header: IndexHeader) -> IndexHead
 
 
 def _build_index(path: str, file: BinaryIO) -> tuple[Path, IndexHeader]:
-    beside, cached = _index_places(path)
-    problems = []
-    for index_path in (beside, cached):
-        temporary = index_path.with_name(
-            f"{index_path.name}.{os.getpid()}.{time.time_ns()}{_TEMPORARY}"
-        )
-        try:
-            index_path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w+b") as index_file:
-                stamp = partial(file_stamp, file.fileno())
-                header = write_index(path, file, index_file, stamp, _trusted_mtime)
-            os.replace(temporary, index_path)
-        except OSError as error:
-            problems.append(f"{index_path.parent}: {error.strerror}")
-            continue
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        _announce(path, index_path, header, beside)
-        return index_path, header
-    raise DataError(
-        f"{path}: its index can be written nowhere ({'; '.join(problems)}). Make one of the "
-        "folders writable or set XDG_CACHE_HOME."
-    )
+    def write(index_file: BinaryIO) -> IndexHeader:
+        stamp = partial(file_stamp, file.fileno())
+        return write_index(path, file, index_file, stamp, _trusted_mtime)
+
+    places = _index_places(path)
+    index_path, header = write_whole(places, write, path)
+    _announce(path, index_path, header, places[0])
+    return index_path, header
 
 
 def _announce(path: str, index_path: Path, header: IndexHeader, beside: Path) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from filelock import FileLock
 
+from llmdet.datasets.index_files import remove_leftovers, write_whole
 from llmdet.datasets.index_format import IndexHeader, IndexRecords
 from llmdet.datasets.jsonl import IndexedJsonl
 from llmdet.datasets.jsonl_index import (
     INDEX_SUFFIX,
     check_beginning,
-    remove_leftovers,
     write_index,
 )
 from llmdet.datasets.storage.cache import cache_home
@@ -99,23 +97,20 @@ def _known(place: Path, stamp: ObjectStamp, distrust: bool) -> IndexHeader | Non
 
 
 def _build(store: ObjectStore, url: str, place: Path) -> IndexHeader:
-    temporary = place.with_name(f"{place.name}.{os.getpid()}.tmp")
-
     def stamp() -> tuple[int, int]:
         found = store.stamp(url)
         return found.size, found.version
 
-    def index(file: io.BufferedReader) -> IndexHeader:
-        check_beginning(url, file.peek(8)[:8])
-        with temporary.open("w+b") as index_file:
+    def write(index_file: BinaryIO) -> IndexHeader:
+        def index(file: io.BufferedReader) -> IndexHeader:
+            check_beginning(url, file.peek(8)[:8])
+            index_file.seek(0)  # a scan that failed begins again
+            index_file.truncate()
             return write_index(url, cast(BinaryIO, file), index_file, stamp, int)
 
+        return store.scan(url, index)
+
     remove_leftovers(place)
-    try:
-        header = store.scan(url, index)
-        os.replace(temporary, place)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    _, header = write_whole((place,), write, url)
     logger.info("%s: indexed %d rows into %s", url, header.rows, place)
     return header

@@ -26,6 +26,7 @@ import numpy as np
 import orjson
 from filelock import FileLock
 
+from llmdet.datasets.index_files import write_whole
 from llmdet.datasets.jsonl_index import aspect_ratio
 from llmdet.datasets.storage.cache import cache_home
 from llmdet.datasets.storage.objects import is_url, store_of
@@ -207,7 +208,12 @@ def _build(
         len(contents.names),
         digest,
     )
-    place = _write(places, [header, members, samples, broken, contents.names], shards[0])
+
+    def write(file: BinaryIO) -> None:
+        for part in (header, members, samples, broken, contents.names):
+            file.write(part)
+
+    place, _ = write_whole(places, write, f"the shard {shards[0]}")
     logger.info(
         "indexed %d members, %d samples of %d shard(s) into %s",
         len(members),
@@ -219,29 +225,6 @@ def _build(
     if index is None:
         raise DataError(f"{place}: the index of the shards was changed while it was written")
     return index
-
-
-def _write(places: Sequence[Path], parts: Sequence[Any], first_shard: str) -> Path:
-    problems = []
-    for place in places:
-        temporary = place.with_name(f"{place.name}.{os.getpid()}.tmp")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                for part in parts:
-                    file.write(part)
-            os.replace(temporary, place)
-        except OSError as error:
-            problems.append(f"{place.parent}: {error.strerror}")
-            continue
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        return place
-    raise DataError(
-        f"{first_shard}: the index of the shards can be written nowhere ({'; '.join(problems)}). "
-        "Make one of the folders writable or set XDG_CACHE_HOME."
-    )
 
 
 def _add_shard(
