@@ -29,6 +29,7 @@ from llmdet.errors import ConfigError, DataError, naming
 from llmdet.registry import DATASETS
 
 IMAGE_EMPTY = "image without boxes (filter_empty_gt)"
+IMAGE_BACKGROUND = "all boxes of an image, which trains as background"
 IMAGE_SMALL = "image smaller than min_size"
 
 
@@ -105,7 +106,7 @@ class ODVGDataset(StoredData, RefetchingDataset):
         self.max_bad_rows = max_bad_rows
         self.picture_roots = picture_roots(data_root, picture_folders)
         self.dropped = SharedLedger(
-            *ROW_CAUSES, IMAGE_EMPTY, IMAGE_SMALL, max_bad_rows=max_bad_rows
+            *ROW_CAUSES, IMAGE_EMPTY, IMAGE_BACKGROUND, IMAGE_SMALL, max_bad_rows=max_bad_rows
         )
         super().__init__(*args, data_root=data_root, backend_args=backend_args, **kwargs)
         # Given also without classes: mmdet's ConcatDataset wants the same keys in all its parts.
@@ -227,6 +228,8 @@ class ODVGDataset(StoredData, RefetchingDataset):
         if min(info["width"], info["height"]) < filters.get("min_size", 0):
             self.dropped.note(IMAGE_SMALL)
             return None
+        if self.label_map is not None and not info["instances"]:
+            self.dropped.note(IMAGE_BACKGROUND)
         with naming(self._where(idx)):
             return self.pipeline(info)
 

@@ -278,6 +278,14 @@ def test_permitted_broken_rows_are_replaced_and_counted(open_rows):
         [strict[0], strict[1]]
 
 
+def test_detection_rows_without_boxes_train_as_background_and_are_counted(open_rows, write_json):
+    label_map = write_json("labels.json", {"0": "cat"})
+    rows = [detection(), detection(([1, 1, 9, 9], 0))]
+    dataset = open_rows(*rows, label_map_file=str(label_map))
+    assert [len(dataset[index]["instances"]) for index in range(2)] == [0, 1]
+    assert dataset.dropped.counts == {"all boxes of an image, which trains as background": 1}
+
+
 def test_filters_skip_rows_while_training_and_not_in_test_mode(open_rows):
     empty, small = grounding(), grounding(region([1, 1, 9, 9]), width=10, height=10)
     good = grounding(region([1, 1, 9, 9]), filename="good.jpg")
