@@ -54,7 +54,7 @@ setup(
         "demo": ["gradio>=6"],
         "results": ["pandas>=2.2", "supervision>=0.25"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
-        "deepspeed": ["deepspeed>=0.17"],
+        "deepspeed": ["deepspeed>=0.19.8"],
         # Both declare packages that we do without; see requirements/lock.txt.
         "track": ["supervision>=0.31", "trackers>=2.6"],
         "s3": ["s3fs>=2025.3"],

@@ -35,6 +35,7 @@ class SourcePart:
     tensors: StateDict  # key of the source -> tensor of the model
     keys: dict[str, str]  # key of the source -> key of the whole model
     frozen: bool  # whether training leaves all of them as they are
+    repeated: tuple[str, ...]  # keys of the source for tensors that have another key before
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint that leaves these weights out says of them.
@@ -73,6 +74,7 @@ def source_parts(model: nn.Module) -> Iterator[SourcePart]:
             tensors={source: tensor.detach() for source, tensor in tensors.items()},
             keys={source: prefix + present_name for source, present_name in names.items()},
             frozen=not any(tensor.requires_grad for tensor in tensors.values()),
+            repeated=_second_names(tensors),
         )
 
 
@@ -91,7 +93,7 @@ def leave_out_frozen(checkpoint: dict[str, Any], model: nn.Module) -> None:
         if part.frozen:
             checkpoint.setdefault("meta", {}).setdefault("frozen", {})[part.prefix] = part.record()
         else:
-            left_out = [part.keys[name] for name in _second_names(part.tensors)]
+            left_out = [part.keys[name] for name in part.repeated]
         for entry, lead in (("state_dict", ""), ("ema_state_dict", "module.")):
             for key in left_out:
                 checkpoint.get(entry, {}).pop(lead + key, None)
@@ -204,18 +206,12 @@ def digest(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:
     return total.hexdigest()
 
 
-def _second_names(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of tensors that have another name before."""
+def _second_names(parameters: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Names of parameters that have another name before."""
     first: dict[int, str] = {}
-    return [
-        name for name, value in tensors.items() if first.setdefault(_place(value), name) != name
-    ]
-
-
-def _place(tensor: Tensor) -> int:
-    """Where a tensor, or this process's part of one that is spread, lies in memory."""
-    part = getattr(tensor, "to_local", None)
-    return (tensor if part is None else part()).data_ptr()
+    return tuple(
+        name for name, value in parameters.items() if first.setdefault(id(value), name) != name
+    )
 
 
 def _present_name(source: str, present: Mapping[str, Tensor]) -> str:

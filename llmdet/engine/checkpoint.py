@@ -23,7 +23,7 @@ from mmengine.runner.checkpoint import (
 )
 
 from llmdet.checkpoint.remote import fetch, is_address
-from llmdet.checkpoint.sharded import check_shards
+from llmdet.checkpoint.sharded import MANIFEST, check_shards
 from llmdet.checkpoint.sums import DAMAGE, check_sums
 from llmdet.errors import CheckpointError
 from llmdet.utils.suggest import did_you_mean
@@ -55,6 +55,12 @@ def read_training_state(path: str | Path, map_location: Any = "cpu") -> dict[str
             containers and mmengine's log history.
     """
     path = fetch(str(path)) if is_address(path) else Path(path).expanduser()
+    if path.is_dir():
+        raise CheckpointError(
+            f"Checkpoint '{path}' is a folder without {MANIFEST}, so that no run of LLMDet wrote "
+            "it. DeepSpeed's folders hold pickles, which are not read: make safetensors of one "
+            "with its zero_to_fp32.py --safe_serialization, and start from them with load_from."
+        )
     if not path.is_file():
         raise CheckpointError(f"Checkpoint '{path}' does not exist.")
     check_sums(path)

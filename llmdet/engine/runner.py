@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_world_size, master_only
 from mmengine.logging import MMLogger
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop
@@ -30,6 +30,7 @@ from llmdet.checkpoint.load import load_state_dict
 from llmdet.checkpoint.sharded import is_sharded
 from llmdet.datasets.text_encoder import share_text_encoder
 from llmdet.errors import CheckpointError, ConfigError
+from llmdet.models.wrappers import bare
 from llmdet.registry import RUNNERS
 from llmdet.utils.build import checked_builds
 
@@ -203,6 +204,10 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         """Build the optimizer, over what a strategy leaves to this process."""
         if self.strategy is not None and not self._is_spread:
             self._spread_model(self.strategy)
+            built = super().build_optim_wrapper(optim_wrapper)
+            self.model, built = self.strategy.attach(self.model, built)
+            self.logger.info("%s: spread over %d processes", self.strategy, self.world_size)
+            return built
         return super().build_optim_wrapper(optim_wrapper)
 
     def _spread_model(self, strategy: Strategy) -> None:
@@ -218,7 +223,6 @@ class Runner(SlimCheckpoints, MMEngineRunner):
                 part.record()  # which needs the whole weights
         self.model = strategy.spread(self.model)
         self._is_spread = True
-        self.logger.info("%s: the model is spread over %d processes", strategy, self.world_size)
 
     def load_or_resume(self) -> None:
         """Load ``load_from`` in whatever known format it is, or resume a run of our own.
@@ -356,13 +360,6 @@ def build_runner(config: Config) -> MMEngineRunner:
     if fitted is not None:  # the log is there now
         logger.info(fitted)
     return runner
-
-
-def bare(model: Any) -> nn.Module:
-    """The model inside what wraps it for several processes or for test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def _report_processes(meta: Mapping[str, Any]) -> None:

@@ -109,8 +109,8 @@ def check_strategy(config: Config) -> None:
     """Refuse what does not work beside a strategy.
 
     Raises:
-        ConfigError: a hook averages weights, or the model shall be wrapped by something else or
-            compiled too.
+        ConfigError: a hook averages weights, the model shall be wrapped by something else or
+            compiled too, or DeepSpeed shall look at gradients before it uses them.
     """
     if config.get("strategy") is None:
         return
@@ -126,6 +126,12 @@ def check_strategy(config: Config) -> None:
         raise ConfigError(
             "compile beside a strategy, which exchanges weights while a step runs, was never "
             "tested: leave one out"
+        )
+    skips = any(hook.get("action") == "skip" for hook in hooks if isinstance(hook, Mapping))
+    if skips and type_name(config.strategy) == "DeepSpeed":
+        raise ConfigError(
+            "FiniteLossHook(action='skip') does not work with DeepSpeed, which has no process see "
+            "all gradients before an update: take 'stop', or strategy.type='FSDP2'"
         )
 
 

@@ -2,5 +2,6 @@
 
 from .base import Strategy, build_strategy
 from .fsdp2 import FSDP2
+from .zero import DeepSpeed
 
-__all__ = ["FSDP2", "Strategy", "build_strategy"]
+__all__ = ["FSDP2", "DeepSpeed", "Strategy", "build_strategy"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.optim import OptimWrapper
-from torch import nn
+from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
 from llmdet.registry import STRATEGIES
@@ -34,6 +34,10 @@ class Strategy:
         """Spread ``model``, which every process holds whole in host memory, over the devices."""
         raise NotImplementedError
 
+    def attach(self, model: nn.Module, wrapper: OptimWrapper) -> tuple[nn.Module, OptimWrapper]:
+        """What trains the model that was spread, with the optimizer that was built over it."""
+        return model, wrapper
+
     def gather(self, state: Any) -> Any:
         """A nested state with whole tensors in host memory; all processes call this together.
 
@@ -59,6 +63,17 @@ def build_strategy(settings: Mapping[str, Any] | None) -> Strategy | None:
     if not isinstance(built, Strategy):
         raise ConfigError(
             f"strategy.type={settings.get('type')!r} is mmengine's, which neither runs on CPUs nor "
-            "checks weights; take 'FSDP2'"
+            "checks weights; take 'FSDP2' or 'DeepSpeed'"
         )
     return built
+
+
+def mapped(state: Any, function: Callable[[Tensor], Any]) -> Any:
+    """A copy of nested containers with ``function`` of each tensor, in one order everywhere."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, dict):
+        return type(state)((key, mapped(value, function)) for key, value in state.items())
+    if isinstance(state, list | tuple):
+        return type(state)(mapped(value, function) for value in state)
+    return state

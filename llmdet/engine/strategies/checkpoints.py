@@ -30,6 +30,7 @@ from llmdet.checkpoint.sharded import (
 from llmdet.engine.checkpoint import read_training_state
 from llmdet.engine.saving import PARTIAL, flush, raising_for_full_disks, written_whole
 from llmdet.errors import CheckpointError
+from llmdet.models.wrappers import bare
 
 
 def save_spread(
@@ -56,7 +57,7 @@ def save_spread(
         state["optimizer"] = runner.optim_wrapper.state_dict()
     if save_param_scheduler and runner.param_schedulers is not None:
         state["param_schedulers"] = [each.state_dict() for each in runner.param_schedulers]
-    leave_out_frozen(state, runner.model)
+    leave_out_frozen(state, bare(runner.model))
     if runner.strategy.checkpoints == "sharded":
         _save_sharded(runner, path, state)
     else:
@@ -111,7 +112,8 @@ def _state(runner: Any, meta: dict[str, Any] | None, by_epoch: bool) -> dict[str
         meta["dataset_meta"] = runner.train_dataloader.dataset.metainfo
     return {
         "meta": meta,
-        "state_dict": runner.model.state_dict(),
+        # Parameters themselves: what a strategy keeps of them says where their other parts are.
+        "state_dict": bare(runner.model).state_dict(keep_vars=True),
         "message_hub": runner.message_hub.state_dict(),
     }
 

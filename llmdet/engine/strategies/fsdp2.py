@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from llmdet.models.language.language_model import LanguageModel
 from llmdet.registry import STRATEGIES
 
-from .base import Strategy
+from .base import Strategy, mapped
 
 
 @STRATEGIES.register_module()
@@ -60,7 +60,7 @@ class FSDP2(Strategy):
 
     def gather(self, state: Any) -> Any:
         """A nested state with whole tensors on the main process."""
-        gathered = _mapped(state, _gathered)
+        gathered = mapped(state, _gathered)
         return gathered if is_main_process() else None
 
     def scatter_optimizer(self, state: dict[str, Any], wrapper: OptimWrapper) -> dict[str, Any]:
@@ -87,17 +87,6 @@ def units(model: nn.Module) -> Iterator[nn.Module]:
         if words.weight is not head.weight:
             yield words
             yield head
-
-
-def _mapped(state: Any, function: Any) -> Any:
-    """A copy of nested containers with ``function`` of each tensor, in one order everywhere."""
-    if isinstance(state, Tensor):
-        return function(state)
-    if isinstance(state, dict):
-        return type(state)((key, _mapped(value, function)) for key, value in state.items())
-    if isinstance(state, list | tuple):
-        return type(state)(_mapped(value, function) for value in state)
-    return state
 
 
 def _gathered(tensor: Tensor) -> Tensor | None:

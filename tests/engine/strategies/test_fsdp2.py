@@ -4,64 +4,23 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.hooks import Hook
 
 from llmdet.checkpoint import read_checkpoint
 from llmdet.engine import build_runner, latest_checkpoint, read_training_state
-from llmdet.errors import CheckpointError, ConfigError
-from llmdet.testing.line import line_config
+from llmdet.errors import CheckpointError, ConfigError, TrainingInterrupted
 from llmdet.testing.processes import run_processes
+from llmdet.testing.spread import assert_equal_states, layers_config, resume, train
 
 CONSOLIDATED = dict(type="FSDP2")
 SHARDED = dict(type="FSDP2", checkpoints="sharded")
-
-
-def layers_config(work_dir: Path, **changes: Any) -> Config:
-    """A training of four steps of which a part is frozen and gradients are clipped."""
-    settings = {"model": dict(type="Layers"), "default_scope": "llmdet", **changes}
-    config = line_config(work_dir, **settings)
-    config.optim_wrapper.clip_grad = dict(max_norm=0.5)
-    return config
-
-
-def train(config: Config) -> dict[str, Any]:
-    """Train as one of the processes: what was logged, and the state at the end."""
-    config.launcher = "pytorch" if torch.distributed.is_initialized() else "none"
-    runner = build_runner(config)
-    runner.train()
-    return outcome(runner)
-
-
-def resume(config: Config) -> dict[str, Any]:
-    """Resume as one of the processes, without a further step."""
-    return train(config)
-
-
-def outcome(runner: Any) -> dict[str, Any]:
-    hub = runner.message_hub
-    state = {"weights": runner.model.state_dict(), "optimizer": runner.optim_wrapper.state_dict()}
-    own = [getattr(p, "to_local", lambda p=p: p)() for p in runner.model.parameters()]
-    return {
-        "loss": hub.get_scalar("train/loss").data[0].tolist(),
-        "norm": hub.get_scalar("train/grad_norm").data[0].tolist(),
-        "iter": runner.iter,
-        "numbers": sum(part.numel() for part in own),
-        "state": runner.strategy.gather(state) if runner.strategy else state,
-    }
-
-
-def assert_equal_states(
-    found: dict[str, Any], expected: dict[str, Any], **tolerance: float
-) -> None:
-    torch.testing.assert_close(found["weights"], expected["weights"], **tolerance)
-    torch.testing.assert_close(
-        found["optimizer"]["state"], expected["optimizer"]["state"], **tolerance
-    )
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +87,34 @@ def test_what_two_processes_wrote_is_read_by_one_without_and_with_a_strategy(
     runner.load_or_resume()
     state = {"weights": runner.model.state_dict(), "optimizer": runner.optim_wrapper.state_dict()}
     assert_equal_states(state, expected, rtol=0, atol=0)
+
+
+class Press(Hook):
+    """Presses Ctrl-C in one of the processes."""
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter == 1 and runner.rank == 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+def interrupted(config: Any) -> str:
+    """What a training says that Ctrl-C ends."""
+    config.launcher = "pytorch"
+    config.default_hooks.interrupt = dict(type="InterruptHook")
+    runner = build_runner(config)
+    runner.register_hook(Press())
+    with pytest.raises(TrainingInterrupted) as stopped:
+        runner.train()
+    return str(stopped.value)
+
+
+def test_ctrl_c_in_one_process_saves_the_parts_of_all(sharded, tmp_path):
+    config = layers_config(tmp_path / "run", strategy=SHARDED)
+    for said in run_processes(2, interrupted, config, folder=tmp_path):
+        assert re.match(r"stopped after iteration 3; saved .*/iter_3\.pth; the same", said)
+    config = layers_config(tmp_path / "run", strategy=SHARDED, resume=True)
+    found = run_processes(2, train, config, folder=tmp_path)
+    assert_equal_states(found[0]["state"], sharded[1], rtol=0, atol=0)
 
 
 def test_a_folder_of_parts_is_read_as_weights(sharded):
