@@ -22,10 +22,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from llmdet.engine.strategies.fsdp2 import units
+from llmdet.engine.strategies.zero import BUCKET
 from llmdet.models.language.causal_lm import build_causal_lm
 from llmdet.models.structures import Matches
 from llmdet.prompts.conversation import ask_of_image, ask_of_region
 from llmdet.registry import MODELS
+
+STRATEGIES = ("ddp", "fsdp2", "zero-2")
 
 #: Numbers of AdamW beside each weight.
 _MOMENTS = 2
@@ -73,12 +76,15 @@ class StepTrace:
     rest_gradients: int
 
     def on(self, strategy: str, gpus: int) -> Budget:
-        """The budget of each of ``gpus``; ``strategy`` is "ddp" or "fsdp2"."""
+        """The budget of each of ``gpus``; ``strategy`` is one of :data:`STRATEGIES`."""
         kept = self.peak - self.gradients
         if gpus == 1:
             return Budget(self.weights, self.moments, self.gradients, kept, 0)
         if strategy == "ddp":  # gradients lie in buckets that are always there
             return Budget(self.weights, self.moments, self.trainable, kept, 0)
+        if strategy == "zero-2":  # DeepSpeed's optimizer has a copy of its part of the weights
+            states = (self.moments + self.trainable) // gpus
+            return Budget(self.weights, states, self.trainable, kept, BUCKET)
         # The part that runs and the next one, beside what stays gathered.
         gathered = self.rest + 2 * self.unit + self.rest_gradients
         return Budget(
@@ -127,13 +133,30 @@ def trace_step(model: Any, work: Workload, *, amp: torch.dtype | None = None) ->
     return _sizes(model, live)
 
 
+def measure_step(model: Any, work: Workload) -> int:
+    """Most bytes that a step of a model with numbers has from PyTorch's allocator, on a CPU.
+
+    Weights and moments of the optimizer, which are there before it, are not counted.
+    """
+    samples = [make_sample(work, model) for _ in range(work.images)]
+    images = torch.rand(work.images, 3, work.height, work.width)
+    model.train()
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        total, _ = model.parse_losses(model(images, samples, mode="loss"))
+        total.backward()
+    results: Any = profile.profiler.kineto_results  # type: ignore[union-attr]
+    events = [event for event in results.events() if event.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
 def make_sample(work: Workload, model: Any) -> DetDataSample:
     """A sample with boxes, names, phrases and the longest caption that is read."""
-    names = [f"thing {number}" for number in range(work.classes)]
-    text, spans = "", {}
-    for number, name in enumerate(names):
-        spans[number] = [[len(text), len(text) + len(name)]]
-        text += f"{name}. "
+    text, spans = class_prompt(work.classes)
     talks = []
     if getattr(model, "image_captioner", None) is not None:
         talks.append(ask_of_image("word " * model.image_captioner.settings.max_length))
@@ -156,6 +179,17 @@ def make_sample(work: Workload, model: Any) -> DetDataSample:
         bboxes=torch.cat([corner, corner + 20], 1), labels=torch.arange(work.boxes) % work.classes
     )
     return sample
+
+
+def class_prompt(classes: int) -> tuple[str, dict[int, list[list[int]]]]:
+    """A prompt of so many names, and the characters of each name."""
+    text = ""
+    spans: dict[int, list[list[int]]] = {}
+    for number in range(classes):
+        name = f"thing {number}"
+        spans[number] = [[len(text), len(text) + len(name)]]
+        text += f"{name}. "
+    return text, spans
 
 
 class LiveBytes(TorchDispatchMode):

@@ -14,7 +14,7 @@ from llmdet.engine.memory import (
     Workload,
     build_without_numbers,
     bytes_of,
-    make_sample,
+    measure_step,
     trace_step,
 )
 from llmdet.registry import MODELS
@@ -49,25 +49,9 @@ def trace(settings) -> StepTrace:
     return trace_step(build_without_numbers(settings), WORK)
 
 
-def peak_of_a_step(model) -> int:
-    """Most bytes that forward and backward pass had from the allocator at once."""
-    samples = [make_sample(WORK, model) for _ in range(WORK.images)]
-    images = torch.rand(WORK.images, 3, WORK.height, WORK.width)
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        total, _ = model.parse_losses(model(images, samples, mode="loss"))
-        total.backward()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
-
-
 def test_the_calculated_peak_is_within_a_tenth_of_what_a_step_takes(settings, trace):
     model = MODELS.build(settings).train()
-    assert abs(trace.peak / peak_of_a_step(model) - 1) < 0.1
+    assert abs(trace.peak / measure_step(model, WORK) - 1) < 0.1
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained)
     optimizer.step()
@@ -85,3 +69,9 @@ def test_spreading_divides_what_is_spread_and_nothing_else(trace):
     assert spread.weights == trace.weights // 8
     assert spread.optimizer == trace.moments // 8
     assert spread.activations == alone.activations
+
+
+def test_zero_divides_states_and_keeps_the_rest_whole(trace):
+    whole, zero = trace.on("ddp", 8), trace.on("zero-2", 8)
+    assert (zero.weights, zero.gradients) == (whole.weights, whole.gradients)
+    assert zero.optimizer == (trace.moments + trace.trainable) // 8
