@@ -83,6 +83,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     """
 
     _has_loaded: bool
+    _load_from: str | None
     strategy: Strategy | None
     _is_initialised = False
     _is_spread = False
@@ -171,6 +172,9 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     def train(self) -> nn.Module:
         """Train; workers tokenise conversations as the model reads them."""
         share_conversation_settings(bare(self.model), self._train_dataloader)
+        if self._resume and self._load_from is None:
+            newest = latest_checkpoint(self.work_dir)
+            self._load_from = None if newest is None else str(newest)
         # Beside its weights, which are used with it. A test writes none there: it changes its own.
         self._write_config(self.work_dir)
         with closing(self.terminal):
@@ -213,9 +217,8 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     def _spread_model(self, strategy: Strategy) -> None:
         """Give the model all of its weights while it is whole, then spread it."""
         self._init_model_weights()
-        resumed = self._load_from or latest_checkpoint(self.work_dir) if self._resume else None
-        if resumed is not None:
-            self._resumed = self._read_weights(str(resumed), "cpu")
+        if self._resume and self._load_from is not None:
+            self._resumed = self._read_weights(str(self._load_from), "cpu")
         elif not self._resume:
             self._load_start()
         for part in source_parts(self.model):

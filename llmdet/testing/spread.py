@@ -60,9 +60,7 @@ def outcome(runner: Any) -> dict[str, Any]:
     }
 
 
-def assert_equal_states(
-    found: dict[str, Any], expected: dict[str, Any], **tolerance: float
-) -> None:
+def assert_equal_states(found: dict[str, Any], expected: dict[str, Any], **tolerance: Any) -> None:
     """Compare weights and states of optimizers."""
     torch.testing.assert_close(found["weights"], expected["weights"], **tolerance)
     torch.testing.assert_close(
