@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.optim import _ParamScheduler
 
 from llmdet.errors import ConfigError
 
@@ -64,20 +65,28 @@ def fit_schedule(config: Config) -> str | None:
 
 
 def schedule_ends(schedulers: Any) -> list[int]:
-    """Iterations at which built schedulers end; of several optimizers one after the other."""
+    """Iterations at which schedulers end; none for those that are not built yet.
+
+    Args:
+        schedulers: of a runner; one, a list, or lists by the name of an optimizer.
+    """
+    if isinstance(schedulers, _ParamScheduler):
+        return [schedulers.end]
     if isinstance(schedulers, Mapping):
-        return [end for part in schedulers.values() for end in schedule_ends(part)]
-    return [scheduler.end for scheduler in schedulers or ()]
+        schedulers = list(schedulers.values())
+    if not isinstance(schedulers, list | tuple):
+        return []
+    return [end for part in schedulers for end in schedule_ends(part)]
 
 
 def warn_of_old_schedule(built: list[int], resumed: list[int]) -> None:
     """Log that a resumed run keeps the schedule of its checkpoint, where the config has another.
 
     Args:
-        built: ends of the schedulers as the config says.
+        built: ends of the schedulers as the config says; empty where they were not built before.
         resumed: their ends once the checkpoint is read.
     """
-    if built != resumed:
+    if built and built != resumed:
         logger.warning(
             "the schedule of the checkpoint goes on, which ends at iteration %s, and not that of "
             "the config, at %s; to begin that one anew give the checkpoint as load_from, without "

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from llmdet.engine.schedule import fit_schedule
+from llmdet.engine.schedule import fit_schedule, schedule_ends
 from llmdet.errors import ConfigError
 from llmdet.utils.config import load_config
 
@@ -63,6 +63,11 @@ def test_a_schedule_of_the_users_own_stays(parts):
 def test_what_is_no_schedule_is_left_to_the_runner_to_name(odd):
     config = Config(dict(train_cfg=dict(max_iters=50), param_scheduler=odd, schedule_length=1000))
     fit_schedule(config)
+
+
+def test_schedulers_that_are_not_built_have_no_end_yet():
+    configs = [warm_up(), [steps()], dict(first=[warm_up()]), None]
+    assert [schedule_ends(part) for part in configs] == [[], [], [], []]
 
 
 @pytest.mark.parametrize("length", [0, "all", True])
