@@ -11,5 +11,5 @@ lmm = dict(
 )
 # Object queries are few and hold what the detector knows already: from cells of its maps, a language
 # model this new learns in minutes how captions sound, but not what they say (docs/benchmarks.md).
-image_captioner = dict(encoder=dict(type="AllQueries", count=50), max_length=224, system=None)
+image_captioner = dict(encoder=dict(type="BestQueries", count=12), max_length=200, system=None)
 region_captioner = dict(encoder=dict(type="ObjectQueries"), max_length=48, system=None)
