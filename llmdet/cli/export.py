@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="config, or the folder of a saved detector")
-    parser.add_argument("weights", help="checkpoint; 'none' for random weights")
+    parser.add_argument("weights", help="checkpoint; 'none': the folder's, or random ones")
     parser.add_argument("out", type=Path, help="file to write; .npz: the tensors of the prompt")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
     parser.add_argument("--text", help="what to find; default: the classes of the config")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def onnx_inner_runner(path: str | Path) -> Runner:
     return lambda inputs: _run_session(session, inputs, OUTPUTS)
 
 
-def _session(model: str | bytes):
+def _session(model: str | bytes) -> Any:
     require_packages()
     import onnxruntime
 
@@ -70,7 +71,7 @@ def _session(model: str | bytes):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _run_session(session, inputs: Tensors, names: tuple[str, ...]) -> dict[str, Tensor]:
+def _run_session(session: Any, inputs: Tensors, names: tuple[str, ...]) -> dict[str, Tensor]:
     arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
     found = session.run(list(names), arrays)
     return {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}

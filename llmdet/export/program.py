@@ -57,6 +57,7 @@ class DetectorProgram(nn.Module):
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.detector = _without(model, _LEFT_OUT)
+        self.detector.use_autocast = False  # weights say the precision
 
     def run(
         self, image: Tensor, text: TextTensors, pixels: Tensor | None = None
@@ -192,7 +193,8 @@ def best_detections(
     scores = scores.masked_fill(counts.transpose(1, 2) == 0, -1.0)
     scores = scores.reshape(-1, texts * queries * classes)
     best, place = scores.topk(most, dim=1)
-    query, label = place // classes, place % classes  # queries of all texts in a row
+    query = place // classes  # queries of all texts in a row
+    label = place - query * classes
     if texts > 1:
         first = torch.tensor(offsets, device=place.device)
         label = label + first[query // queries]

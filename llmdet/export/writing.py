@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ OPSET = 18
 #: Sides of images of any size are multiples of this: the widest stride of the backbones.
 MULTIPLE = 32
 LARGEST_SIDE = 4096
-FORMATS = ("onnx", "torch-export")
 #: The outputs of a file of ONNX.
 DETECTIONS = OUTPUTS[:3]
 
@@ -117,7 +117,7 @@ def smallest_side(program: DetectorProgram) -> int:
     side = MULTIPLE
     while sum(int(side / stride) ** 2 for stride in strides) < detector.num_queries:
         side += MULTIPLE
-    return 2 * MULTIPLE if side < 2 * MULTIPLE else side
+    return max(side, 2 * MULTIPLE)  # an axis whose least size is 1 would be fixed
 
 
 def trace(
@@ -133,6 +133,8 @@ def trace(
             tuple(inputs.values()),
             dynamic_shapes=_free_sizes(program, options, tuple(inputs)),
             strict=False,
+            # Some of what torch wants to know of free sizes is always true and beyond its proofs.
+            prefer_deferred_runtime_asserts_over_guards=True,
         )
 
 
@@ -219,7 +221,7 @@ def _input_names(graph: torch.export.ExportedProgram) -> list[str]:
 
 
 @contextlib.contextmanager
-def _quiet(*names: str):
+def _quiet(*names: str) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
