@@ -59,6 +59,12 @@ setup(
         "track": ["supervision>=0.31", "trackers>=2.6"],
         "s3": ["s3fs>=2025.3"],
         "gs": ["gcsfs>=2025.3"],
+        "docs": [
+            "ipykernel>=6",
+            "mkdocs-material>=9.5",
+            "mkdocstrings-python>=1.16",
+            "nbclient>=0.10",
+        ],
         "dev": [
             "faster-coco-eval>=1.7",
             "flask>=3",
