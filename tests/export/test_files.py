@@ -55,16 +55,15 @@ def run(*argv):
 
 @pytest.fixture(scope="module")
 def exported(small, tmp_path_factory):
-    """A file for any number of images of any size, with two texts, and what was printed."""
+    """A file for any texts and any number of images of any size, and what was printed."""
     path = tmp_path_factory.mktemp("files") / "model.onnx"
-    chunks = ["--cfg-options", "model.test_cfg.chunked_size=2"]
-    code, lines = run(*small, path, *TEXT, "--dynamic", *chunks)
+    code, lines = run(*small, path, *TEXT, "--text-features", "--dynamic")
     return SimpleNamespace(path=path, code=code, lines=lines)
 
 
 def test_a_file_of_any_size_is_equal_to_pytorch_at_two_of_them(exported):
     assert exported.code == 0, exported.lines
-    written, *compared, speed = exported.lines
+    written, _, *compared, speed = exported.lines
     assert written.startswith(f"{exported.path}: opset 18, ")
     assert [line.partition(":")[0] for line in compared] == ["1 x 64 x 96", "2 x 96 x 64"]
     assert "onnxruntime" in speed
@@ -85,9 +84,16 @@ def test_graphs_have_standard_operators_and_none_that_samples_grids(exported):
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 64), (3, 128, 96)])
-def test_other_sizes_run_and_labels_count_over_all_texts(exported, batch, height, width):
+def test_other_sizes_run_with_other_words(exported, small, tmp_path, batch, height, width):
+    texts = tmp_path / "other.npz"
+    assert run(*small, texts, "--text", "green star . large dog . cat", "-c")[0] == 0
+    stored = dict(np.load(texts))
+    assert json.loads(str(stored.pop("classes"))) == ["green star", "large dog", "cat"]
+    inputs = {
+        name: torch.from_numpy(array).repeat_interleave(batch, 0) for name, array in stored.items()
+    }
     run_file = check.onnx_runner(exported.path)
-    found = run_file({"image": torch.randn(batch, 3, height, width)})
+    found = run_file({"image": torch.randn(batch, 3, height, width), **inputs})
     assert found["boxes"].shape == (batch, 15, 4)
     assert set(found["labels"].unique().tolist()) <= {0, 1, 2}
     assert (found["scores"].diff(dim=1) <= 0).all()
@@ -98,6 +104,7 @@ def test_the_example_needs_the_file_and_no_torch(exported, photos, root):
     program = str(root / "demo" / "onnx_demo.py")
     code = f"{blocked}sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
     argv = [sys.executable, "-c", code, program, exported.path, photos / "coffee.png", "0.01"]
+    argv.append(exported.path.with_suffix(".npz"))
     result = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -112,24 +119,20 @@ def test_the_example_needs_the_file_and_no_torch(exported, photos, root):
 def test_a_file_that_differs_is_told_in_a_sentence(exported, small, monkeypatch):
     monkeypatch.setattr(export, "write", lambda *_: None)
     monkeypatch.setattr(check, "TOLERANCE", -1.0)
-    code, lines = run(
-        *small, exported.path, *TEXT, "--cfg-options", "model.test_cfg.chunked_size=2"
-    )
+    code, lines = run(*small, exported.path, *TEXT, "--text-features")
     assert code == 1
     assert lines[-1].startswith(f"error: {exported.path} is not equal to PyTorch")
 
 
-def test_programs_of_torch_export_take_any_text(small, tmp_path):
+def test_programs_of_torch_export_count_labels_over_all_texts(small, tmp_path):
     path = tmp_path / "model.pt2"
-    code, lines = run(*small, path, *TEXT, "--text-features", "--format", "torch-export")
+    chunks = ["--cfg-options", "model.test_cfg.chunked_size=2"]
+    code, lines = run(*small, path, *TEXT, "--format", "torch-export", "--uint8", *chunks)
     assert code == 0, lines
-    assert run(*small, tmp_path / "two.npz", "--text", "green star", "-c")[0] == 0
-    stored = dict(np.load(tmp_path / "two.npz"))
-    assert json.loads(str(stored.pop("classes"))) == ["green star"]
     program = torch.export.load(path).module()
-    texts = [torch.from_numpy(array) for array in stored.values()]
-    found = program(torch.randn(1, 3, 64, 96), *texts)
-    assert found["labels"].unique().tolist() == [0]
+    found = program(torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8))
+    assert found["pixels"].shape == (2, 20)
+    assert set(found["labels"].unique().tolist()) <= {0, 1, 2}
 
 
 def test_missing_packages_are_told_before_anything_is_built(small, tmp_path, monkeypatch):
