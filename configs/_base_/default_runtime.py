@@ -24,7 +24,6 @@ env_cfg = dict(
 visualizer = dict(
     type="DetLocalVisualizer",
     vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")],
-    name="visualizer",
 )
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 log_level = "INFO"

@@ -100,9 +100,9 @@ def detect_like_original(model: Any, image: Any, names: Sequence[str]) -> Any:
     with plain_formulas():
         pyramid = model.read_images(image, [sample])
         for prompt in prompts_of(sample, model.language_model, model.test_cfg):
-            predictions = model.forward_prompts(pyramid, [prompt]).predictions
+            features = model.forward_prompts(pyramid, [prompt])
             job = Job(0, prompt)
-            found = read_detections(model.bbox_head, predictions, [job], [sample], model.test_cfg)
+            found = read_detections(model.bbox_head, features, [job], [sample], model.test_cfg)
             scores.append(found[0].scores)
     return torch.cat(scores)
 
