@@ -27,17 +27,10 @@ model = dict(
     ),
 )
 
-# Class names are what is measured, and minutes are few: no sentences. Shapes alone in a third of the
-# samples: a star is then learned as a star in every colour, that of no training image included.
+# Class names are what is measured, and minutes are few: no sentences.
 train_dataloader = dict(
     # Loading is a thirtieth of a step on a CPU: workers would take more than they give.
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(
-        datasets=[
-            _base_.detection_part,
-            _base_.detection_part,
-            _base_.shapes_part,
-        ]
-    ),
+    dataset=dict(datasets=[_base_.detection_part]),
 )
