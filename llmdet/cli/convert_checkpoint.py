@@ -13,6 +13,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from llmdet.utils.cli import write_result
+
 SOURCES = ("auto", "upstream", "mm_grounding_dino", "transformers", "llmdet")
 TEST_SCALE = (800, 1333)  # of Swin-T and B: shorter side, limit of the longer one
 TARGETS = ("llmdet", "transformers", "upstream")
@@ -21,7 +23,7 @@ TARGETS = ("llmdet", "transformers", "upstream")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program on a command line."""
     for line in convert(parse_args(argv)):
-        print(line)
+        write_result(line)
     return 0
 
 

@@ -14,6 +14,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from llmdet.utils.cli import write_result
+
 SOURCES = (
     "coco",
     "lvis",
@@ -101,9 +103,9 @@ def convert(args: argparse.Namespace) -> int:
         ledger=ledger,
         progress=lambda samples, total: tqdm(samples, total=total, unit="image"),
     )
-    print(f"{args.output}: {count:,} images")
+    write_result(f"{args.output}: {count:,} images")
     if ledger.counts:
-        print(ledger.report())
+        write_result(ledger.report())
     return 0
 
 
@@ -119,6 +121,6 @@ def check(args: argparse.Namespace) -> int:
     source = open_source(args.input, args.source, options, ReportLedger(report))
     source.samples = iter(tqdm(source.samples, total=source.total, unit="image"))
     validate(source, report, args.images, picture_folders=args.picture_folders)
-    print(report.text())
-    print(f"{args.input}: " + ("ready" if report.ok else "must be fixed"))
+    write_result(report.text())
+    write_result(f"{args.input}: " + ("ready" if report.ok else "must be fixed"))
     return 0 if report.ok else 1

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.utils.cli import add_config_options
+from llmdet.utils.cli import add_config_options, write_result
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -106,7 +106,7 @@ def draw(seen: Sequence[SeenSample], out: Path) -> None:
         pictures.append(draw_boxes(sample.image, sample.boxes, sample.labels, sample.phrases))
     texts = [f"{Path(s.path).name}: {s.text} | {s.caption or 'no caption'}" for s in seen]
     save_picture(contact_sheet(pictures, texts), out / "contact_sheet.png")
-    print(f"{out / 'contact_sheet.png'}: {len(seen)} samples as the model gets them")
+    write_result(f"{out / 'contact_sheet.png'}: {len(seen)} samples as the model gets them")
 
 
 def learn(
@@ -132,9 +132,9 @@ def learn(
 def conclude(findings: Findings) -> int:
     """Print the verdict; returns the exit code."""
     if not findings.problems:
-        print("ready")
+        write_result("ready")
         return 0
-    print(f"to fix ({len(findings.problems)}):")
+    write_result(f"to fix ({len(findings.problems)}):")
     for problem in findings.problems:
-        print(f"  - {problem}")
+        write_result(f"  - {problem}")
     return 1

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.utils.cli import add_config_options, count, fast_startup
+from llmdet.utils.cli import add_config_options, count, fast_startup, write_notice, write_result
 
 if TYPE_CHECKING:
     from llmdet.apis import Detector
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if args.out.suffix == ".npz":
         prompt.write(args.out)
-        print(f"{args.out}: texts with {len(prompt.classes)} classes, for --text-features")
+        write_result(f"{args.out}: texts with {len(prompt.classes)} classes, for --text-features")
         return 0
     options = read_options(args, detector)
     program = make_program(detector.model, prompt, options, args.text_features)
@@ -135,11 +135,11 @@ def write(
     what = f"opset {OPSET}" if args.format == "onnx" else "for torch.export.load"
     size = args.out.stat().st_size / 1e6
     sizes = "any size" if options.dynamic else f"{options.height} x {options.width}"
-    print(f"{args.out}: {what}, {size:.0f} MB, images of {sizes}")
+    write_result(f"{args.out}: {what}, {size:.0f} MB, images of {sizes}")
     if args.text_features:
         beside = args.out.with_suffix(".npz")
         prompt.write(beside)
-        print(f"{beside}: texts with {len(prompt.classes)} classes, its further inputs")
+        write_result(f"{beside}: texts with {len(prompt.classes)} classes, its further inputs")
 
 
 def check(
@@ -163,20 +163,22 @@ def check(
         inputs = example_inputs(prompt, options, batch, tried_size, args.text_features)
         found = compare(reference, inputs, run_inner(inputs))
         largest = max(largest, found.largest())
-        print(
+        write_result(
             f"{batch} x {tried_size[0]} x {tried_size[1]}: scores differ by at most "
             f"{max(found.scores, found.choice):.1e}, boxes by {found.boxes:.1e} of the image, "
             f"the answer from its queries by {found.detections:.1e}"
         )
     limit = TOLERANCE_FP16 if options.fp16 else TOLERANCE
     if not largest <= limit:
-        print(
+        write_notice(
             f"error: {args.out} is not equal to PyTorch: the largest difference is {largest:.1e}, "
             f"and {limit:.0e} is allowed"
         )
         return 1
     inputs = example_inputs(prompt, options, 1, size, args.text_features)
-    print(speed(args.format, seconds(lambda: reference_run(reference, inputs), RUNS), run, inputs))
+    write_result(
+        speed(args.format, seconds(lambda: reference_run(reference, inputs), RUNS), run, inputs)
+    )
     return 0
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmdet.utils.cli import add_config_options, count, fast_startup, fraction
+from llmdet.utils.cli import add_config_options, count, fast_startup, fraction, write_result
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with job.journal(config, weights) as journal:
         report = read_report(args.out)
         if report is not None:
-            print(f"{args.out} is labelled already; its files are left as they are.")
+            write_result(f"{args.out} is labelled already; its files are left as they are.")
             if not args.review:
                 return tell(report, args.out)
         detector = _build(config, weights, args)
@@ -203,8 +203,8 @@ def tell(report: LabelReport, out: Path) -> int:
     """Print what was labelled; returns the exit code."""
     from llmdet.labelling.review import SHEET
 
-    print(report.text())
-    print(f"{out} holds the labels, {out / SHEET} shows some of them.")
+    write_result(report.text())
+    write_result(f"{out} holds the labels, {out / SHEET} shows some of them.")
     return int(bool(report.damaged))
 
 
@@ -214,7 +214,7 @@ def review(detector: Detector, job: LabelJob) -> None:
 
     logging.getLogger("llmdet").setLevel(logging.INFO)  # the address of the page is logged
     examples = examples_of(job)
-    print(f"{len(examples)} doubtful pictures are below the page; Ctrl-C ends it.")
+    write_result(f"{len(examples)} doubtful pictures are below the page; Ctrl-C ends it.")
     with running_demo(detector, Serving(), job.settings.threshold, examples) as page:
         page.block_thread()
 

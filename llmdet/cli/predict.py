@@ -22,7 +22,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.utils.cli import add_config_options, count, fast_startup, fraction, positive
+from llmdet.utils.cli import (
+    add_config_options,
+    count,
+    fast_startup,
+    fraction,
+    positive,
+    write_notice,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from llmdet import Detector, Results
@@ -194,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
     if len(unread) == len(readable):
         raise broken[0]
     if args.out_dir and (saved := [str(folder) for folder in _folders(args).values() if folder]):
-        print(f"Saved in {' and '.join(saved)}.", file=sys.stderr)
+        write_notice(f"Saved in {' and '.join(saved)}.")
     return _report_broken(broken, len(sources))
 
 
@@ -229,9 +237,7 @@ def _classes_of(config: Any) -> tuple[str, ...]:
     from llmdet.apis.class_names import config_class_names
 
     names = config_class_names(config)
-    print(
-        f"No text was given: looking for the {len(names)} classes of the config.", file=sys.stderr
-    )
+    write_notice(f"No text was given: looking for the {len(names)} classes of the config.")
     return names
 
 
@@ -293,7 +299,7 @@ def _deliver(stream: Iterable[Any], paths: Sequence[Path], args: argparse.Namesp
         if folders["preds"]:
             found.save(folders["preds"] / f"{name}.json")
         if args.print_result:
-            print(json.dumps(found.to_dict()))
+            write_result(json.dumps(found.to_dict()))
         if folders["vis"] or args.show:
             picture = np.asarray(found.plot(args.palette))
             if folders["vis"]:
@@ -335,7 +341,7 @@ def _report_broken(broken: Sequence[Exception], images: int) -> int:
     """Name the images that could not be read; returns the exit code."""
     if broken:
         number = f"{len(broken)} of {images} images could not be read:"
-        print(number, *broken, sep="\n  ", file=sys.stderr)
+        write_notice("\n  ".join([number, *map(str, broken)]))
     return int(bool(broken))
 
 

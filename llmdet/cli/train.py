@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmdet.utils.cli import add_config_options, add_launcher, fast_startup
+from llmdet.utils.cli import add_config_options, add_launcher, fast_startup, write_notice
 from llmdet.utils.launchers import join_launcher, recorded_failure
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def _resume(config: Config, checkpoint: str) -> None:
     newest = latest_checkpoint(config.work_dir)
     if newest is None:
         # load_from stays: without it a first start with --resume would train from scratch.
-        print(f"--resume: {config.work_dir} has no checkpoint yet, starting from the beginning")
+        write_notice(
+            f"--resume: {config.work_dir} has no checkpoint yet, starting from the beginning"
+        )
         return
     config.load_from, config.resume = str(newest), True
 

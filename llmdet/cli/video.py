@@ -18,7 +18,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from llmdet.utils.cli import add_config_options, count, fast_startup, fraction
+from llmdet.utils.cli import (
+    add_config_options,
+    count,
+    fast_startup,
+    fraction,
+    write_notice,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from llmdet.apis.video import TrackedFrame, VideoWriter
@@ -111,7 +118,7 @@ def deliver(
             writer.write(draw_frame(found.picture.pixels(), found.boxes, texts, colors))
             rows.write(json.dumps(frame.row(rate), ensure_ascii=False) + "\n")
     except KeyboardInterrupt:
-        print("stopped; what was seen until then is saved", file=sys.stderr)
+        write_notice("stopped; what was seen until then is saved")
     finally:
         writer.close()
     return names
@@ -158,5 +165,5 @@ def _progress(frames: Iterator[Any], total: int | None, args: argparse.Namespace
 def _tell(names: dict[int, str], output: Path, rows: Path) -> None:
     counts = Counter(names.values())
     listed = ", ".join(f"{number} {name}" for name, number in counts.most_common())
-    print(f"{len(names)} tracks: {listed or 'nothing was followed'}")
-    print(f"Saved in {output} and {rows}.")
+    write_result(f"{len(names)} tracks: {listed or 'nothing was followed'}")
+    write_result(f"Saved in {output} and {rows}.")

@@ -63,6 +63,16 @@ def _report(sentence: str) -> None:
     sys.stderr.write(f"{f'[rank {rank}] ' if rank else ''}error: {sentence}\n")
 
 
+def write_result(text: str) -> None:
+    """Write what a program was asked for to the standard output, as lines of their own."""
+    sys.stdout.write(f"{text}\n")
+
+
+def write_notice(text: str) -> None:
+    """Write what a person is to know to the standard error, as lines of their own."""
+    sys.stderr.write(f"{text}\n")
+
+
 @contextmanager
 def fast_startup() -> Iterator[None]:
     """Import and build without garbage collection, which takes a third of a start.
