@@ -226,9 +226,9 @@ class Results:
         Args:
             palette: colours, see :func:`llmdet.visualization.palette.detection_colors`.
         """
-        from llmdet.visualization.drawing import draw_boxes
+        from llmdet.visualization.drawing import draw_detections
 
-        picture = draw_boxes(
+        picture = draw_detections(
             self.picture.pixels(),
             self.boxes,
             self.labels.tolist(),
@@ -238,7 +238,7 @@ class Results:
             captions=self.captions,
             description=self.description or "",
             classes=self.classes,
-        )
+        ).picture
         return Image.fromarray(picture)
 
     def save(self, path: str | Path, palette: Any = "none") -> None:

@@ -95,7 +95,7 @@ def splits(config: Config) -> list[str]:
 
 def draw(seen: Sequence[SeenSample], out: Path) -> None:
     """Put samples with boxes and phrases on one page."""
-    from llmdet.visualization.drawing import draw_boxes
+    from llmdet.visualization.drawing import draw_detections
     from llmdet.visualization.pictures import save_picture
     from llmdet.visualization.sheet import contact_sheet
 
@@ -103,7 +103,9 @@ def draw(seen: Sequence[SeenSample], out: Path) -> None:
         return
     pictures = []
     for sample in seen:
-        pictures.append(draw_boxes(sample.image, sample.boxes, sample.labels, sample.phrases))
+        pictures.append(
+            draw_detections(sample.image, sample.boxes, sample.labels, sample.phrases).picture
+        )
     texts = [f"{Path(s.path).name}: {s.text} | {s.caption or 'no caption'}" for s in seen]
     save_picture(contact_sheet(pictures, texts), out / "contact_sheet.png")
     write_result(f"{out / 'contact_sheet.png'}: {len(seen)} samples as the model gets them")

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmdet.utils.cli import add_config_options, add_launcher, fast_startup
-from llmdet.utils.launchers import join_launcher, recorded_failure
+from llmdet.cli.running import run_with_runner
+from llmdet.utils.cli import add_config_options, add_launcher
+from llmdet.utils.launchers import join_launcher
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -98,16 +99,4 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
-    with recorded_failure(), fast_startup():
-        from llmdet.engine import build_runner, run_in_processes
-        from llmdet.utils.build import checked_builds
-
-        config = prepare(args)
-
-    def test() -> None:
-        with recorded_failure():
-            runner = build_runner(config)
-            with checked_builds():
-                runner.test()
-
-    run_in_processes(test)
+    run_with_runner(lambda: prepare(args), lambda runner: runner.test())

@@ -13,8 +13,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmdet.utils.cli import add_config_options, add_launcher, fast_startup, write_notice
-from llmdet.utils.launchers import join_launcher, recorded_failure
+from llmdet.cli.running import run_with_runner
+from llmdet.utils.cli import add_config_options, add_launcher, write_notice
+from llmdet.utils.launchers import join_launcher
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -118,16 +119,4 @@ def _refuse_to_begin_anew(resume: str | None) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
-    with recorded_failure(), fast_startup():
-        from llmdet.engine import build_runner, run_in_processes
-        from llmdet.utils.build import checked_builds
-
-        config = prepare(args)
-
-    def train() -> None:
-        with recorded_failure():
-            runner = build_runner(config)
-            with checked_builds():
-                runner.train()
-
-    run_in_processes(train)
+    run_with_runner(lambda: prepare(args), lambda runner: runner.train())

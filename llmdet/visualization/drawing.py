@@ -37,36 +37,6 @@ class DrawnBoxes:
     lettering: Lettering  # of labels and legend
 
 
-def draw_boxes(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    labels: Sequence[int],
-    names: Sequence[str],
-    scores: Sequence[float | None] | np.ndarray | None = None,
-    palette: str | Sequence[RGB] = "none",
-    *,
-    captions: Sequence[str] | None = None,
-    description: str = "",
-    classes: Iterable[str] | None = None,
-) -> np.ndarray:
-    """Draw boxes with their names and scores; see :func:`draw_detections`.
-
-    Returns:
-        [H', W', 3] uint8 RGB.
-    """
-    return draw_detections(
-        image,
-        boxes,
-        labels,
-        names,
-        scores,
-        palette,
-        captions=captions,
-        description=description,
-        classes=classes,
-    ).picture
-
-
 def draw_detections(
     image: np.ndarray,
     boxes: np.ndarray,

@@ -15,7 +15,7 @@ from mmengine.visualization import Visualizer
 from llmdet.datasets.sample import grounding_of
 from llmdet.prompts.writing import entity_names
 from llmdet.registry import VISUALIZERS
-from llmdet.visualization.drawing import draw_boxes
+from llmdet.visualization.drawing import draw_detections
 from llmdet.visualization.palette import RGB
 from llmdet.visualization.pictures import save_picture, show_picture
 
@@ -153,7 +153,7 @@ def _draw(
     known = label_names(sample, classes)
     if names is None:
         names = [known[label] if label < len(known) else f"label {label}" for label in labels]
-    return draw_boxes(
+    return draw_detections(
         image,
         np.asarray(boxes),
         labels,
@@ -163,7 +163,7 @@ def _draw(
         captions=instances.get("captions"),
         description=sample.get("image_description") or "",
         classes=known,
-    )
+    ).picture
 
 
 def label_names(sample: DetDataSample, classes: Sequence[str] | None) -> list[str]:

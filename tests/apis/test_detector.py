@@ -8,7 +8,7 @@ from PIL import Image
 from llmdet import Results
 from llmdet.errors import ConfigError, DataError
 from llmdet.prompts import Expression, Spans
-from llmdet.visualization.drawing import draw_boxes
+from llmdet.visualization.drawing import draw_detections
 
 NAMES = ["red circle", "dog", "tree"]
 #: Single images and batches, sessions and predict: the same up to the order of additions.
@@ -281,7 +281,7 @@ def test_nothing_to_look_at_is_refused(detector):
 def test_the_picture_shows_what_was_found(found, photos, tmp_path):
     image = np.array(Image.open(photos / "astronaut.png"))
     drawn = (found.boxes, found.labels.tolist(), found.names, found.scores)
-    expected = draw_boxes(image, *drawn, classes=found.classes)
+    expected = draw_detections(image, *drawn, classes=found.classes).picture
     assert np.array_equal(np.asarray(found.plot()), expected)
     found.save(tmp_path / "new" / "found.png")
     assert np.array_equal(np.array(Image.open(tmp_path / "new" / "found.png")), expected)

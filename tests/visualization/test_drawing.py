@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmdet.visualization.drawing import draw_boxes, draw_detections
+from llmdet.visualization.drawing import draw_detections
 from llmdet.visualization.palette import DISTINCT_COLORS, detection_colors
 
 GREY = 90
@@ -30,19 +30,21 @@ def crowd(count, classes, width=640, height=480):
 
 def test_without_boxes_the_picture_is_the_image():
     image = grey(900, 700)
-    drawn = draw_boxes(image, np.zeros((0, 4)), [], [], [])
+    drawn = draw_detections(image, np.zeros((0, 4)), [], [], []).picture
     assert np.array_equal(drawn, image)
     assert drawn is not image
 
 
 def test_the_image_is_left_as_it_is():
     image = grey(120, 90)
-    draw_boxes(image, np.array([[10, 20, 60, 70]]), [0], ["dog"], [0.9])
+    draw_detections(image, np.array([[10, 20, 60, 70]]), [0], ["dog"], [0.9])
     assert (image == GREY).all()
 
 
 def test_the_outline_follows_the_box_in_the_colour_of_its_name():
-    drawn = draw_boxes(grey(900, 800), np.array([[100, 120, 300, 350.0]]), [4], ["dog"])
+    drawn = draw_detections(
+        grey(900, 800), np.array([[100, 120, 300, 350.0]]), [4], ["dog"]
+    ).picture
     outline = (drawn == detection_colors(["dog"], [4])[0]).all(axis=2)
     rows, columns = np.where(outline)
     assert (rows.max(), columns.min(), columns.max()) == (350, 100, 300)
@@ -122,31 +124,31 @@ def test_boxes_without_scores_show_none(monkeypatch):
         "llmdet.visualization.text.Lettering.write", lambda *arguments: written.append(arguments[3])
     )
     boxes = np.array([[10.0, 40, 60, 80]])
-    draw_boxes(grey(128, 128), boxes, [0], ["dog"])
-    draw_boxes(grey(128, 128), boxes, [0], ["dog"], [0.51])
+    draw_detections(grey(128, 128), boxes, [0], ["dog"])
+    draw_detections(grey(128, 128), boxes, [0], ["dog"], [0.51])
     assert written == ["dog", "dog 51%"]
 
 
 def test_small_boxes_are_drawn_over_large_ones():
     boxes = np.array([[100, 100, 140, 140], [100, 60, 300, 300.0]])
-    drawn = draw_boxes(grey(800, 800), boxes, [0, 1], ["a", "b"])
+    drawn = draw_detections(grey(800, 800), boxes, [0, 1], ["a", "b"]).picture
     assert tuple(drawn[130, 100]) == detection_colors(["a", "b"], [0, 1])[0]
 
 
 def test_boxes_and_phrases_of_any_kind_can_be_drawn():
     boxes = np.array([[50, 50, 50, 50], [-10, -10, -5, -5], [0, 0, 1e6, 1e6]])
     names = ["", "a\nb\tc", "ein sehr langes Wort " * 30]
-    drawn = draw_boxes(grey(64, 64), boxes, [0, 1, 2], names, [0.0, 1.0, 0.5])
+    drawn = draw_detections(grey(64, 64), boxes, [0, 1, 2], names, [0.0, 1.0, 0.5]).picture
     assert drawn.shape[1] == 720
 
 
 def test_the_same_call_draws_the_same_picture():
-    first, second = (draw_boxes(grey(300, 300), *crowd(40, 5)) for _ in range(2))
+    first, second = (draw_detections(grey(300, 300), *crowd(40, 5)).picture for _ in range(2))
     assert np.array_equal(first, second)
 
 
 def test_a_photograph_keeps_its_pixels_outside_of_what_is_drawn():
     image = np.random.default_rng(0).integers(0, 255, (900, 900, 3), dtype=np.uint8)
-    drawn = draw_boxes(image, np.array([[300.0, 300, 500, 500]]), [0], ["dog"])
+    drawn = draw_detections(image, np.array([[300.0, 300, 500, 500]]), [0], ["dog"]).picture
     assert np.array_equal(drawn[600:], image[600:])
     assert np.array_equal(np.array(Image.fromarray(drawn))[:200], image[:200])

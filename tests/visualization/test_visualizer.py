@@ -8,7 +8,7 @@ from PIL import Image
 
 from llmdet.errors import ConfigError, DataError
 from llmdet.registry import VISUALIZERS
-from llmdet.visualization.drawing import draw_boxes
+from llmdet.visualization.drawing import draw_detections
 from llmdet.visualization.visualizer import DetLocalVisualizer, draw_sample, label_names
 
 IMAGE = np.full((80, 120, 3), 90, dtype=np.uint8)
@@ -38,7 +38,7 @@ def test_configs_that_name_mmdets_visualizer_get_ours():
 def test_predictions_above_the_threshold_are_drawn_like_in_the_demo(visualizer, tmp_path):
     out_file = tmp_path / "new" / "picture.png"
     visualizer.add_datasample("image", IMAGE, sample(), pred_score_thr=0.3, out_file=out_file)
-    expected = draw_boxes(IMAGE, np.array([[10.0, 30, 60, 70]]), [1], ["dog"], [0.9])
+    expected = draw_detections(IMAGE, np.array([[10.0, 30, 60, 70]]), [1], ["dog"], [0.9]).picture
     assert np.array_equal(np.array(Image.open(out_file)), expected)
 
 
@@ -49,7 +49,9 @@ def test_ground_truth_stands_left_of_predictions(visualizer, tmp_path):
     )
     visualizer.add_datasample("image", IMAGE, data, out_file=tmp_path / "both.png")
     picture = np.array(Image.open(tmp_path / "both.png"))
-    truth = draw_boxes(IMAGE, np.array([[10.0, 30, 60, 70]]), [1], ["dog"], classes=["cat", "dog"])
+    truth = draw_detections(
+        IMAGE, np.array([[10.0, 30, 60, 70]]), [1], ["dog"], classes=["cat", "dog"]
+    ).picture
     height, width = truth.shape[:2]
     assert picture.shape == (height, 2 * width, 3)
     assert np.array_equal(picture[:, :width], truth)

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from llmdet.datasets.inspection import build_dataset, load_samples, spread_indices
     from llmdet.utils.build import checked_builds
     from llmdet.utils.config import load_config
-    from llmdet.visualization.drawing import draw_boxes
+    from llmdet.visualization.drawing import draw_detections
     from llmdet.visualization.pictures import save_picture
 
     with checked_builds():
@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 filtered += 1
                 continue
             name = f"{sample.index:08d}_{Path(sample.path).stem}.jpg"
-            drawn = draw_boxes(sample.image, sample.boxes, sample.labels, sample.phrases)
+            drawn = draw_detections(
+                sample.image, sample.boxes, sample.labels, sample.phrases
+            ).picture
             save_picture(drawn, args.out / name)
             texts.write(f"{name}\n  prompt:  {sample.text}\n  caption: {sample.caption}\n")
             for box, words in sample.region_captions.items():
