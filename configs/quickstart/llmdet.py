@@ -14,5 +14,3 @@ model = dict(
     image_captioner=image_captioner,
     region_captioner=region_captioner,
 )
-# Before that the detector's features say little, and steps without captions are quicker.
-default_hooks = dict(late_captions=dict(type="LateCaptionsHook", begin=0.25))

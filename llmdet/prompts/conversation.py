@@ -110,11 +110,9 @@ def ask_of_image(answer: str | None = None, prompt: str = DESCRIBE_IMAGE) -> Con
     return ask(prompt if marked else f"<image>\n{prompt}", answer)
 
 
-def ask_of_region(
-    index: int, answer: str | None = None, prompt: str = DESCRIBE_REGION
-) -> Conversation:
-    """A question about region number ``index``; the usual one asks what it is."""
-    return ask(f"<region:{index}>\n{prompt}", answer)
+def ask_of_region(index: int, answer: str | None = None) -> Conversation:
+    """What region number ``index`` is."""
+    return ask(f"<region:{index}>\n{DESCRIBE_REGION}", answer)
 
 
 class ConversationTokenizer:

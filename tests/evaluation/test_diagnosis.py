@@ -126,18 +126,23 @@ def coco(tmp_path):
     return folder, tmp_path / "p.json", tmp_path / "page.html"
 
 
-def test_the_page_shows_kinds_classes_names_and_pictures(coco):
+def page_of(coco, images="val2017", score_threshold=0.3):
+    """The page of the fixture's detections."""
     folder, pred, out = coco
     write_error_page(
         folder / "annotations/instances_val2017.json",
         pred,
         out,
-        images=folder / "val2017",
+        images=folder / images,
         classes=2,
         pictures=2,
-        score_threshold=0.3,
+        score_threshold=score_threshold,
     )
-    page = out.read_text()
+    return out.read_text()
+
+
+def test_the_page_shows_kinds_classes_names_and_pictures(coco):
+    page = page_of(coco)
     assert page.count("data:image/jpeg;base64,") == 2
     assert "1 of 1 not found, 1 wrong; called dog" in page
     assert "<td>cat</td><td>dog</td><td>1</td>" in page
@@ -145,46 +150,18 @@ def test_the_page_shows_kinds_classes_names_and_pictures(coco):
 
 
 def test_the_page_counts_names_and_alarms_at_one_threshold(coco):
-    folder, pred, out = coco
-    write_error_page(
-        folder / "annotations/instances_val2017.json",
-        pred,
-        out,
-        images=folder / "val2017",
-        classes=2,
-        pictures=2,
-        score_threshold=0.85,
-    )
-    page = out.read_text()
+    page = page_of(coco, score_threshold=0.85)
     assert "called dog" in page  # of score 0.9
     assert "2 judged detections, of which 1 score 0.85 or more" in page
-    write_error_page(
-        folder / "annotations/instances_val2017.json",
-        pred,
-        out,
-        images=folder / "val2017",
-        classes=2,
-        pictures=2,
-        score_threshold=0.95,
-    )
-    page = out.read_text()
+    page = page_of(coco, score_threshold=0.95)
     assert "called" not in page
     assert "<td>cat</td><td>dog</td>" not in page
     assert "<tr><td>class</td><td>1</td><td>0</td>" in page
 
 
 def test_a_missing_image_is_named(coco):
-    folder, pred, out = coco
     with pytest.raises(DataError, match=r"000000000001.jpg"):
-        write_error_page(
-            folder / "annotations/instances_val2017.json",
-            pred,
-            out,
-            images=folder,
-            classes=2,
-            pictures=2,
-            score_threshold=0.3,
-        )
+        page_of(coco, images="")
 
 
 def test_lvis_is_judged_by_its_federated_rules(tmp_path):

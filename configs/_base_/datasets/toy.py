@@ -9,24 +9,21 @@ train_scales = [(128, 128)]  # fits each image into 128 pixels
 test_scale = (128, 128)
 
 # No flip: captions say left and right.
-load = [
+train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomChoiceResize", scales=train_scales, keep_ratio=True),
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
-]
-write_text = dict(
-    type="RandomSamplingNegPos",
-    # Always all 40 classes: what is absent teaches as much as what is there.
-    num_sample_negative=40,
-    full_sampling_prob=1.0,
-    num_region_caption=16,
-)
-pack = [
+    dict(
+        type="RandomSamplingNegPos",
+        # Always all 40 classes: what is absent teaches as much as what is there.
+        num_sample_negative=40,
+        full_sampling_prob=1.0,
+        num_region_caption=16,
+    ),
     dict(type="TokenizeConversations"),  # as the model reads them; nothing for a plain detector
     dict(type="PackGroundingInputs"),
 ]
-train_pipeline = [*load, write_text, *pack]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="FixScaleResize", scale=test_scale, keep_ratio=True, backend="pillow"),
@@ -38,29 +35,14 @@ train_part = dict(
     type="ODVGDataset",
     data_root=data_root,
     data_prefix=dict(img="images/"),
+    pipeline=train_pipeline,
     return_classes=True,
 )
-grounding_part = dict(
-    **train_part, ann_file="annotations/train_grounding.jsonl", pipeline=train_pipeline
-)
+grounding_part = dict(**train_part, ann_file="annotations/train_grounding.jsonl")
 detection_part = dict(
     **train_part,
     ann_file="annotations/train_detection.jsonl",
     label_map_file="annotations/label_map.json",
-    pipeline=train_pipeline,
-)
-# The same objects by one word alone: six shapes in whatever colour, eight colours in whatever shape.
-shapes_part = dict(
-    **train_part,
-    ann_file="annotations/train_shapes.jsonl",
-    label_map_file="annotations/label_map_shapes.json",
-    pipeline=[*load, dict(**write_text, region_prompt="What shape is it?"), *pack],
-)
-colours_part = dict(
-    **train_part,
-    ann_file="annotations/train_colours.jsonl",
-    label_map_file="annotations/label_map_colours.json",
-    pipeline=[*load, dict(**write_text, region_prompt="What colour is it?"), *pack],
 )
 train_dataloader = dict(
     batch_size=8,

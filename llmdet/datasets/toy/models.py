@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llmdet.datasets.toy.vocabulary import COLOURS, QUESTIONS, SHAPES
+from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def write_toy_models(folder: str | Path) -> None:
     """
     folder = Path(folder)
     if not (folder / "bert" / "config.json").is_file():
-        words = dict.fromkeys((*WORDS, *COLOURS, *SHAPES, *SHAPES.values(), "shape", "shapes"))
+        words = dict.fromkeys((*WORDS, *COLOURS, *SHAPES, *SHAPES.values()))
         tiny_bert(folder / "bert", words)
         logger.info("wrote the text encoder %s", folder / "bert")
     if not (folder / "language_model" / "config.json").is_file():
@@ -71,7 +71,7 @@ def write_toy_models(folder: str | Path) -> None:
         # lasts.
         tiny_qwen(
             folder / "language_model",
-            corpus=[*CORPUS, *QUESTIONS.values(), *_captions(folder)],
+            corpus=[*CORPUS, *_captions(folder)],
             hidden_size=128,
             intermediate_size=256,
             num_hidden_layers=2,

@@ -56,13 +56,6 @@ SEEN: tuple[Kind, ...] = tuple(kind for kind in ALL_KINDS if kind not in HELD_OU
 
 SEEN_NAMES: tuple[str, ...] = tuple(kind.name for kind in SEEN)
 HELD_OUT_NAMES: tuple[str, ...] = tuple(kind.name for kind in HELD_OUT)
-#: Classes by one word of a kind alone.
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "shapes": tuple(SHAPES),
-    "colours": tuple(f"{colour} shape" for colour in COLOURS),
-}
-#: What these classes answer about a region.
-QUESTIONS: dict[str, str] = {"shapes": "What shape is it?", "colours": "What colour is it?"}
 #: Label order of the whole set: the seen classes first, so that their labels are the same
 #: whether or not the held-out ones are listed.
 CLASS_NAMES: tuple[str, ...] = SEEN_NAMES + HELD_OUT_NAMES

@@ -24,7 +24,7 @@ from llmdet.datasets.transforms.detection_text import (
 )
 from llmdet.datasets.transforms.grounding_text import grounding_text
 from llmdet.errors import DataError, naming
-from llmdet.prompts.conversation import DESCRIBE_REGION, Conversation, ask_of_region
+from llmdet.prompts.conversation import Conversation, ask_of_region
 from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer, check_labels
 from llmdet.prompts.types import Classes
@@ -67,8 +67,6 @@ class RandomSamplingNegPos(BaseTransform):
         full_sampling_prob: probability of drawing all `num_sample_negative`.
         label_map_file: json {"0": name, ...}.
         num_region_caption: most regions per image to be described by the language model.
-        region_prompt: what it is asked about each of them, where class names or phrases answer
-            another question than the usual one, e.g. "What shape is it?".
         upstream: reproduce text and random draws of the original program, faults included: names
             with stray blanks, special tokens not counted, the order of a Python set (equal to the
             original's under the same PYTHONHASHSEED), an unused draw, its phrase cleaning. Two
@@ -87,7 +85,6 @@ class RandomSamplingNegPos(BaseTransform):
         full_sampling_prob: float = 0.5,
         label_map_file: str | None = None,
         num_region_caption: int = 0,
-        region_prompt: str = DESCRIBE_REGION,
         upstream: bool = False,
     ) -> None:
         self.tokenizer = PromptTokenizer(
@@ -96,7 +93,6 @@ class RandomSamplingNegPos(BaseTransform):
         self.num_sample_negative = num_sample_negative
         self.full_sampling_prob = full_sampling_prob
         self.num_region_caption = num_region_caption
-        self.region_prompt = region_prompt
         self.upstream = upstream
         self.dropped = SharedLedger(
             CLASS_TOO_LONG, NEGATIVE_TOO_LONG, PHRASE_CUT, PHRASE_BLANK, REGION_BLANK
@@ -222,7 +218,7 @@ class RandomSamplingNegPos(BaseTransform):
             if not answer:
                 self.dropped.note(REGION_BLANK)
                 continue
-            conversations.append(ask_of_region(index, answer, self.region_prompt))
+            conversations.append(ask_of_region(index, answer))
         return conversations
 
 

@@ -186,14 +186,6 @@ def test_regions_are_described_by_one_of_their_phrases(make):
     assert make()(grounding([0]))["conversations"] == ()
 
 
-def test_regions_are_asked_what_the_names_answer(make):
-    question = "What animal is it?"
-    asked = make(num_region_caption=1, region_prompt=question)(detection([1]))["conversations"]
-    assert [turn.text for turn in asked[0].turns] == [f"<region:0>\n{question}", "Cat."]
-    (usual,) = make(num_region_caption=1)(detection([1]))["conversations"]
-    assert usual.turns[0].text == "<region:0>\nDescribe the region in a phrase."
-
-
 def test_regions_come_behind_the_conversations_of_the_row(make):
     caption = ask("<image>\nWhat?", "A red dog.")
     results = make(num_region_caption=1)(grounding([0]) | {"conversations": (caption,)})
