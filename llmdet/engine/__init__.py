@@ -9,7 +9,6 @@ from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
 from .interrupt import InterruptHook
-from .late_captions import LateCaptionsHook
 from .logs import LoggerHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optimizer import GroupedOptimWrapperConstructor
@@ -36,7 +35,6 @@ __all__ = [
     "GroupedOptimWrapperConstructor",
     "InterruptHook",
     "IterBasedTrainLoop",
-    "LateCaptionsHook",
     "LoggerHook",
     "ResumableTestLoop",
     "Runner",

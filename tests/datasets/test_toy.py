@@ -88,10 +88,8 @@ def test_training_never_shows_or_names_a_held_out_combination(toy):
     for path in (toy / "annotations").glob("train_*.jsonl"):
         text = path.read_text()
         assert not any(held_out in text for held_out in HELD_OUT_NAMES)
-    for name in ("label_map.json", "label_map_shapes.json", "label_map_colours.json"):
-        text = (toy / "annotations" / name).read_text()
-        for held_out in HELD_OUT_NAMES:
-            assert held_out not in text
+    text = (toy / "annotations" / "label_map.json").read_text()
+    assert not any(held_out in text for held_out in HELD_OUT_NAMES)
     assert {c["name"] for c in load(toy, "train_coco.json")["categories"]} == set(SEEN_NAMES)
 
 
@@ -150,7 +148,7 @@ def test_photographs_lie_behind_some_scenes_and_are_named_in_their_captions():
         for seed in range(100)
     ]
     with_photograph = [scene for scene in scenes if scene.photograph]
-    assert 12 < len(with_photograph) < 40
+    assert 5 < len(with_photograph) < 22
     assert " on a photograph. " in long_caption(with_photograph[0])
     plain = sample_scene(np.random.default_rng(0), SEEN, weights)
     assert not plain.photograph
@@ -191,22 +189,6 @@ def test_without_scikit_image_a_set_without_photographs_is_made(tmp_path, monkey
     assert main([str(tmp_path / "b"), "--train", "8", "--val", "1", "--no-photographs"]) == 0
     captions = (tmp_path / "b" / "annotations" / "train_grounding.jsonl").read_text()
     assert "photograph" not in captions
-
-
-def test_each_box_has_one_shape_and_one_colour(toy):
-    named = (rows(toy, f"train_{n}.jsonl") for n in ("detection", "shapes", "colours"))
-    pairs = zip(*named, strict=True)
-    for kinds, shapes, colours in pairs:
-        parts = [row["detection"]["instances"] for row in (kinds, shapes, colours)]
-        for kind, shape, colour in zip(*parts, strict=True):
-            assert kind["bbox"] == shape["bbox"] == colour["bbox"]
-            assert colour["category"].endswith(" shape")
-            assert kind["category"] == f"{colour['category'].split()[0]} {shape['category']}"
-    for name in ("shapes", "colours"):
-        label_map = load(toy, f"label_map_{name}.json")
-        for row in rows(toy, f"train_{name}.jsonl"):
-            for instance in row["detection"]["instances"]:
-                assert label_map[str(instance["label"])] == instance["category"]
 
 
 def square(x, y, side=10.0):

@@ -56,7 +56,6 @@ def train(folder, rank, processes, *, kill_at=None, kill_in_save=None, resume=Fa
     loader.dataset.datasets[0].pipeline[4].num_region_caption = 2
     config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=STEPS, val_interval=100)
     config.update(work_dir=str(folder), val_cfg=None, val_dataloader=None, val_evaluator=None)
-    config.default_hooks.late_captions.begin = 0
     config.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
     if resume:  # and the seed comes from the checkpoint
         config.update(resume=True, load_from=str(latest_checkpoint(folder)))

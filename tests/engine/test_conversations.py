@@ -49,14 +49,12 @@ def train(root, toy, tmp_path):
         config.merge_from_dict({"model": model})
         loader = config.train_dataloader
         loader.update(batch_size=2, num_workers=1)
-        part = loader.dataset.datasets[0]
-        loader.dataset.datasets = [part]
+        (part,) = loader.dataset.datasets
         part.pipeline[4].update(tokenizer_name=str(toy / "bert"), num_region_caption=2)
         part.pop("label_map_file")
         part.update(ann_file="annotations/alone.jsonl")
         config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=10)
         config.update(work_dir=str(tmp_path), val_cfg=None, val_dataloader=None, val_evaluator=None)
-        config.default_hooks.late_captions.begin = 0
         config.default_hooks.checkpoint = dict(type="CheckpointHook", by_epoch=False, interval=2)
         runner = build_runner(config)
         watch = Watch()

@@ -14,7 +14,7 @@ from llmdet.datasets.toy.vocabulary import COLOURS, Kind
 #: Side of an object over the short side of its image.
 SIZES: dict[str, tuple[float, float]] = {"small": (0.20, 0.26), "large": (0.34, 0.46)}
 BACKGROUNDS: tuple[str, ...] = ("plain", "noisy", "shaded", "striped")
-PHOTOGRAPH_SHARE = 0.25  # of the scenes, where photographs are given
+PHOTOGRAPH_SHARE = 0.125  # of the scenes, where photographs are given
 
 _MARGIN = 2.0  # pixels between an object and the border
 _GAP = 2.0  # pixels between the boxes of two objects

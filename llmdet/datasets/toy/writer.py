@@ -23,7 +23,6 @@ from llmdet.datasets.toy.photographs import (
 from llmdet.datasets.toy.scene import Scene, draw_scene, paint_items, sample_items, sample_scene
 from llmdet.datasets.toy.vocabulary import (
     ALL_KINDS,
-    ATTRIBUTES,
     CATEGORY_IDS,
     CLASS_NAMES,
     HELD_OUT,
@@ -36,7 +35,7 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files, or the set other models, than before.
-VERSION = 10
+VERSION = 11
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
@@ -91,7 +90,6 @@ def generate(out: str | Path, settings: ToySettings | None = None) -> Path:
         images/photographs/*.jpg               objects on whole photographs
         annotations/{split}_grounding.jsonl    captions, phrases, boxes, conversations
         annotations/{split}_detection.jsonl    boxes, labels of label_map.json, conversations
-        annotations/train_{shapes,colours}.jsonl  the same boxes by one word alone
         annotations/{split}_coco.json          COCO
         annotations/val_*_lvis.json            LVIS (federated)
         annotations/val_unseen_novel_coco.json COCO with the held-out classes alone
@@ -237,12 +235,6 @@ def _write_annotations(folder: Path, records: dict[str, list[Record]], seed: int
     )
     _write_json(folder / "label_map.json", {str(i): name for i, name in enumerate(SEEN_NAMES)})
     _write_json(folder / "label_map_all.json", {str(i): name for i, name in enumerate(CLASS_NAMES)})
-    for attribute, names in ATTRIBUTES.items():
-        rows = (_attribute_row(record, attribute) for record in records["train"])
-        _write_lines(folder / f"train_{attribute}.jsonl", rows)
-        _write_json(
-            folder / f"label_map_{attribute}.json", {str(i): name for i, name in enumerate(names)}
-        )
     _write_json(folder / "class_split.json", {"base": SEEN_NAMES, "novel": HELD_OUT_NAMES})
     categories = lvis_categories(records["train"])
     seen = [category for category in categories if category["name"] in SEEN_NAMES]
@@ -257,16 +249,6 @@ def _detection_row(record: Record) -> dict[str, Any]:
         {"bbox": box, "label": CLASS_NAMES.index(name), "category": name}
         for box, name in zip(record.boxes, record.names, strict=True)
     ]
-    captions = {key: record.grounding[key] for key in ("conversations", "tags")}
-    return record.row(detection={"instances": instances}, **captions)
-
-
-def _attribute_row(record: Record, attribute: str) -> dict[str, Any]:
-    names = ATTRIBUTES[attribute]
-    instances = []
-    for box, item in zip(record.boxes, record.scene.items, strict=True):
-        name = item.kind.shape if attribute == "shapes" else f"{item.kind.colour} shape"
-        instances.append({"bbox": box, "label": names.index(name), "category": name})
     captions = {key: record.grounding[key] for key in ("conversations", "tags")}
     return record.row(detection={"instances": instances}, **captions)
 
