@@ -57,7 +57,7 @@ def fit_schedule(config: Config) -> str | None:
     if length == written_for or written_for not in [part.get("end") for part in parts]:
         return None
     for part in parts:
-        _stretch(part, length / written_for, whole=not by_epoch)
+        _stretch(part, length / written_for)
     config.schedule_length = length
     unit = "epochs" if by_epoch else "iterations"
     described = "; ".join(map(_describe, parts))
@@ -104,18 +104,23 @@ def _schedulers(config: Config) -> list[Any]:
     return list(parts) if isinstance(parts, list | tuple) else []
 
 
-def _stretch(part: Any, ratio: float, *, whole: bool) -> None:
-    """Multiply the positions of a scheduler; none that was above 0 becomes 0."""
+def _stretch(part: Any, ratio: float) -> None:
+    """Multiply the positions of a scheduler; none that was above 0 becomes 0.
 
-    def moved(position: float) -> float:
-        if not whole:
-            return position * ratio
-        return max(1, round(position * ratio)) if position > 0 else position
+    Only mmengine's ``convert_to_iter_based`` makes something of a part of an epoch, and not of
+    milestones, which must be met exactly.
+    """
+    fractions = part.get("by_epoch", True) and part.get("convert_to_iter_based", False)
+
+    def moved(position: float, *, whole: bool = not fractions) -> float:
+        if position <= 0:
+            return position
+        return max(1, round(position * ratio)) if whole else position * ratio
 
     for name in _POSITIONS:
         value = part.get(name)
         if isinstance(value, list | tuple) and all(map(_is_finite, value)):
-            part[name] = sorted({moved(position) for position in value})
+            part[name] = sorted({moved(position, whole=True) for position in value})
         elif _is_finite(value):
             part[name] = moved(value)
     begin, end = part.get("begin", 0), part.get("end")

@@ -1,7 +1,9 @@
 """Schedules follow the length of a run, and published ones stay as they are."""
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 
 from llmdet.engine.schedule import fit_schedule, schedule_ends
 from llmdet.errors import ConfigError
@@ -41,10 +43,31 @@ def test_a_run_of_one_iteration_has_a_schedule():
 
 def test_epochs_are_stretched_as_fractions():
     cosine = dict(type="CosineAnnealingLR", by_epoch=True, begin=0.25, end=1, T_max=0.75)
+    cosine["convert_to_iter_based"] = True
     config = Config(dict(train_cfg=dict(max_epochs=2), param_scheduler=[cosine], schedule_length=1))
     assert "1 epochs is fitted to 2" in fit_schedule(config)
     (part,) = config.param_scheduler
     assert (part.begin, part.end, part.T_max) == (0.5, 2, 1.5)
+
+
+@pytest.mark.parametrize("by_iteration", [False, True])
+def test_steps_at_epochs_are_taken_in_a_run_of_another_length(by_iteration):
+    decay = dict(type="MultiStepLR", by_epoch=True, begin=0, end=12, milestones=[8, 11])
+    decay["convert_to_iter_based"] = by_iteration
+    config = Config(dict(train_cfg=dict(max_epochs=8), param_scheduler=[decay], schedule_length=12))
+    fit_schedule(config)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    (part,) = config.param_scheduler
+    scheduler = PARAM_SCHEDULERS.build(
+        part, default_args=dict(optimizer=optimizer, epoch_length=10)
+    )
+    rates = []
+    for _ in range(80 if by_iteration else 8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert sorted(set(rates), reverse=True) == pytest.approx([1, 0.1, 0.01])
+    assert rates.count(1) == (50 if by_iteration else 5)
 
 
 @pytest.mark.parametrize(
