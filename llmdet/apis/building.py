@@ -16,7 +16,7 @@ from llmdet.apis.captions import keep_language_model
 from llmdet.errors import ConfigError
 from llmdet.registry import MODELS, TRANSFORMS
 from llmdet.utils.build import checked_builds
-from llmdet.utils.config import leaf_datasets
+from llmdet.utils.config import leaf_datasets, type_name
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def test_steps(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     pipelines = [leaf["pipeline"] for leaf in datasets if "pipeline" in leaf]
     if not pipelines:
         raise ConfigError("The config has no test_dataloader.dataset.pipeline to load images.")
-    kinds = [(_kind(step), step) for step in pipelines[0]]
+    kinds = [(type_name(step), step) for step in pipelines[0]]
     if not any(kind == "LoadImageFromFile" for kind, _ in kinds):
         raise ConfigError("The config's test pipeline has no LoadImageFromFile.")
     return [
@@ -105,12 +105,8 @@ def test_steps(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def build_pipeline(steps: Sequence[Mapping[str, Any]]) -> ImagePipeline:
     """Build the steps of :func:`test_steps`."""
-    first = [_kind(step) for step in steps].index("LoadImageFromFile") + 1
+    first = [type_name(step) for step in steps].index("LoadImageFromFile") + 1
     return ImagePipeline(_compose(steps[:first]), _compose(steps[first:]))
-
-
-def _kind(step: Mapping[str, Any]) -> str:
-    return str(step["type"]).rpartition(".")[2]
 
 
 def _compose(steps: Sequence[Mapping[str, Any]]) -> Compose:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -32,10 +31,9 @@ from llmdet.apis.reading import Request, given_boxes, read_found
 from llmdet.apis.results import Picture, Results
 from llmdet.apis.tiles import Tiles, as_tiles, through_tiles
 from llmdet.checkpoint import load_weights, locate_checkpoint
-from llmdet.checkpoint.files import fetch_from_hub, is_hub_id
 from llmdet.datasets.sample import GroundingSample
 from llmdet.errors import ConfigError, DataError
-from llmdet.utils.config import load_model_config, merge_options
+from llmdet.utils.config import merge_options
 from llmdet.utils.construct import check_keys
 
 logger = logging.getLogger(__name__)
@@ -91,7 +89,7 @@ class Detector:
             CheckpointError: the weights cannot be read safely or do not fit the model.
         """
         init_default_scope("llmdet")
-        settings, own_weights = _read_config(config)
+        settings, own_weights = pretrained.find_config(config)
         merge_options(settings, cfg_options or {})
         weights = weights or own_weights
         chosen = choose_device(device)
@@ -323,20 +321,6 @@ class Detector:
         if not request.captions:
             return found
         return describe(self.model, read, found, run.features, request.captions, request.generation)
-
-
-def _read_config(config: str | Path | Config) -> tuple[Config, Path | None]:
-    """A config of one's own, and the weights beside it where it came with some."""
-    if isinstance(config, Config):
-        return copy.deepcopy(config), None
-    if is_hub_id(config):
-        config = fetch_from_hub(str(config))
-    if Path(config).is_dir() and not pretrained.is_saved(config):
-        raise ConfigError(
-            f"The folder '{config}' was not written by save_pretrained, as it has no "
-            f"{pretrained.SETTINGS}. Give the config of its model, and the folder as weights."
-        )
-    return pretrained.read(config) if Path(config).is_dir() else (load_model_config(config), None)
 
 
 class ImageSession:

@@ -7,6 +7,7 @@ neither run a program nor reach for another file. Folders carry the version of t
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,10 +18,11 @@ from mmengine.registry import Registry
 
 from llmdet.apis.building import test_steps
 from llmdet.apis.class_names import config_class_names
-from llmdet.checkpoint.files import write_checkpoint
+from llmdet.checkpoint.files import fetch_from_hub, is_hub_id, write_checkpoint
 from llmdet.errors import CheckpointError, ConfigError, DataError
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import MODELS, TASK_UTILS
+from llmdet.utils.config import load_model_config, type_name
 from llmdet.utils.files import read_json
 
 FORMAT, VERSION = "llmdet.detector", 1
@@ -43,9 +45,28 @@ _STEPS = (
 _TUPLE = "()"
 
 
-def is_saved(path: Any) -> bool:
-    """Whether this is a folder that :func:`save` wrote."""
-    return isinstance(path, (str, Path)) and (Path(path).expanduser() / SETTINGS).is_file()
+def find_config(config: str | Path | Config) -> tuple[Config, Path | None]:
+    """A config of one's own, and the weights beside it where it came with some.
+
+    Args:
+        config: path of a config, or a loaded one, which is copied; or a folder that :func:`save`
+            wrote, or the hub id of one.
+
+    Raises:
+        ConfigError: the config cannot be read or describes no model, or the folder is another.
+        CheckpointError: as :func:`read`.
+    """
+    if isinstance(config, Config):
+        return copy.deepcopy(config), None
+    path = Path(fetch_from_hub(str(config)) if is_hub_id(config) else config).expanduser()
+    if not path.is_dir():
+        return load_model_config(config), None
+    if not (path / SETTINGS).is_file():
+        raise ConfigError(
+            f"The folder '{config}' was not written by save_pretrained, as it has no "
+            f"{SETTINGS}. Give the config of its model, and the folder as weights."
+        )
+    return read(path)
 
 
 def save(model: Any, config: Config, folder: str | Path) -> None:
@@ -152,8 +173,7 @@ def _without_initialisation(part: Any) -> Any:
 def _portable_step(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step of the pipeline by its bare name, reading files of this machine only."""
     plain = {key: value for key, value in step.items() if key != "backend_args"}
-    kind = step["type"] if isinstance(step["type"], str) else step["type"].__name__
-    return {**plain, "type": kind.rpartition(".")[2]}
+    return {**plain, "type": type_name(step)}
 
 
 def _class_names(config: Config) -> list[str] | None:

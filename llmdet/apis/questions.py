@@ -113,6 +113,17 @@ def read_question(
     return parse_prompt(sentence, tokens_positive=normalize_spans(positions))
 
 
+def words(text: str, class_names: bool = False) -> dict[str, Any]:
+    """The argument of :func:`read_question` that a text is.
+
+    Args:
+        text: a sentence, "$: lvis" for the classes of a data set, or "cat . dog".
+        class_names: it is a list of class names.
+    """
+    listed = class_names or text.strip().startswith(_DATASET_MARK)
+    return {"classes" if listed else "text": text}
+
+
 def as_prompt(entry: Any) -> Prompt:
     """The prompt of one image out of ``prompts``: as it is, class names, a sentence, or None.
 
@@ -121,9 +132,7 @@ def as_prompt(entry: Any) -> Prompt:
     """
     if entry is None or not isinstance(entry, (str, list, tuple, set, dict)):
         return AnyObject() if entry is None else _known_prompt(entry)
-    if isinstance(entry, str) and not entry.strip().startswith(_DATASET_MARK):
-        return read_question(text=entry)
-    return read_question(classes=entry if isinstance(entry, str) else list(entry))
+    return read_question(**words(entry)) if isinstance(entry, str) else read_question(list(entry))
 
 
 def _known_prompt(entry: Any) -> Prompt:

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from llmdet.cli.model import CONFIG_HELP, add_device_option, build_detector, read_model
 from llmdet.utils.cli import add_config_options, fast_startup, fraction
 
 
@@ -24,12 +25,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="config of the model")
-    parser.add_argument("weights", nargs="?", help="checkpoint; default: random weights")
+    parser.add_argument("config", help=CONFIG_HELP)
+    parser.add_argument(
+        "weights", nargs="?", help="checkpoint; default: the folder's, or random ones"
+    )
     parser.add_argument(
         "--score-thr", type=fraction, default=0.3, help="where the slider begins (default 0.3)"
     )
-    parser.add_argument("--device", default="auto", help="cuda:0, cpu ...; default: cuda if any")
+    add_device_option(parser)
     parser.add_argument(
         "--no-captions", action="store_true", help="leave the language model out of memory"
     )
@@ -48,16 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("llmdet").setLevel(logging.INFO)
     with fast_startup():
-        from llmdet import Detector
         from llmdet.apis.web.examples import toy_examples
         from llmdet.apis.web.serving import Serving, running_demo
-        from llmdet.utils.config import load_model_config
 
-        config = load_model_config(args.config, args.cfg_options)
+        config, weights = read_model(args)
         captions = config.model.get("lmm") is not None and not args.no_captions
-        detector = Detector.from_pretrained(
-            config, args.weights, device=args.device, captions=captions
-        )
+        detector = build_detector(config, weights, device=args.device, captions=captions)
     serving = Serving(args.server_name, args.server_port, args.share)
     with tempfile.TemporaryDirectory(prefix="llmdet_examples_") as folder:
         examples = toy_examples(Path(folder))

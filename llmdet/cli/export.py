@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmdet.cli.model import CONFIG_HELP, add_text_options, build_detector
 from llmdet.utils.cli import add_config_options, count, fast_startup, write_notice, write_result
 
 if TYPE_CHECKING:
@@ -38,14 +39,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="config, or the folder of a saved detector")
+    parser.add_argument("config", help=CONFIG_HELP)
     parser.add_argument("weights", help="checkpoint; 'none': the folder's, or random ones")
     parser.add_argument("out", type=Path, help="file to write; .npz: the tensors of the prompt")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
-    parser.add_argument("--text", help="what to find; default: the classes of the config")
-    parser.add_argument(
-        "-c", "--custom-entities", action="store_true", help="the text is a list: 'cat . dog .'"
-    )
+    add_text_options(parser, default="the classes of the config's test set")
     parser.add_argument(
         "--text-features", action="store_true", help="the program takes what is to be found"
     )
@@ -69,14 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     with fast_startup():
-        from llmdet.apis import Detector
         from llmdet.export.text import encode_prompt
         from llmdet.export.writing import make_program, require_packages
 
     if args.format == "onnx" and args.out.suffix != ".npz":
         require_packages()  # before minutes are spent
     weights = None if args.weights == "none" else args.weights
-    detector = Detector.from_pretrained(
+    detector = build_detector(
         args.config, weights, device="cpu", dtype="float32", cfg_options=args.cfg_options
     )
     detector.model.requires_grad_(False)
@@ -95,11 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_prompt(args: argparse.Namespace, detector: Detector) -> Prompt:
     """What to find: the text of the command line, or the classes of the config."""
     from llmdet.apis.class_names import config_class_names
-    from llmdet.prompts.parse import parse_prompt
+    from llmdet.apis.questions import read_question, words
 
     if args.text is None:
-        return parse_prompt(config_class_names(detector.config))
-    return parse_prompt(args.text, custom_entities=args.custom_entities)
+        return read_question(config_class_names(detector.config))
+    return read_question(**words(args.text, args.custom_entities))
 
 
 def read_options(args: argparse.Namespace, detector: Detector) -> ExportOptions:

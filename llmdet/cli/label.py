@@ -17,11 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmdet.utils.cli import add_config_options, count, fast_startup, fraction, write_result
+from llmdet.cli.model import CONFIG_HELP, add_model_options, build_detector, read_model
+from llmdet.utils.cli import count, fast_startup, fraction, write_result
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
-
     from llmdet.apis import Detector, Tiles
     from llmdet.apis.web.examples import Example
     from llmdet.labelling.review import LabelReport
@@ -45,13 +44,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--classes", type=Path, required=True, help="text file: one 'name' or 'name: 0.4' a line"
     )
     parser.add_argument("--to", dest="target", choices=TARGETS, required=True, help="format")
-    parser.add_argument("--config", required=True, help="config, or the folder of a saved detector")
-    parser.add_argument("--weights", help="checkpoint; default: random weights")
-    parser.add_argument("--device", default="auto", help="cuda:0, cpu ...; default: cuda if any")
+    parser.add_argument("--config", required=True, help=CONFIG_HELP)
+    add_model_options(parser)
     parser.add_argument("--batch-size", type=count, default=1, help="images at once (default 1)")
     _add_search_arguments(parser)
     _add_output_arguments(parser)
-    add_config_options(parser)
     return parser.parse_intermixed_args(argv)
 
 
@@ -124,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_result(f"{args.out} is labelled already; its files are left as they are.")
             if not args.review:
                 return tell(report, args.out)
-        detector = _build(config, weights, args)
+        detector = build_detector(config, weights, device=args.device, captions=bool(args.captions))
         if report is None:
             engine = LabelEngine(detector, job.pictures.folder, job.settings, args.batch_size)
             report = job.run(engine, journal, args.batch_size, _progress)
@@ -159,29 +156,6 @@ def _tiles(args: argparse.Namespace) -> Tiles | None:
     from llmdet.apis import Tiles
 
     return None if args.tile is None else Tiles(args.tile, args.tile_overlap)
-
-
-def read_model(args: argparse.Namespace) -> tuple[Config, str | Path | None]:
-    """The config, and the weights, which a saved detector brings along; nothing is built."""
-    from llmdet.apis import pretrained
-    from llmdet.utils.config import load_model_config, merge_options
-
-    if not pretrained.is_saved(args.config):
-        return load_model_config(args.config, args.cfg_options), args.weights
-    config, weights = pretrained.read(args.config)
-    merge_options(config, args.cfg_options)
-    return config, args.weights or weights
-
-
-def _build(config: Config, weights: str | Path | None, args: argparse.Namespace) -> Detector:
-    from transformers.utils import logging as transformers_logging
-
-    from llmdet.apis import Detector
-
-    transformers_logging.disable_progress_bar()  # of weights, which are there at once
-    return Detector.from_pretrained(
-        config, weights, device=args.device, captions=bool(args.captions)
-    )
 
 
 def _progress(done: int, total: int) -> Callable[[int], object]:

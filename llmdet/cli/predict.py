@@ -22,15 +22,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.utils.cli import (
-    add_config_options,
-    count,
-    fast_startup,
-    fraction,
-    positive,
-    write_notice,
-    write_result,
-)
+from llmdet.cli.model import CONFIG_HELP, add_model_options, add_text_options, build_detector
+from llmdet.utils.cli import count, fast_startup, fraction, positive, write_notice, write_result
 
 if TYPE_CHECKING:
     from llmdet import Detector, Results
@@ -47,18 +40,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "inputs", nargs="+", help="image files, folders, or text files that list images"
     )
-    parser.add_argument("config", help="config of the model")
-    add_config_options(parser)
+    parser.add_argument("config", help=CONFIG_HELP)
+    add_model_options(parser)
     _add_prompt_arguments(parser)
-    parser.add_argument(
-        "--weights",
-        "--weight",
-        help="checkpoint: .pth (ours, upstream's, MM-Grounding-DINO's), .safetensors, or a "
-        "transformers folder",
-    )
-    parser.add_argument(
-        "--device", default="auto", help="cuda:0, cpu ...; default: cuda where there is one"
-    )
     parser.add_argument("--batch-size", type=count, default=1, help="images at once (default 1)")
     parser.add_argument(
         "--pred-score-thr",
@@ -80,23 +64,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to look for")
-    group.add_argument(
-        "--text",
-        "--texts",
-        dest="texts",
-        help="'cat . dog .', a sentence, or '$: lvis' for the classes of a data set; default: "
-        "the classes of the config's test set",
-    )
+    add_text_options(group, default="the classes of the config's test set")
     group.add_argument(
         "--any-object",
         action="store_true",
         help="no text: find whatever looks like an object to the first of the two stages",
-    )
-    group.add_argument(
-        "-c",
-        "--custom-entities",
-        action="store_true",
-        help="the text is a list of class names, separated by ' . '",
     )
     group.add_argument(
         "--tokens-positive",
@@ -157,7 +129,7 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--palette",
         choices=PALETTES,
         default="none",
-        help="colours of the labels (default none: evenly spread hues)",
+        help="colours by the number of a label; default none: our own, by its name",
     )
 
 
@@ -208,10 +180,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _question(args: argparse.Namespace) -> dict[str, Any] | None:
     """What to look for, as arguments of ``Detector.predict``; None where there is no text."""
-    from llmdet.apis.questions import parse_spans
+    from llmdet.apis.questions import parse_spans, words
     from llmdet.errors import ConfigError
 
-    text, spans = args.texts, None
+    text, spans = args.text, None
     if args.tokens_positive is not None:
         spans = parse_spans(args.tokens_positive)
     if text is None:
@@ -225,10 +197,9 @@ def _question(args: argparse.Namespace) -> dict[str, Any] | None:
             "-c and --tokens-positive exclude each other: the first says that the text is a list "
             "of classes, the second which parts of a sentence to find."
         )
-    if args.custom_entities or text.strip().startswith("$:"):
-        return {"classes": text}
-    if spans is None:
-        return {"text": text}
+    question = words(text, args.custom_entities)
+    if spans is None or "classes" in question:
+        return question
     return {"expression": text} if spans == -1 else {"spans": (text, spans)}
 
 
@@ -242,16 +213,10 @@ def _classes_of(config: Any) -> tuple[str, ...]:
 
 
 def _build(args: argparse.Namespace, captions: bool) -> Detector:
-    """Import what is heavy, and build the model."""
-    from transformers.utils import logging as transformers_logging
-
-    from llmdet import Detector
-
-    transformers_logging.disable_progress_bar()  # of weights, which are there at once
     options = {"model.test_cfg.noun_phrases": args.noun_phrases}
     if args.chunked_size is not None:
         options["model.test_cfg.chunked_size"] = args.chunked_size
-    return Detector.from_pretrained(
+    return build_detector(
         args.config,
         args.weights,
         device=args.device,

@@ -18,14 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from llmdet.utils.cli import (
-    add_config_options,
-    count,
-    fast_startup,
-    fraction,
-    write_notice,
-    write_result,
-)
+from llmdet.cli.model import CONFIG_HELP, add_model_options, add_text_options, build_detector
+from llmdet.utils.cli import count, fraction, write_notice, write_result
 
 if TYPE_CHECKING:
     from llmdet.apis.video import TrackedFrame, VideoWriter
@@ -40,14 +34,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("input", help="video file, or the number of a camera")
     parser.add_argument("output", type=Path, help="video to write: .mp4, .mov, .mkv or .avi")
-    parser.add_argument("config", help="config, or the folder of a saved detector")
-    parser.add_argument("--weights", help="checkpoint; default: random weights")
-    parser.add_argument(
-        "--text", required=True, help="'cat . dog' with -c, a sentence, or '$: lvis'"
-    )
-    parser.add_argument(
-        "-c", "--custom-entities", action="store_true", help="the text is a list of class names"
-    )
+    parser.add_argument("config", help=CONFIG_HELP)
+    add_model_options(parser)
+    add_text_options(parser, default=None)
     parser.add_argument(
         "--score-thr",
         type=fraction,
@@ -61,9 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=count, default=4, help="frames at once (default 4)")
     parser.add_argument("--stride", type=count, default=1, help="look at every N-th frame")
     parser.add_argument("--max-frames", type=count, help="stop after looking at so many")
-    parser.add_argument("--device", default="auto", help="cuda:0, cpu ...; default: cuda if any")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
-    add_config_options(parser)
     return parser.parse_args(argv)
 
 
@@ -71,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    from llmdet.apis.questions import words
     from llmdet.apis.video import Tracker, VideoWriter, open_video, track
 
     rows = args.output.with_suffix(".jsonl")
@@ -79,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         rate = video.rate / args.stride
         writer = VideoWriter(args.output, rate)
         tracker = Tracker(args.score_thr, rate)
-        detector = _build(args)
+        detector = build_detector(
+            args.config, args.weights, device=args.device, cfg_options=args.cfg_options
+        )
         frames = video.frames(args.stride, args.max_frames)
         tracked = track(
             _progress(frames, video.count, args),
@@ -89,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             nms=args.nms,
             batch_size=args.batch_size,
             tiles=args.tile,
-            **_question(args),
+            **words(args.text, args.custom_entities),
         )
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with rows.open("w", encoding="utf-8") as file:
@@ -130,24 +120,6 @@ def _refuse_existing(files: Sequence[Path], overwrite: bool) -> None:
     for file in files:
         if file.exists() and not overwrite:
             raise ConfigError(f"{file} exists: name another file, or say --overwrite.")
-
-
-def _question(args: argparse.Namespace) -> dict[str, str]:
-    if args.custom_entities or args.text.strip().startswith("$:"):
-        return {"classes": args.text}
-    return {"text": args.text}
-
-
-def _build(args: argparse.Namespace) -> Any:
-    with fast_startup():
-        from transformers.utils import logging as transformers_logging
-
-        from llmdet.apis import Detector
-
-        transformers_logging.disable_progress_bar()  # of weights, which are there at once
-        return Detector.from_pretrained(
-            args.config, args.weights, device=args.device, cfg_options=args.cfg_options
-        )
 
 
 def _progress(frames: Iterator[Any], total: int | None, args: argparse.Namespace) -> Iterator[Any]:

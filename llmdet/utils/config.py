@@ -160,8 +160,9 @@ def typed_parts(part: Any) -> Iterator[Any]:
 
 
 def type_name(part: Mapping[str, Any]) -> str:
-    """The type of a part without the scope that may stand before it."""
-    return str(part["type"]).rpartition(".")[2]
+    """The type of a part, a name or a class, without the scope that may stand before it."""
+    kind = part["type"]
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
 
 
 def _drop_scope(part: Any, scope: str) -> None:

@@ -149,7 +149,7 @@ def test_the_detector_itself_keeps_two_batches_at_most(detector):
 
 def test_the_program_writes_a_video_and_its_tracks(clip, tmp_path, monkeypatch, capsys):
     detector = ColourDetector()
-    monkeypatch.setattr(program, "_build", lambda args: detector)
+    monkeypatch.setattr(program, "build_detector", lambda *given, **options: detector)
     out = tmp_path / "new" / "out.mp4"
     arguments = [str(clip), str(out), "config.py", "--text", "red square . blue square", "-c"]
     program.main([*arguments, "--score-thr", "0.4", "--max-frames", "20"])

@@ -1,0 +1,81 @@
+"""The detector of a command: the arguments that say which, and what it is to look for.
+
+Imports nothing heavy, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmdet.utils.cli import add_config_options, fast_startup
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from llmdet.apis import Detector
+
+CONFIG_HELP = "config, or the folder or hub id of a saved detector"
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights``, ``--device`` and ``--cfg-options``."""
+    parser.add_argument(
+        "--weights",
+        "--weight",
+        help="checkpoint: .pth (ours, upstream's, MM-Grounding-DINO's), .safetensors, or a "
+        "transformers folder; default: the saved detector's, or random weights",
+    )
+    add_device_option(parser)
+    add_config_options(parser)
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device", default="auto", help="cuda:0, cpu ...; default: cuda where there is one"
+    )
+
+
+def add_text_options(parser: argparse._ActionsContainer, default: str | None) -> None:
+    """Add ``--text`` and ``-c``.
+
+    Args:
+        parser: or a group of one.
+        default: what is looked for without a text; None where there must be one.
+    """
+    parser.add_argument(
+        "--text",
+        "--texts",
+        required=default is None,
+        help="'cat . dog .' with -c, a sentence, or '$: lvis' for the classes of a data set"
+        + (f"; default: {default}" if default else ""),
+    )
+    parser.add_argument(
+        "-c",
+        "--custom-entities",
+        action="store_true",
+        help="the text is a list of class names, separated by ' . '",
+    )
+
+
+def read_model(args: argparse.Namespace) -> tuple[Config, str | Path | None]:
+    """The config, and the weights, which a saved detector brings along; nothing is built."""
+    from llmdet.apis import pretrained
+    from llmdet.utils.config import merge_options
+
+    config, weights = pretrained.find_config(args.config)
+    merge_options(config, args.cfg_options)
+    return config, args.weights or weights
+
+
+def build_detector(config: str | Config, weights: str | Path | None, **options: Any) -> Detector:
+    """``Detector.from_pretrained`` without waiting for the garbage collector, and without bars."""
+    with fast_startup():
+        from transformers.utils import logging as transformers_logging
+
+        from llmdet.apis import Detector
+
+        transformers_logging.disable_progress_bar()  # of weights, which are there at once
+        return Detector.from_pretrained(config, weights, **options)
