@@ -17,6 +17,7 @@ from .load import is_language_key, to_llmdet
 from .systems.llmdet import llmdet_to_upstream
 from .transformers_config import config_from_state_dict, write_processor
 from .transformers_keys import LLMDET_ONLY, llmdet_to_transformers, reason_without_place
+from .transformers_sizes import Heads, fit_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Conversion:
     source_format: str
     written: tuple[str, ...]  # keys of the target format
     left_out: dict[str, tuple[str, ...]]  # reason -> our keys
+    resized: tuple[str, ...] = ()  # our keys whose sizes the target's model cannot have
 
 
 def convert_checkpoint(
@@ -43,7 +45,10 @@ def convert_checkpoint(
     tokenizer: str | None = None,
     test_scale: tuple[int, int] = (800, 1333),
 ) -> Conversion:
-    """Reads ``source`` and writes ``target`` in another format; values stay bit-exact.
+    """Reads ``source`` and writes ``target`` in another format.
+
+    Values stay bit-exact; only sizes that transformers' model cannot have are changed, see
+    :mod:`.transformers_sizes`.
 
     Args:
         target: a file (``.pth`` or ``.safetensors``), or the folder to make for transformers.
@@ -106,10 +111,12 @@ def _write_transformers(
         if reason:
             left_out.setdefault(reason, []).append(key)
     detector = {key: value for key, value in state_dict.items() if not is_language_key(key)}
-    config = config_from_state_dict(detector, model)
-    tensors = llmdet_to_transformers(detector)
+    fitting = fit_sizes(detector, Heads.of_model(model or {}))
+    resized = tuple(key for key, value in detector.items() if value.shape != fitting[key].shape)
+    config = config_from_state_dict(fitting, model)
+    tensors = llmdet_to_transformers(fitting)
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(folder / "model.safetensors", tensors)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     reasons = {reason: tuple(keys) for reason, keys in left_out.items()}
-    return Conversion(layout, tuple(tensors), reasons)
+    return Conversion(layout, tuple(tensors), reasons, resized)

@@ -13,9 +13,13 @@ from torch import Tensor
 from llmdet.errors import CheckpointError
 from llmdet.prompts.tokenizers import MAX_TOKENS, load_tokenizer
 
+from .transformers_resnet import is_resnet, resnet_config
+from .transformers_sizes import Heads
+
 # What shapes do not tell, as in every published MM-Grounding-DINO; a config may say otherwise.
-_ATTENTION_HEADS, _FUSION_HEADS = 8, 4
+_TEMPERATURE = 20
 _BERT_HEAD_WIDTH = 64
+_GROUPS = 32  # of the neck's norm, written into transformers' class
 
 #: mean and std of ImageNet in 0..1, which mmdet gives in 0..255
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -27,22 +31,15 @@ def config_from_state_dict(
     """Configuration for ``MMGroundingDinoForObjectDetection`` that holds these weights.
 
     Args:
-        state_dict: detector weights under our names.
+        state_dict: detector weights under our names, see :func:`.transformers_sizes.fit_sizes`.
         model: the ``model`` of our config; needed only where what shapes do not tell (heads,
             longest text) differs from the published models.
 
     Raises:
-        CheckpointError: transformers' model cannot have these sizes. It ties the text layers'
-            width and the fusion width to half of the image layers' FFN width, and their heads to
-            half of the image layers' heads; or the backbone is no Swin.
+        CheckpointError: transformers' model cannot have these sizes, or a setting of ``model``.
     """
     model = model or {}
     shape = {key: tuple(value.shape) for key, value in state_dict.items()}
-    if "backbone.patch_embed.projection.weight" not in shape:
-        raise CheckpointError(
-            "transformers' MM-Grounding-DINO is written with a Swin backbone, and that of this "
-            "model is no Swin (the quickstart's is a ResNet)"
-        )
     encoder_ffn = shape["encoder.layers.0.ffn.layers.0.0.weight"][0]
     text_ffn = shape["encoder.text_layers.0.ffn.layers.0.0.weight"][0]
     fusion = shape["encoder.fusion_layers.0.attn.v_proj.weight"][0]
@@ -51,30 +48,32 @@ def config_from_state_dict(
             f"transformers' MM-Grounding-DINO wants text FFN {text_ffn} and fusion width {fusion} "
             f"to be half of the image FFN {encoder_ffn}; this model does not fit that format"
         )
+    _check_groups(model)
     queries, width = shape["query_embedding.weight"]
     levels = shape["level_embed"][0]
-    heads = {side: _heads(model, side, "self_attn_cfg") for side in ("encoder", "decoder")}
-    _check_heads(model, heads)
+    heads = Heads.of_model(model)
+    heads.check()
+    encoder_heads = 2 * heads.text
     return {
         "model_type": "mm-grounding-dino",
         "architectures": ["MMGroundingDinoForObjectDetection"],
-        "backbone_config": _swin(shape, model),
+        "backbone_config": _backbone(shape, model),
         "text_config": _bert(shape, model),
         "d_model": width,
         "num_queries": queries,
         "num_feature_levels": levels,
         "encoder_layers": _count(shape, r"encoder\.layers\.\d+\.norms\.0\.weight"),
         "encoder_ffn_dim": encoder_ffn,
-        "encoder_attention_heads": heads["encoder"],
-        "encoder_n_points": _points(shape, "encoder.layers.0.self_attn", levels * heads["encoder"]),
+        "encoder_attention_heads": encoder_heads,
+        "encoder_n_points": _points(shape, "encoder.layers.0.self_attn", levels * encoder_heads),
         "decoder_layers": _count(shape, r"decoder\.layers\.\d+\.norms\.0\.weight"),
         "decoder_ffn_dim": shape["decoder.layers.0.ffn.layers.0.0.weight"][0],
-        "decoder_attention_heads": heads["decoder"],
-        "decoder_n_points": _points(
-            shape, "decoder.layers.0.cross_attn", levels * heads["decoder"]
-        ),
+        "decoder_attention_heads": heads.decoder,
+        "decoder_n_points": _points(shape, "decoder.layers.0.cross_attn", levels * heads.decoder),
         "dropout": 0.0,
-        "positional_embedding_temperature": 20,
+        "positional_embedding_temperature": model.get("positional_encoding", {}).get(
+            "temperature", _TEMPERATURE
+        ),
         "max_text_len": model.get("language_model", {}).get("max_tokens", MAX_TOKENS),
         "disable_custom_kernels": True,
         # every layer has its own box head; tying would copy the first over the others
@@ -107,6 +106,17 @@ def write_processor(
     )
     text = load_tokenizer(tokenizer)
     GroundingDinoProcessor(images, text).save_pretrained(folder)
+
+
+def _backbone(shape: Mapping[str, tuple[int, ...]], model: Mapping[str, Any]) -> dict[str, Any]:
+    if is_resnet(shape):
+        return resnet_config(shape, model)
+    if "backbone.patch_embed.projection.weight" in shape:
+        return _swin(shape, model)
+    raise CheckpointError(
+        "the model's backbone is neither a Swin nor a ResNet with a stem of one convolution, and "
+        "transformers' MM-Grounding-DINO is written with these alone"
+    )
 
 
 def _swin(shape: Mapping[str, tuple[int, ...]], model: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,32 +174,14 @@ def _bert_heads(width: int, model: Mapping[str, Any]) -> int:
     return AutoConfig.from_pretrained(name, trust_remote_code=False).num_attention_heads
 
 
-def _heads(model: Mapping[str, Any], side: str, attention: str, layer: str = "layer_cfg") -> int:
-    settings = model.get(side, {}).get(layer, {}).get(attention, {})
-    return settings.get("num_heads", _ATTENTION_HEADS)
-
-
-def _check_heads(model: Mapping[str, Any], heads: Mapping[str, int]) -> None:
-    """Raise CheckpointError where attentions that have one setting there differ here."""
-    if "encoder" not in model or "decoder" not in model:
-        return
-    fusion = model.get("encoder", {}).get("fusion_layer_cfg", {}).get("num_heads", _FUSION_HEADS)
-    found = {
-        "encoder.text_layer_cfg": _heads(model, "encoder", "self_attn_cfg", "text_layer_cfg"),
-        "encoder.fusion_layer_cfg": fusion,
-    }
-    wanted = dict.fromkeys(found, heads["encoder"] // 2)
-    for attention in ("cross_attn_text_cfg", "cross_attn_cfg"):
-        name = f"decoder.layer_cfg.{attention}"
-        found[name] = _heads(model, "decoder", attention)
-        wanted[name] = heads["decoder"]
-    for name, number in found.items():
-        if number != wanted[name]:
-            raise CheckpointError(
-                f"transformers' MM-Grounding-DINO wants {wanted[name]} heads in model.{name} "
-                f"beside {heads['encoder']} in the encoder's and {heads['decoder']} in the "
-                f"decoder's self-attention, and this model has {number}"
-            )
+def _check_groups(model: Mapping[str, Any]) -> None:
+    norm = model.get("neck", {}).get("norm_cfg", {})
+    groups = norm.get("num_groups", _GROUPS)
+    if groups != _GROUPS:
+        raise CheckpointError(
+            f"transformers' MM-Grounding-DINO normalises the neck in {_GROUPS} groups, and "
+            f"model.neck.norm_cfg.num_groups is {groups}"
+        )
 
 
 def _points(shape: Mapping[str, tuple[int, ...]], stem: str, levels_and_heads: int) -> int:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from llmdet.errors import CheckpointError
 
+from .transformers_resnet import to_our_name, to_transformers_name
+
 StateDict = dict[str, Tensor]
 
 _SWIN = "model.backbone.conv_encoder.model"
@@ -111,6 +113,9 @@ _IN_MEMORY: tuple[tuple[str, str], ...] = (
     (r"(\.blocks\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
 )
 
+_PATCH_MERGING = re.compile(r"backbone\.stages\.\d+\.downsample\.")
+#: ``model_type`` of the backbones whose tensors have names here
+BACKBONES = ("swin", "resnet")
 _LAYER_HEAD = re.compile(r"(bbox|class)_embed\.\d+\.")
 
 #: Keys of transformers' files that have no place here, and why.
@@ -131,6 +136,7 @@ LLMDET_ONLY: tuple[tuple[str, str], ...] = (
     (r"^language_model\.language_backbone\.body\.model\.embeddings\.position_ids$", "computed"),
     (r"^language_model\.language_backbone\.body\.model\.pooler\.", "never read"),
     (r"^dn_query_generator\.", "denoising queries exist only while training"),
+    (r"^backbone\..*\.num_batches_tracked$", "norms of the backbone count batches in training"),
 )
 
 
@@ -142,7 +148,7 @@ def transformers_to_llmdet(state_dict: Mapping[str, Tensor], config: Any = None)
         config: its configuration (object or dict), if known: checked to be one that we can hold.
 
     Raises:
-        CheckpointError: the backbone is no Swin, or a key is neither mapped nor listed in
+        CheckpointError: the backbone is another, or a key is neither mapped nor listed in
             ``TRANSFORMERS_ONLY``.
     """
     _check_backbone(config)
@@ -205,8 +211,10 @@ def _check_backbone(config: Any) -> None:
         return
     settings = config if isinstance(config, Mapping) else config.to_dict()
     kind = (settings.get("backbone_config") or {}).get("model_type")
-    if kind != "swin":
-        raise CheckpointError(f"transformers backbone '{kind}' cannot be held here, only 'swin'")
+    if kind not in BACKBONES:
+        raise CheckpointError(
+            f"transformers backbone '{kind}' cannot be held here, only {' or '.join(BACKBONES)}"
+        )
 
 
 def _restore_box_heads(source: StateDict) -> None:
@@ -235,7 +243,7 @@ def _rename(key: str, table: Iterable[tuple[str, str]]) -> str | None:
 
 
 def _to_ours(key: str, convs: int, layers: int) -> str:
-    name = _rename(key, ((theirs, ours) for ours, theirs in _STEMS))
+    name = _rename(key, ((theirs, ours) for ours, theirs in _STEMS)) or to_our_name(key)
     if name:
         return name
     if found := re.fullmatch(r"model\.input_proj_vision\.(\d+)\.([01])\.(\w+)", key):
@@ -254,12 +262,12 @@ def _to_ours(key: str, convs: int, layers: int) -> str:
         return f"bbox_head.cls_branches.{layers}.bias"
     raise CheckpointError(
         f"transformers key '{key}' has no counterpart here; is this an MM-Grounding-DINO with a "
-        "Swin backbone?"
+        "Swin or ResNet backbone?"
     )
 
 
 def _to_theirs(key: str, convs: int, layers: int) -> str:
-    name = _rename(key, _STEMS)
+    name = _rename(key, _STEMS) or to_transformers_name(key)
     if name:
         return name
     if found := re.fullmatch(r"neck\.(extra_)?convs\.(\d+)\.(conv|gn)\.(\w+)", key):
@@ -313,7 +321,7 @@ def _split_qkv(key: str, value: Tensor) -> StateDict:
 def _value_to_ours(name: str, value: Tensor) -> Tensor:
     if ".cls_branches." in name:
         return value.reshape(1)
-    if ".downsample." in name:
+    if _PATCH_MERGING.match(name):
         return reorder_patch_merging(value, to_transformers=False)
     return value
 
@@ -321,7 +329,7 @@ def _value_to_ours(name: str, value: Tensor) -> Tensor:
 def _value_to_theirs(name: str, value: Tensor) -> Tensor:
     if ".cls_branches." in name:
         return value.reshape(())
-    if ".downsample." in name:
+    if _PATCH_MERGING.match(name):
         return reorder_patch_merging(value, to_transformers=True)
     return value
 

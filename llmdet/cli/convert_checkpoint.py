@@ -69,6 +69,11 @@ def convert(args: argparse.Namespace) -> list[str]:
         f"{len(conversion.written)} tensors"
     ]
     lines += [f"left out {len(keys)}: {why}" for why, keys in conversion.left_out.items()]
+    if conversion.resized:
+        lines.append(
+            f"{len(conversion.resized)} tensors brought to sizes that transformers' class has; "
+            "what they compute is the same"
+        )
     if args.target_format == "transformers":
         from llmdet.checkpoint.transformers_check import measure_deviation
 

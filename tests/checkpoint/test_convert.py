@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -38,10 +40,10 @@ def ours(model, images, text):
 
 
 @torch.no_grad()
-def test_transformers_computes_the_same_from_what_we_write(written):
+def assert_transformers_computes_the_same(model, folder, atol=1e-5):
+    """Boxes and logits of both models for two images."""
     from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-    model, folder = written
     theirs = AutoModelForZeroShotObjectDetection.from_pretrained(folder).eval()
     processor = AutoProcessor.from_pretrained(folder)
     images = torch.rand(2, 3, 64, 96)
@@ -49,10 +51,63 @@ def test_transformers_computes_the_same_from_what_we_write(written):
     with corrected_text_positions(closing_ids(processor.tokenizer)):
         output = theirs(pixel_values=images, **tokens)
     expected = ours(model, images, TEXT)
-    torch.testing.assert_close(output.pred_boxes, expected.boxes[-1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.pred_boxes, expected.boxes[-1], rtol=0, atol=atol)
     length = tokens.input_ids.shape[1]
     logits = output.logits[..., :length]
-    torch.testing.assert_close(logits, expected.logits[-1][..., :length], rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits, expected.logits[-1][..., :length], rtol=0, atol=atol)
+
+
+def test_transformers_computes_the_same_from_what_we_write(written):
+    assert_transformers_computes_the_same(*written)
+
+
+def tiny_models(bert):
+    """Models of the configs that ship for small data sets, whose sizes transformers has not."""
+    from llmdet.utils.config import load_config
+
+    options = {"model.language_model.name": bert}
+    configs = Path(__file__).parents[2] / "configs"
+    shipped = load_config(configs / "quickstart/detector.py", options).model.to_dict()
+    bottlenecks = {
+        **shipped["backbone"],
+        "depth": 50,
+        "base_channels": 8,
+        "stem_channels": 8,
+        "style": "caffe",
+    }
+    neck = {**shipped["neck"], "in_channels": [64, 128, 256]}
+    yield "quickstart", shipped
+    yield "bottlenecks", {**shipped, "backbone": bottlenecks, "neck": neck}
+    yield "swin", load_config(configs / "finetune/coco_json.py", options).model.to_dict()
+
+
+def test_the_models_that_ship_for_small_data_sets_give_the_same_in_transformers(bert, tmp_path):
+    for name, settings in tiny_models(bert):
+        model = build(settings)
+        write_checkpoint(tmp_path / f"{name}.pth", model.state_dict())
+        convert_checkpoint(
+            tmp_path / f"{name}.pth",
+            tmp_path / name,
+            target_format="transformers",
+            model=settings,
+        )
+        assert_transformers_computes_the_same(model, tmp_path / name, atol=1e-4)
+
+
+def build(settings):
+    """A model of these settings with random weights that leave no path silent."""
+    from mmengine.config import ConfigDict
+
+    from llmdet.registry import MODELS
+
+    torch.manual_seed(0)
+    model = MODELS.build(ConfigDict(settings))
+    for name, value in model.state_dict().items():
+        if name.endswith("running_var"):
+            torch.nn.init.uniform_(value, 0.5, 2.0)
+        elif value.is_floating_point() and not value.any():
+            torch.nn.init.normal_(value, std=0.05)
+    return model.eval()
 
 
 def test_a_transformers_folder_loads_by_path_and_gives_the_same_weights(

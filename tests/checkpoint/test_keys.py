@@ -23,6 +23,7 @@ from llmdet.checkpoint.transformers_keys import (
     reason_without_place,
     reorder_patch_merging,
 )
+from llmdet.checkpoint.transformers_sizes import Heads, fit_sizes
 from llmdet.errors import CheckpointError
 from llmdet.testing.models import tiny_config
 
@@ -160,8 +161,8 @@ def test_a_transformers_key_that_nobody_knows_is_an_error():
 
 
 def test_another_backbone_is_refused():
-    with pytest.raises(CheckpointError, match="resnet"):
-        transformers_to_llmdet({}, {"backbone_config": {"model_type": "resnet"}})
+    with pytest.raises(CheckpointError, match="'convnext' cannot be held here, only swin or"):
+        transformers_to_llmdet({}, {"backbone_config": {"model_type": "convnext"}})
 
 
 def test_patch_merging_gives_the_same_features_in_both_channel_orders():
@@ -194,24 +195,62 @@ def test_sizes_that_transformers_cannot_have_are_refused(detector):
         config_from_state_dict(detector().state_dict())
 
 
-def test_heads_that_transformers_cannot_have_are_refused(bert, detector, exchangeable):
+@pytest.mark.parametrize(
+    ("side", "layer", "change", "sentence"),
+    [
+        ("encoder", "fusion_layer_cfg", {"num_heads": 2}, "encoder.fusion_layer_cfg and the text"),
+        (
+            "encoder",
+            "layer_cfg",
+            {"self_attn_cfg": {"num_heads": 16}},
+            "wants 8 heads in model.encoder.layer_cfg.self_attn_cfg .* it has 16",
+        ),
+        (
+            "decoder",
+            "layer_cfg",
+            {"cross_attn_text_cfg": {"num_heads": 2}},
+            "decoder.layer_cfg.cross_attn_text_cfg and the decoder's .* has 2 and 8",
+        ),
+    ],
+)
+def test_heads_that_transformers_cannot_have_are_refused(
+    bert, exchangeable, side, layer, change, sentence
+):
     """Shapes do not show them: the folder would open and compute something else."""
+    model = tiny_config(bert, **exchangeable)
+    Heads.of_model(model).check()
+    model[side][layer] = {**model[side][layer], **change}
+    with pytest.raises(CheckpointError, match=sentence):
+        Heads.of_model(model).check()
+
+
+def test_sizes_that_transformers_has_stay_bit_by_bit(bert, detector, exchangeable):
     weights = detector(**exchangeable).state_dict()
-    for side, layer, attention, place in (
-        ("encoder", "text_layer_cfg", "self_attn_cfg", "encoder.text_layer_cfg"),
-        ("decoder", "layer_cfg", "cross_attn_text_cfg", "decoder.layer_cfg.cross_attn_text_cfg"),
-    ):
-        model = tiny_config(bert, **exchangeable)
-        config_from_state_dict(weights, model)
-        model[side][layer] = {**model[side][layer], attention: {"num_heads": 2}}
-        with pytest.raises(CheckpointError, match=f"heads in model.{place}"):
-            config_from_state_dict(weights, model)
+    fitted = fit_sizes(weights, Heads.of_model(tiny_config(bert, **exchangeable)))
+    assert list(fitted) == list(weights)
+    assert all(torch.equal(fitted[key], value) for key, value in weights.items())
 
 
-def test_a_backbone_that_is_no_swin_is_refused(detector, exchangeable):
+@pytest.mark.parametrize(
+    ("part", "setting", "sentence"),
+    [
+        ("neck", {"norm_cfg": {"num_groups": 8}}, "model.neck.norm_cfg.num_groups is 8"),
+        ("backbone", {"avg_down": True}, "model.backbone.avg_down is True"),
+    ],
+)
+def test_settings_that_transformers_does_not_have_are_refused(
+    detector, exchangeable, part, setting, sentence
+):
+    weights = detector(**exchangeable).state_dict()
+    weights["backbone.conv1.weight"] = weights["backbone.bn1.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match=sentence):
+        config_from_state_dict(weights, {part: setting})
+
+
+def test_a_backbone_of_another_kind_is_refused(detector, exchangeable):
     weights = detector(**exchangeable).state_dict()
     other = {key: value for key, value in weights.items() if not key.startswith("backbone.")}
-    with pytest.raises(CheckpointError, match="no Swin"):
+    with pytest.raises(CheckpointError, match="neither a Swin nor a ResNet"):
         config_from_state_dict(other)
 
 

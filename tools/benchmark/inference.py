@@ -159,9 +159,10 @@ def build_pair(model: str, folder: str) -> tuple[Any, Any]:
     from transformers import MMGroundingDinoConfig, MMGroundingDinoForObjectDetection
 
     from llmdet.checkpoint import config_from_state_dict, llmdet_to_transformers
+    from llmdet.checkpoint.transformers_sizes import Heads, fit_sizes
 
     ours, config = build_detector(model, folder)
-    weights = ours.state_dict()
+    weights = fit_sizes(ours.state_dict(), Heads.of_model(config.to_dict()))
     theirs = MMGroundingDinoForObjectDetection.from_pretrained(
         None,
         config=MMGroundingDinoConfig(**config_from_state_dict(weights, config.to_dict())),
