@@ -19,7 +19,7 @@ class StepTotals:
     """What the micro-batches of one step of the optimizer hold together on this process."""
 
     parts: int  # micro-batches
-    boxes: int  # of all images
+    noised: int  # boxes of all images that become denoising queries, in each group
     matched: int  # boxes that a query can be matched to: at most Q of an image
     fullest: int  # boxes of the image that has most
     learned: Mapping[str, int] = field(default_factory=dict)  # kind of mark -> supervised tokens

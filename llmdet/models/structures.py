@@ -70,7 +70,8 @@ class DenoisingQueries:
     boxes_unact: Tensor  # [B, M, 4] inverse sigmoid of noised cxcywh boxes
     attention_mask: Tensor  # [M + Q, M + Q] bool, True = blocked
     num_groups: int
-    queries_per_group: int  # 2 x the largest number of boxes in the batch
+    queries_per_group: int  # 2 x the largest number of noised boxes of an image of the batch
+    box_indices: tuple[Tensor, ...]  # [n_i] int64, which boxes of each image are noised
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class ThingLoss(BaseModel):
         totals = step_totals()
         self.seen.append(totals)
         x, things = torch.stack(list(inputs)), torch.stack(list(data_samples))
-        number = things.sum() if totals is None else totals.boxes / totals.parts
+        number = things.sum() if totals is None else totals.matched / totals.parts
         errors = (self.linear(x)[:, 0] - 3 * x[:, 0]) ** 2
         return {"loss": (errors * things).sum() / max(number, 1)}
 
@@ -85,7 +85,7 @@ def test_two_micro_batches_a_step_end_where_the_batches_do(tmp_path):
     assert whole.seen == [None] * 6
     # Both parts of a step know the same totals, which differ from step to step.
     assert parts.seen[::2] == parts.seen[1::2]
-    assert {totals.boxes for totals in parts.seen} == {3, 4, 5}
+    assert {totals.matched for totals in parts.seen} == {3, 4, 5}
 
 
 def test_what_is_left_at_the_end_is_a_step_of_its_own(tmp_path):

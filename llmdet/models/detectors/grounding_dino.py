@@ -298,7 +298,8 @@ class GroundingDINO(BaseDetector):
         """What the micro-batches of one step hold together; samples as in :meth:`loss`."""
         boxes = [len(sample.gt_instances) for samples in batches for sample in samples]
         matched = sum(min(count, self.num_queries) for count in boxes)
-        return StepTotals(len(batches), sum(boxes), matched, max(boxes))
+        noised = sum(self.dn_query_generator.number_of_noised(count) for count in boxes)
+        return StepTotals(len(batches), noised, matched, max(boxes))
 
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]

@@ -131,8 +131,8 @@ class GroundingDINOHead(BaseModule):
         *matches, proposal_matches = self.match(matching, proposals, targets)
         # Every layer matches as many boxes as there are: one exchange between processes for all.
         matched = sum(len(index) for index in proposal_matches.query_indices)
-        boxes = sum(len(target.boxes) for target in targets)
-        totals = step_totals() or StepTotals(1, boxes, matched, fullest=0)
+        noised = 0 if denoising is None else sum(len(index) for index in denoising.box_indices)
+        totals = step_totals() or StepTotals(1, noised, matched, fullest=0)
         average = self.losses.average_count(totals.matched, proposals.boxes, totals.parts)
         losses = self._named(
             self.losses.of_layers(
@@ -144,7 +144,7 @@ class GroundingDINOHead(BaseModule):
         found = self.losses.of_layers(matching.logits, matching.boxes, targets, matches, average)
         losses |= self._named(found, layers)
         if denoising is not None:
-            positive = denoising.num_groups * totals.boxes
+            positive = denoising.num_groups * totals.noised
             average = self.losses.average_count(positive, proposals.boxes, totals.parts)
             found = self.losses.of_denoising(
                 predictions.logits[:, :, :count],

@@ -109,7 +109,7 @@ class GroundingLoss(nn.Module):
         if logits.shape[2] == 0:
             zero = denoising.content.sum() + (logits.sum((1, 2, 3)) + boxes.sum((1, 2, 3)))
             return dict.fromkeys(("loss_cls", "loss_bbox", "loss_iou"), zero * 0)
-        pairs = [denoising_targets(len(t.boxes), denoising, logits.device) for t in targets]
+        pairs = [denoising_targets(denoising, image) for image in range(len(targets))]
         queries = torch.cat([query for query, _ in pairs]).expand(len(logits), -1)
         matched = torch.cat([box for _, box in pairs]).expand(len(logits), -1)
         counts = [len(query) for query, _ in pairs]

@@ -26,17 +26,26 @@ class GroupSettings:
         dynamic: share ``num_dn_queries`` among groups, each of which has all boxes of the
             fullest image; otherwise there are always ``num_groups``.
         num_groups, num_dn_queries: the one that ``dynamic`` asks for is needed.
+        max_boxes: of an image with more, so many are noised, others in every step; by default as
+            many as there are matching queries, which can find no more either. Self-attention
+            takes time and memory by its square.
     """
 
     dynamic: bool = True
     num_groups: int | None = None
     num_dn_queries: int | None = None
+    max_boxes: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self._budget, int) or self._budget < 1:
             raise ConfigError(
                 "model.dn_cfg.group_cfg needs dynamic=True with num_dn_queries >= 1, "
                 f"or dynamic=False with num_groups >= 1; got {vars(self)}"
+            )
+        if self.max_boxes is not None and (type(self.max_boxes) is not int or self.max_boxes < 1):
+            raise ConfigError(
+                f"model.dn_cfg.group_cfg.max_boxes={self.max_boxes!r}; give a whole number from 1, "
+                "or None for the number of matching queries"
             )
 
     @property
@@ -57,7 +66,7 @@ class DenoisingQueryGenerator(nn.Module):
     Args:
         num_classes: entries of the label embedding; labels are the instances' label ids.
         embed_dims: width C of the queries.
-        num_matching_queries: Q, for the attention mask.
+        num_matching_queries: Q, for the attention mask and as ``max_boxes``.
         label_noise_scale: twice the share of labels replaced by random ones.
         box_noise_scale: 1.0 moves positive corners by up to half the box's size, and negative
             ones by up to the whole.
@@ -77,6 +86,7 @@ class DenoisingQueryGenerator(nn.Module):
         settings = {"num_dn_queries": 100} if group_cfg is None else group_cfg
         self.groups = construct(GroupSettings, settings, "model.dn_cfg.group_cfg")
         self.num_matching_queries = num_matching_queries
+        self.max_boxes = self.groups.max_boxes or num_matching_queries
         self.label_noise_scale, self.box_noise_scale = label_noise_scale, box_noise_scale
         self.label_embedding = nn.Embedding(num_classes, embed_dims)
 
@@ -89,14 +99,17 @@ class DenoisingQueryGenerator(nn.Module):
 
         Returns:
             2 x groups x max(N_i) queries an image, zero where an image has fewer boxes; the
-            maximum is over all micro-batches of a step.
+            maximum is over all micro-batches of a step, and N_i at most ``max_boxes``.
         """
-        counts = [len(b) for b in boxes]
         totals = step_totals()
-        places = max(counts) if totals is None else totals.fullest  # of an image in a group
+        fullest = max(len(b) for b in boxes) if totals is None else totals.fullest
+        places = self.number_of_noised(fullest)  # of an image in a group
         groups = self.groups.number(places)
-        flat_labels, flat_boxes = torch.cat(list(labels)), torch.cat(list(boxes))
-        random = _random_numbers(flat_boxes.device)
+        random = _random_numbers(boxes[0].device)
+        chosen = [self._choose(len(b), b.device, random) for b in boxes]
+        counts = [len(index) for index in chosen]
+        flat_labels = torch.cat([b[index] for b, index in zip(labels, chosen, strict=True)])
+        flat_boxes = torch.cat([b[index] for b, index in zip(boxes, chosen, strict=True)])
         noisy_labels = self.noise_labels(flat_labels, groups, random)
         noisy_boxes = self.noise_boxes(flat_boxes, groups, random)
         content = self.label_embedding(noisy_labels)
@@ -106,7 +119,19 @@ class DenoisingQueryGenerator(nn.Module):
             attention_mask=self._attention_mask(places, groups, content.device),
             num_groups=groups,
             queries_per_group=2 * places,
+            box_indices=tuple(chosen),
         )
+
+    def number_of_noised(self, count: int) -> int:
+        """How many of an image's ``count`` boxes are noised."""
+        return min(count, self.max_boxes)
+
+    def _choose(self, count: int, device: torch.device, random: torch.Generator) -> Tensor:
+        """Which of an image's boxes are noised, [n] in rising order."""
+        if count <= self.max_boxes:
+            return torch.arange(count, device=device)
+        drawn = torch.randperm(count, generator=random, device=device)
+        return drawn[: self.max_boxes].sort().values
 
     def noise_labels(self, labels: Tensor, groups: int, random: torch.Generator) -> Tensor:
         """Replace a share of the labels [N], repeated 2 x ``groups`` times, by random ones."""
@@ -166,17 +191,13 @@ def _collate(flat: Tensor, counts: Sequence[int], groups: int, places: int) -> T
     return torch.stack([part.flatten(0, 1) for part in padded])
 
 
-def denoising_targets(
-    count: int, dn: DenoisingQueries, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def denoising_targets(dn: DenoisingQueries, image: int) -> tuple[Tensor, Tensor]:
     """Which denoising queries of an image are positive, and which box each one is.
 
-    Args:
-        count: N, number of boxes of the image.
-
     Returns:
-        query indices [groups * N] and box indices [groups * N], int64.
+        query indices [groups * n] and box indices [groups * n], int64, for n noised boxes.
     """
-    boxes = torch.arange(count, device=device).repeat(dn.num_groups)
-    starts = torch.arange(dn.num_groups, device=device) * dn.queries_per_group
-    return (starts[:, None] + torch.arange(count, device=device)).flatten(), boxes
+    chosen = dn.box_indices[image]
+    starts = torch.arange(dn.num_groups, device=chosen.device) * dn.queries_per_group
+    places = torch.arange(len(chosen), device=chosen.device)
+    return (starts[:, None] + places).flatten(), chosen.repeat(dn.num_groups)

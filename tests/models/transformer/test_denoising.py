@@ -31,7 +31,7 @@ def test_without_noise_positive_queries_are_the_boxes_themselves():
     make = generator(label_noise_scale=0.0, box_noise_scale=0.0)
     dn = make(BOXES, LABELS)
     for image, boxes in enumerate(BOXES):
-        query, box = denoising_targets(len(boxes), dn, boxes.device)
+        query, box = denoising_targets(dn, image)
         found = cxcywh_to_xyxy(dn.boxes_unact[image, query].sigmoid())
         torch.testing.assert_close(found, boxes[box], atol=1e-3, rtol=0)
         expected = make.label_embedding(LABELS[image][box])
@@ -69,12 +69,48 @@ def test_a_batch_without_boxes_has_no_denoising_queries():
     [
         ({"dynamic": True}, "num_dn_queries >= 1"),
         ({"dynamic": False, "num_groups": 0}, "num_groups >= 1"),
+        ({"num_dn_queries": 5, "max_boxes": 0}, "max_boxes=0; give a whole number from 1"),
         ({"num_dn_querys": 5}, "group_cfg has the unknown key 'num_dn_querys'.*num_dn_queries"),
     ],
 )
 def test_a_group_setting_without_a_number_or_with_a_wrong_key_is_refused(group_cfg, sentence):
     with pytest.raises(ConfigError, match=sentence):
         generator(group_cfg=group_cfg)
+
+
+CROWD = torch.rand(40, 2, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.1
+CROWD = torch.cat([CROWD, CROWD + 0.2], 1)
+
+
+def test_of_a_crowd_as_many_boxes_are_noised_as_queries_could_find_others_each_time():
+    make = generator(label_noise_scale=0.0, box_noise_scale=0.0)
+    labels = torch.arange(40) % 16
+    seen = set()
+    for _ in range(2):
+        dn = make([CROWD, BOXES[0]], [labels, LABELS[0]])
+        assert dn.content.shape == (2, 2 * 2 * 5, 8)  # 2 groups share 12 queries
+        query, box = denoising_targets(dn, 0)
+        assert torch.equal(box[:5], box[:5].unique())  # drawn without repetition, in order
+        found = cxcywh_to_xyxy(dn.boxes_unact[0, query].sigmoid())
+        torch.testing.assert_close(found, CROWD[box], atol=1e-3, rtol=0)
+        assert torch.equal(dn.content[0, query], make.label_embedding(labels[box]))
+        assert denoising_targets(dn, 1)[1].tolist() == [0, 1, 0, 1]
+        seen.add(tuple(box.tolist()))
+    assert len(seen) == 2
+
+
+def test_the_limit_of_boxes_is_a_setting_and_changes_nothing_below_it():
+    group = {"dynamic": True, "num_dn_queries": 12}
+    torch.manual_seed(3)
+    free = generator(group_cfg=group, num_matching_queries=2)
+    torch.manual_seed(3)
+    bound = generator(group_cfg={**group, "max_boxes": 40}, num_matching_queries=2)
+    assert bound([CROWD], [torch.zeros(40, dtype=torch.long)]).content.shape == (1, 80, 8)
+    noise = []
+    for make in (free, bound):
+        torch.manual_seed(4)
+        noise.append(make(BOXES, LABELS).boxes_unact)
+    assert torch.equal(*noise)
 
 
 def test_a_fixed_number_of_groups_does_not_depend_on_the_boxes():
