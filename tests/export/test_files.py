@@ -1,8 +1,10 @@
 """The command writes files that runtimes run, and says whether they are equal to PyTorch."""
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,11 +48,11 @@ def small(tmp_path_factory):
 
 
 def run(*argv):
-    """Exit code of the command and the lines that it printed."""
-    with pytest.MonkeyPatch.context() as patch:
-        lines: list[str] = []
-        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(words)))
-        return export.main(list(map(str, argv))), lines
+    """Exit code of the command and the lines of its results."""
+    written = io.StringIO()
+    with redirect_stdout(written):
+        code = export.main(list(map(str, argv)))
+    return code, written.getvalue().splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +118,13 @@ def test_the_example_needs_the_file_and_no_torch(exported, photos, root):
         assert 0 <= y1 <= y2 <= 200
 
 
-def test_a_file_that_differs_is_told_in_a_sentence(exported, small, monkeypatch):
+def test_a_file_that_differs_is_told_in_a_sentence(exported, small, monkeypatch, capsys):
     monkeypatch.setattr(export, "write", lambda *_: None)
     monkeypatch.setattr(check, "TOLERANCE", -1.0)
-    code, lines = run(*small, exported.path, *TEXT, "--text-features")
+    code, _ = run(*small, exported.path, *TEXT, "--text-features")
     assert code == 1
-    assert lines[-1].startswith(f"error: {exported.path} is not equal to PyTorch")
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"error: {exported.path} is not equal to PyTorch")
 
 
 def test_programs_of_torch_export_count_labels_over_all_texts(small, tmp_path):

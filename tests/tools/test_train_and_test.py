@@ -149,7 +149,7 @@ def test_resuming_into_a_changed_model_is_one_sentence(
 def test_resume_in_a_new_folder_starts_and_says_so(root, tiny_project, tmp_path, capsys):
     options = ("--cfg-options", "train_cfg.max_iters=1")
     log = call(root, "train", tmp_path, tiny_project.config, "--resume", "--amp", *options)
-    assert "has no checkpoint yet" in capsys.readouterr().out
+    assert "has no checkpoint yet" in capsys.readouterr().err
     assert len(losses(log)) == 1
 
 
