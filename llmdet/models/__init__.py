@@ -15,6 +15,7 @@ from llmdet.models.regions import AllQueries, BestQueries, GridCells, ObjectQuer
 from llmdet.models.systems.llmdet import LLMDet
 from llmdet.models.text.bert import BertModel
 from llmdet.models.vision.detector_memory import DetectorMemory
+from llmdet.models.vision.transformers_tower import TransformersTower
 
 __all__ = [
     "AllQueries",
@@ -29,5 +30,6 @@ __all__ = [
     "ObjectQueries",
     "SwinTransformer",
     "Text",
+    "TransformersTower",
     "VisualConnector",
 ]

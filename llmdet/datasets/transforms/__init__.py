@@ -9,11 +9,14 @@ from llmdet.datasets.transforms.loading import LoadImageFromFile
 from llmdet.datasets.transforms.packing import PackGroundingInputs
 from llmdet.datasets.transforms.resizing import FixScaleResize, Resize
 from llmdet.datasets.transforms.text_sampling import RandomSamplingNegPos, RandomSamplingNegPos2
+from llmdet.datasets.transforms.views import MakeViews, PackViews
 
 __all__ = [
     "FixScaleResize",
     "LoadImageFromFile",
+    "MakeViews",
     "PackGroundingInputs",
+    "PackViews",
     "RandomSamplingNegPos",
     "RandomSamplingNegPos2",
     "Resize",

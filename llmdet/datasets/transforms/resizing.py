@@ -10,6 +10,7 @@ from mmcv.image import imresize
 from mmcv.transforms import Resize as MMCVResize
 from mmdet.structures.bbox import autocast_box_type
 
+from llmdet.datasets.views import inside
 from llmdet.errors import DataError
 from llmdet.registry import TRANSFORMS
 
@@ -76,20 +77,13 @@ class FixScaleResize(Resize):
             super()._resize_pixels(results)
             return
         height, width = results["img"].shape[:2]
-        size = _inside(width, height, results["scale"])
+        rows, columns = inside(height, width, results["scale"])
         results["img"] = imresize(
-            results["img"], size, interpolation=self.interpolation, backend=self.backend
+            results["img"],
+            (columns, rows),
+            interpolation=self.interpolation,
+            backend=self.backend,
         )
-        results["img_shape"] = (size[1], size[0])
-        results["scale_factor"] = (size[0] / width, size[1] / height)
+        results["img_shape"] = (rows, columns)
+        results["scale_factor"] = (columns / width, rows / height)
         results["keep_ratio"] = True
-
-
-def _inside(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
-    """The largest (width, height) of this aspect whose sides are at most those of ``scale``.
-
-    Which of the two is the width does not matter: the longer one limits the longer side.
-    """
-    longer, shorter = max(width, height), min(width, height)
-    factor = min(max(scale) / longer, min(scale) / shorter)
-    return int(width * factor), int(height * factor)

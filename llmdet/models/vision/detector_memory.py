@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from llmdet.datasets.views import ViewSettings
 from llmdet.models.structures import EncoderOutput
 from llmdet.prompts.types import TokenizedPrompt
 from llmdet.registry import MODELS
@@ -31,17 +33,42 @@ class DetectorMemory(nn.Module):
 
     Args:
         detector: a text-prompted detector, built or to be built.
+        size: most pixels of a view's shorter and longer side.
+        frozen: the detector does not train.
     """
 
-    def __init__(self, detector: nn.Module | Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        detector: nn.Module | Mapping[str, Any],
+        size: tuple[int, int] = (800, 1333),
+        frozen: bool = False,
+    ) -> None:
         super().__init__()
         built: Any = MODELS.build(detector) if isinstance(detector, Mapping) else detector
         self.detector, self.dims = built, int(built.encoder.embed_dims)
+        self.size, self.frozen = (size[0], size[1]), frozen
+        if frozen:
+            self.requires_grad_(False).eval()
 
-    def forward(self, view: View, prompts: Sequence[TokenizedPrompt | str]) -> DetectorOutput:
-        """Memory of the view; ``prompts`` are the B texts that the encoder fuses with it."""
+    @property
+    def view(self) -> ViewSettings:
+        """What the detector was trained to see."""
+        colours = self.detector.data_preprocessor
+        mean, std = (tuple(part.flatten().tolist()) for part in (colours.mean, colours.std))
+        return ViewSettings(self.size, "inside", mean=mean, std=std, interpolation="bilinear")
+
+    def train(self, mode: bool = True) -> DetectorMemory:
+        """A frozen detector stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+    def forward(
+        self, view: View, prompts: Sequence[TokenizedPrompt | str] | None = None
+    ) -> DetectorOutput:
+        """Memory of the view; ``prompts`` are the B texts that the encoder fuses with it, or ""."""
         frame = view.frame
-        encoded = self.detector.read_memory(view.pixels, frame.valid_sizes, prompts)
+        texts = [""] * len(view.pixels) if prompts is None else prompts
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            encoded = self.detector.read_memory(view.pixels, frame.valid_sizes, texts)
         return detector_output(encoded, frame)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
+import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 
 from llmdet.datasets.toy.models import tiny_bert
-from llmdet.models.vision.views import View, frame_of
+from llmdet.datasets.views import make_view
+from llmdet.models.vision.detector_memory import DetectorMemory
+from llmdet.models.vision.views import View, collate_views, frame_of
 from llmdet.registry import MODELS
 from llmdet.testing.models import tiny_config
 
@@ -33,3 +38,16 @@ def test_the_maps_are_the_memory_level_by_level(tower):
     assert torch.equal(flat, expected.memory)
     assert seen.valid_ratios[1, 0].tolist() == pytest.approx([64 / 96, 48 / 64])
     assert seen.queries is None
+
+
+def test_a_frozen_detector_reads_views_made_for_it_without_a_prompt(tower):
+    frozen = DetectorMemory(deepcopy(tower.detector), size=(64, 96), frozen=True).train()
+    assert not frozen.detector.training
+    images = [np.full(size, 200, np.uint8) for size in ((50, 100, 3), (64, 64, 3))]
+    view = collate_views([make_view(image, frozen.view) for image in images])
+    seen = frozen(view)
+    assert view.pixels.shape == (2, 3, 64, 96)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    torch.testing.assert_close(view.pixels[0, :, 0, 0], (200 - mean) / std)
+    assert seen.valid_ratios[0, 0].tolist() == pytest.approx([1, 0.75])
+    assert not seen.tokens.requires_grad
