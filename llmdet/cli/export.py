@@ -3,11 +3,13 @@
     llmdet export CONFIG WEIGHTS fruit.onnx --text 'apple . pear .' -c
     llmdet export CONFIG WEIGHTS any.onnx --text 'apple . pear .' -c --text-features
     llmdet export CONFIG WEIGHTS nuts.npz --text 'hazelnut . walnut .' -c
+    llmdet export CONFIG WEIGHTS left.onnx --text 'the left apple' --tokens-positive -1
     python demo/onnx_demo.py fruit.onnx IMAGE
 
 The first file finds the classes of its prompt. The second is told what to look for by tensors, and
 has those of the prompt beside it in any.npz; the third command writes the tensors of another prompt
-for it. Every file is run and compared with PyTorch: exit code 1 where they differ.
+for it. The last file finds what a referring expression describes. Every file is run and compared
+with PyTorch: exit code 1 where they differ.
 `llmdet export` and `python tools/export.py` are the same.
 """
 
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.cli.model import CONFIG_HELP, add_text_options, build_detector
+from llmdet.cli.model import CONFIG_HELP, add_text_options, build_detector, read_words
 from llmdet.utils.cli import add_config_options, count, fast_startup, write_notice, write_result
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompt = encode_prompt(detector.model, read_prompt(args, detector))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if args.out.suffix == ".npz":
+        prompt.check_text_inputs()
         prompt.write(args.out)
         write_result(f"{args.out}: texts with {len(prompt.classes)} classes, for --text-features")
         return 0
@@ -92,11 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_prompt(args: argparse.Namespace, detector: Detector) -> Prompt:
     """What to find: the text of the command line, or the classes of the config."""
     from llmdet.apis.class_names import config_class_names
-    from llmdet.apis.questions import read_question, words
+    from llmdet.apis.questions import read_question
 
-    if args.text is None:
+    words = read_words(args)
+    if words is None:
         return read_question(config_class_names(detector.config))
-    return read_question(**words(args.text, args.custom_entities))
+    return read_question(**words)
 
 
 def read_options(args: argparse.Namespace, detector: Detector) -> ExportOptions:

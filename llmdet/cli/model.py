@@ -39,7 +39,7 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_text_options(parser: argparse._ActionsContainer, default: str | None) -> None:
-    """Add ``--text`` and ``-c``.
+    """Add ``--text``, ``-c`` and ``--tokens-positive``, which :func:`read_words` reads.
 
     Args:
         parser: or a group of one.
@@ -58,6 +58,37 @@ def add_text_options(parser: argparse._ActionsContainer, default: str | None) ->
         action="store_true",
         help="the text is a list of class names, separated by ' . '",
     )
+    parser.add_argument(
+        "--tokens-positive",
+        metavar="SPANS",
+        help="-1: the text as a whole is one referring expression; '[[0, 7], [12, 15]]': these "
+        "character spans of the text are the entities",
+    )
+
+
+def read_words(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What to look for, as arguments of ``Detector.predict``; None where there is no text.
+
+    Raises:
+        ConfigError: the arguments exclude each other, or say nothing about a text.
+    """
+    from llmdet.apis.questions import parse_spans, words
+    from llmdet.errors import ConfigError
+
+    spans = None if args.tokens_positive is None else parse_spans(args.tokens_positive)
+    if args.text is None:
+        if spans is not None or args.custom_entities:
+            raise ConfigError("There is no text that -c or --tokens-positive could be about.")
+        return None
+    if args.custom_entities and spans is not None:
+        raise ConfigError(
+            "-c and --tokens-positive exclude each other: the first says that the text is a list "
+            "of classes, the second which parts of a sentence to find."
+        )
+    question = words(args.text, args.custom_entities)
+    if spans is None or "classes" in question:
+        return question
+    return {"expression": args.text} if spans == -1 else {"spans": (args.text, spans)}
 
 
 def read_model(args: argparse.Namespace) -> tuple[Config, str | Path | None]:

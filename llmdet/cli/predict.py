@@ -22,7 +22,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.cli.model import CONFIG_HELP, add_model_options, add_text_options, build_detector
+from llmdet.cli.model import (
+    CONFIG_HELP,
+    add_model_options,
+    add_text_options,
+    build_detector,
+    read_words,
+)
 from llmdet.utils.cli import count, fast_startup, fraction, positive, write_notice, write_result
 
 if TYPE_CHECKING:
@@ -69,12 +75,6 @@ def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
         "--any-object",
         action="store_true",
         help="no text: find whatever looks like an object to the first of the two stages",
-    )
-    group.add_argument(
-        "--tokens-positive",
-        metavar="SPANS",
-        help="-1: the text as a whole is one referring expression; '[[0, 7], [12, 15]]': these "
-        "character spans of the text are the entities",
     )
     group.add_argument(
         "--noun-phrases",
@@ -180,27 +180,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _question(args: argparse.Namespace) -> dict[str, Any] | None:
     """What to look for, as arguments of ``Detector.predict``; None where there is no text."""
-    from llmdet.apis.questions import parse_spans, words
     from llmdet.errors import ConfigError
 
-    text, spans = args.text, None
-    if args.tokens_positive is not None:
-        spans = parse_spans(args.tokens_positive)
-    if text is None:
-        if spans is not None or args.custom_entities:
-            raise ConfigError("There is no text that -c or --tokens-positive could be about.")
-        return None
-    if args.any_object:
+    question = read_words(args)
+    if question is not None and args.any_object:
         raise ConfigError("--any-object finds things without a name: leave out --text.")
-    if args.custom_entities and spans is not None:
-        raise ConfigError(
-            "-c and --tokens-positive exclude each other: the first says that the text is a list "
-            "of classes, the second which parts of a sentence to find."
-        )
-    question = words(text, args.custom_entities)
-    if spans is None or "classes" in question:
-        return question
-    return {"expression": text} if spans == -1 else {"spans": (text, spans)}
+    return question
 
 
 def _classes_of(config: Any) -> tuple[str, ...]:

@@ -18,7 +18,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from llmdet.cli.model import CONFIG_HELP, add_model_options, add_text_options, build_detector
+from llmdet.cli.model import (
+    CONFIG_HELP,
+    add_model_options,
+    add_text_options,
+    build_detector,
+    read_words,
+)
 from llmdet.utils.cli import count, fraction, write_notice, write_result
 
 if TYPE_CHECKING:
@@ -58,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    from llmdet.apis.questions import words
     from llmdet.apis.video import Tracker, VideoWriter, open_video, track
 
+    question = read_words(args) or {}  # before a camera is opened
     rows = args.output.with_suffix(".jsonl")
     _refuse_existing([args.output, rows], args.overwrite)
     with open_video(args.input) as video:
@@ -79,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             nms=args.nms,
             batch_size=args.batch_size,
             tiles=args.tile,
-            **words(args.text, args.custom_entities),
+            **question,
         )
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with rows.open("w", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmdet.export.program import OUTPUTS, DetectorProgram, best_detections
+from llmdet.export.program import OUTPUTS, DetectorProgram
 from llmdet.export.writing import DETECTIONS, require_packages
 
 #: Largest differences of scores and boxes, both in 0..1.
@@ -104,13 +104,7 @@ def compare(reference: DetectorProgram, inputs: Tensors, found: Tensors) -> Comp
     token_map = inputs.get("token_map")
     if token_map is None:
         token_map = reference.get_buffer("token_map").repeat(len(found["boxes"]), 1, 1)
-    answer = best_detections(
-        found["logits"],
-        found["query_boxes"],
-        token_map,
-        reference.offsets,
-        reference.num_detections,
-    )
+    answer = reference.answer(found["logits"], found["query_boxes"], token_map)
     return Comparison(
         choice=max(_distance(ranked[0], ranked[1]), _distance(ranked[0], ranked[2])),
         scores=_distance(expected["logits"].sigmoid(), found["logits"].sigmoid()),

@@ -48,6 +48,7 @@ class DetectorProgram(nn.Module):
     std: Tensor
     num_detections: int  # N
     offsets: tuple[int, ...]  # P, the label of each text's first class
+    best_token = False  # a query's score is that of its best token; else the mean of each class's
 
     def __init__(self, model: GroundingDINO, *, uint8: bool = False) -> None:
         super().__init__()
@@ -84,10 +85,21 @@ class DetectorProgram(nn.Module):
         proposals = detector.propose(encoded, pixels)
         predictions = detector.bbox_head(detector.decode(encoded, proposals), encoded.text)
         logits, boxes = predictions.logits[-1].float(), predictions.boxes[-1]
-        best = best_detections(logits, boxes, text.token_map, self.offsets, self.num_detections)
+        best = self.answer(logits, boxes, text.token_map)
         likelihood = proposals.logits.amax(-1).float()
         found = (*best, proposals.indices, likelihood, logits, boxes)
         return dict(zip(OUTPUTS, found, strict=True))
+
+    def answer(
+        self, logits: Tensor, boxes: Tensor, token_map: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The answer that queries of B * P texts give; see :func:`best_detections`."""
+        scores = logits.sigmoid()
+        if self.best_token:
+            scores = scores.amax(-1, keepdim=True)
+        else:
+            scores = class_scores(scores, token_map)
+        return best_detections(scores, boxes, self.offsets, self.num_detections)
 
     def _normalised(self, image: Tensor) -> Tensor:
         if self.uint8:
@@ -131,7 +143,7 @@ class FixedPromptProgram(DetectorProgram):
 
     def __init__(self, model: GroundingDINO, prompt: EncodedPrompt, *, uint8: bool = False) -> None:
         super().__init__(model, uint8=uint8)
-        self.offsets = prompt.offsets
+        self.offsets, self.best_token = prompt.offsets, prompt.best_token
         for name in TEXT_INPUTS:
             tensor = getattr(prompt.tensors, name).to(self.mean.device)
             self.register_buffer(name, tensor, persistent=False)
@@ -171,26 +183,34 @@ class TextInputProgram(DetectorProgram):
         return self.run(image, text, pixels)
 
 
+def class_scores(probabilities: Tensor, token_map: Tensor) -> Tensor:
+    """Mean probability of each class's tokens: [B * P, Q, K], below 0 where a row is no class.
+
+    Args:
+        probabilities: [B * P, Q, L] of each token.
+        token_map: [B * P, K, L] bool.
+    """
+    weights = token_map.to(probabilities.dtype)
+    counts = weights.sum(-1, keepdim=True)
+    scores = probabilities @ (weights / counts.clamp(min=1)).transpose(1, 2)
+    return scores.masked_fill(counts.transpose(1, 2) == 0, -1.0)
+
+
 def best_detections(
-    logits: Tensor, boxes: Tensor, token_map: Tensor, offsets: Sequence[int], most: int
+    scores: Tensor, boxes: Tensor, offsets: Sequence[int], most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The likeliest pairs of a query and a class, over all texts of an image.
 
     Args:
-        logits: [B * P, Q, L] float32, -inf at padded text.
+        scores: [B * P, Q, K].
         boxes: [B * P, Q, 4] cxcywh in 0..1.
-        token_map: [B * P, K, L] bool.
         offsets: P, the label of each text's first class.
         most: N.
 
     Returns:
         Boxes [B, N, 4] xyxy in 0..1, scores [B, N] and labels [B, N], best first.
     """
-    texts, queries, classes = len(offsets), logits.shape[1], token_map.shape[1]
-    weights = token_map.to(logits.dtype)
-    counts = weights.sum(-1, keepdim=True)
-    scores = logits.sigmoid() @ (weights / counts.clamp(min=1)).transpose(1, 2)  # [B * P, Q, K]
-    scores = scores.masked_fill(counts.transpose(1, 2) == 0, -1.0)
+    texts, queries, classes = len(offsets), scores.shape[1], scores.shape[2]
     scores = scores.reshape(-1, texts * queries * classes)
     best, place = scores.topk(most, dim=1)
     query = place // classes  # queries of all texts in a row

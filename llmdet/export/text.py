@@ -41,6 +41,21 @@ class EncodedPrompt:
     tensors: TextTensors
     offsets: tuple[int, ...]  # P, the label of each text's first class
     classes: tuple[str, ...]  # name of each label
+    best_token: bool = False  # a query's score is that of its best token, as of expressions
+
+    def check_text_inputs(self) -> None:
+        """Raise ConfigError where no program that takes texts can look for this."""
+        if len(self.offsets) > 1:
+            raise ConfigError(
+                f"the prompt is cut into {len(self.offsets)} texts, and a program that takes texts "
+                "has one for each image: leave --text-features out, or give fewer classes"
+            )
+        if self.best_token:
+            raise ConfigError(
+                f"'{self.classes[0]}' is a referring expression, scored by its best token, and "
+                "programs that take texts score by the tokens of each class: leave "
+                "--text-features out and write a file for the expression, or give it as a class"
+            )
 
     def write(self, path: str | Path) -> None:
         """Write an ``.npz`` with the inputs of a program that takes texts, and ``classes``."""
@@ -55,16 +70,18 @@ def encode_prompt(model: GroundingDINO, prompt: Prompt) -> EncodedPrompt:
 
     Args:
         model: its ``test_cfg`` says how prompts are written.
-        prompt: classes, a sentence or spans.
+        prompt: classes, a sentence, spans or a referring expression.
 
     Raises:
-        ConfigError: the prompt is a referring expression, which is scored otherwise.
+        ConfigError: expressions are to prefer the side that they name, which no program does.
         DataError: a text is too long for the encoder.
     """
-    if isinstance(prompt, Expression):
+    referring = model.test_cfg.referring
+    expression = isinstance(prompt, Expression)
+    if expression and referring.position_boost:
         raise ConfigError(
-            f"'{prompt.text}' is a referring expression, and exported programs score classes: "
-            "give it as a class or as a sentence"
+            "model.test_cfg.referring.position_boost changes scores by the words of an "
+            "expression, and exported programs do not: set it to False"
         )
     texts = model.language_model.prompts(prompt, model.test_cfg.prompt_options)
     text = model.encode_text(texts)
@@ -79,4 +96,5 @@ def encode_prompt(model: GroundingDINO, prompt: Prompt) -> EncodedPrompt:
         tensors=TextTensors(**{name: getattr(tensors, name).cpu() for name in TEXT_INPUTS}),
         offsets=tuple(each.label_offset for each in texts),
         classes=tuple(name for each in texts for name in each.entities),
+        best_token=expression and not referring.subject_only,
     )

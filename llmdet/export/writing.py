@@ -67,13 +67,10 @@ def make_program(
         text_inputs: the program is told what to look for by tensors, one text for each image.
 
     Raises:
-        ConfigError: ``text_inputs`` with a prompt of several texts.
+        ConfigError: ``text_inputs`` with a prompt that such a program cannot look for.
     """
-    if text_inputs and len(prompt.offsets) > 1:
-        raise ConfigError(
-            f"the prompt is cut into {len(prompt.offsets)} texts, and a program that takes texts "
-            "has one for each image: leave --text-features out, or give fewer classes"
-        )
+    if text_inputs:
+        prompt.check_text_inputs()
     if options.fp16:
         model = copy.deepcopy(model).half()
     if text_inputs:

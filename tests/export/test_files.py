@@ -138,6 +138,18 @@ def test_programs_of_torch_export_count_labels_over_all_texts(small, tmp_path):
     assert set(found["labels"].unique().tolist()) <= {0, 1, 2}
 
 
+def test_a_file_finds_what_an_expression_describes(small, tmp_path):
+    path = tmp_path / "left.onnx"
+    code, lines = run(*small, path, "--text", "the left dog", "--tokens-positive", "-1")
+    assert code == 0, lines
+    found = check.onnx_runner(path)({"image": torch.randn(1, 3, 64, 96)})
+    assert not found["labels"].any()
+    import onnx
+
+    about = {each.key: each.value for each in onnx.load(path).metadata_props}
+    assert json.loads(about["classes"]) == ["the left dog"]
+
+
 def test_missing_packages_are_told_before_anything_is_built(small, tmp_path, monkeypatch):
     monkeypatch.setattr(writing.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'llmdet\[export\]'"):

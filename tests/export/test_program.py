@@ -13,6 +13,7 @@ from llmdet.export import check
 from llmdet.export.program import FixedPromptProgram, TextInputProgram
 from llmdet.export.text import encode_prompt
 from llmdet.export.writing import ExportOptions, example_inputs, make_program, smallest_side
+from llmdet.models.detectors.settings import ReferringSettings
 from llmdet.prompts.parse import parse_prompt
 from llmdet.testing.models import tiny_grounding_dino
 
@@ -55,6 +56,31 @@ def test_one_text_or_several_are_looked_for_as_the_detector_does(model, images, 
         torch.testing.assert_close(found["scores"][index], scores, rtol=0, atol=1e-5)
         torch.testing.assert_close(found["boxes"][index], boxes, rtol=0, atol=1e-5)
         assert torch.equal(found["labels"][index], labels)
+
+
+@pytest.mark.parametrize("subject_only", [False, True])
+@torch.no_grad()
+def test_expressions_are_looked_for_as_the_detector_does(model, images, subject_only, monkeypatch):
+    settings = replace(model.test_cfg, referring=ReferringSettings(subject_only=subject_only))
+    monkeypatch.setattr(model, "test_cfg", settings)
+    prompt = parse_prompt("the large dog left of the cat", tokens_positive=-1)
+    encoded = encode_prompt(model, prompt)
+    assert encoded.best_token is not subject_only
+    found = FixedPromptProgram(model, encoded)(images)
+    for index, (boxes, scores, labels) in enumerate(detections(model, images, prompt)):
+        torch.testing.assert_close(found["scores"][index], scores, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found["boxes"][index], boxes, rtol=0, atol=1e-5)
+        assert torch.equal(found["labels"][index], labels)
+
+
+def test_expressions_that_programs_cannot_score_are_refused(model, monkeypatch):
+    prompt = parse_prompt("the left dog", tokens_positive=-1)
+    with pytest.raises(ConfigError, match="'the left dog' is a referring expression"):
+        make_program(model, encode_prompt(model, prompt), ExportOptions(*SIZE), True)
+    settings = replace(model.test_cfg, referring=ReferringSettings(position_boost=True))
+    monkeypatch.setattr(model, "test_cfg", settings)
+    with pytest.raises(ConfigError, match="position_boost"):
+        encode_prompt(model, prompt)
 
 
 @torch.no_grad()
@@ -117,8 +143,6 @@ def test_several_texts_and_texts_as_inputs_exclude_each_other(model, monkeypatch
     encoded = encode_prompt(model, parse_prompt(CLASSES))
     with pytest.raises(ConfigError, match="3 texts"):
         make_program(model, encoded, ExportOptions(*SIZE), True)
-    with pytest.raises(ConfigError, match="referring expression"):
-        encode_prompt(model, parse_prompt("the left dog", tokens_positive=-1))
     with pytest.raises(ConfigError, match="multiples of 32"):
         ExportOptions(70, 96, dynamic=True)
 
