@@ -11,14 +11,26 @@ from llmdet.models.detectors import GroundingDINO
 from llmdet.models.heads import GroundingDINOHead
 from llmdet.models.language import LanguageModel
 from llmdet.models.outputs import Text
-from llmdet.models.regions import AllQueries, BestQueries, GridCells, ObjectQueries, VisualConnector
+from llmdet.models.regions import (
+    AllQueries,
+    AverageGrid,
+    BestQueries,
+    GridCells,
+    MaskPool,
+    MLPConnector,
+    ObjectQueries,
+    RoIAlign,
+    VisualConnector,
+)
 from llmdet.models.systems.llmdet import LLMDet
 from llmdet.models.text.bert import BertModel
 from llmdet.models.vision.detector_memory import DetectorMemory
+from llmdet.models.vision.refinement import RefinedTower
 from llmdet.models.vision.transformers_tower import TransformersTower
 
 __all__ = [
     "AllQueries",
+    "AverageGrid",
     "BertModel",
     "BestQueries",
     "DetectorMemory",
@@ -27,7 +39,11 @@ __all__ = [
     "GroundingDINOHead",
     "LLMDet",
     "LanguageModel",
+    "MLPConnector",
+    "MaskPool",
     "ObjectQueries",
+    "RefinedTower",
+    "RoIAlign",
     "SwinTransformer",
     "Text",
     "TransformersTower",

@@ -1,7 +1,20 @@
 """Region encoders, and the connectors that map their features to a language model's width."""
 
-from llmdet.models.regions.connector import VisualConnector
+from llmdet.models.regions.average_grid import AverageGrid
+from llmdet.models.regions.connector import MLPConnector, VisualConnector
 from llmdet.models.regions.grid_cells import GridCells
+from llmdet.models.regions.mask_pool import MaskPool
 from llmdet.models.regions.object_queries import AllQueries, BestQueries, ObjectQueries
+from llmdet.models.regions.roi_align import RoIAlign
 
-__all__ = ["AllQueries", "BestQueries", "GridCells", "ObjectQueries", "VisualConnector"]
+__all__ = [
+    "AllQueries",
+    "AverageGrid",
+    "BestQueries",
+    "GridCells",
+    "MLPConnector",
+    "MaskPool",
+    "ObjectQueries",
+    "RoIAlign",
+    "VisualConnector",
+]

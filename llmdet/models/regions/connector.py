@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from llmdet.checkpoint.files import read_checkpoint
-from llmdet.errors import CheckpointError
+from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.transformer.positions import encode_coordinates
 from llmdet.registry import MODELS
 
@@ -44,6 +44,30 @@ class VisualConnector(nn.Module):
         # corners in their place.
         encoded = encode_coordinates(boxes, _FEATURES_PER_NUMBER)
         return self.projector(features) + self.box_projection(encoded.to(features.dtype))
+
+
+@MODELS.register_module()
+class MLPConnector(nn.Module):
+    """Linear maps with GELU between them, which know nothing of where a token stands.
+
+    Args:
+        in_dims: width C of the features.
+        hidden_size: width H of the language model.
+        depth: how many maps, 2 as in LLaVA-1.5 and RegionGPT.
+    """
+
+    def __init__(self, in_dims: int, hidden_size: int, depth: int = 2) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ConfigError(f"MLPConnector: depth={depth}; it has at least one map")
+        maps: list[nn.Module] = [nn.Linear(in_dims, hidden_size)]
+        for _ in range(depth - 1):
+            maps += [nn.GELU(), nn.Linear(hidden_size, hidden_size)]
+        self.projector = nn.Sequential(*maps)
+
+    def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """Features [..., C] as tokens [..., H]; ``boxes`` are not looked at."""
+        return self.projector(features.to(next(self.projector.parameters()).dtype))
 
 
 #: Names in the original's files -> names here.
