@@ -43,7 +43,7 @@ from llmdet.models.transformer.decoder import GroundingDINODecoder
 from llmdet.models.transformer.denoising import DenoisingQueryGenerator
 from llmdet.models.transformer.encoder import GroundingDINOEncoder
 from llmdet.models.transformer.positions import SinePositionalEncoding
-from llmdet.models.transformer.proposals import check_pixels, pixel_proposals
+from llmdet.models.transformer.proposals import select_queries
 from llmdet.models.transformer.pyramid import build_pyramid, valid_level_sizes
 from llmdet.ops.linear import use_fast_linear
 from llmdet.prompts.types import TokenizedPrompt
@@ -225,25 +225,13 @@ class GroundingDINO(BaseDetector):
         Raises:
             DataError: the image has fewer than Q pixels on all levels together.
         """
-        check_pixels(encoded.memory.shape[1], self.num_queries)
-        anchors, usable = pixel_proposals(encoded.pyramid)
-        memory = encoded.memory.masked_fill(~usable[..., None], 0.0)
-        memory = self.memory_trans_norm(self.memory_trans_fc(memory))
-        last = self.decoder.num_layers
-        logits = self.bbox_head.cls_branches[last](memory, encoded.text)
-        likelihood = logits.amax(-1)
-        padding = encoded.pyramid.padding_mask
-        if padding is not None and not self.quirks.propose_padding:
-            likelihood = likelihood.masked_fill(padding, float("-inf"))
-        if indices is None:
-            indices = likelihood.topk(self.num_queries, dim=1).indices
-        # The box map runs on the chosen pixels only.
-        chosen = memory.gather(1, indices[..., None].expand(-1, -1, memory.shape[-1]))
-        deltas = self.bbox_head.reg_branches[last](chosen)
-        anchors = anchors.gather(1, indices[..., None].expand(-1, -1, 4))
-        return QueryProposals(
-            logits=logits.gather(1, indices[..., None].expand(-1, -1, logits.shape[-1])),
-            boxes=(deltas + anchors).sigmoid(),  # float32 or wider, as the anchors
+        return select_queries(
+            encoded,
+            lambda memory: self.memory_trans_norm(self.memory_trans_fc(memory)),
+            self.bbox_head.cls_branches[-1],
+            self.bbox_head.reg_branches[-1],
+            self.num_queries,
+            choose_padding=self.quirks.propose_padding,
             indices=indices,
         )
 

@@ -201,20 +201,22 @@ class BertModel(nn.Module):
 
     def _with_variants(self, prompts: Sequence[TokenizedPrompt | str], embedded: Tensor) -> Tensor:
         """Average the ways in which the classes of a prompt are said, where there are several."""
+        if not any(isinstance(p, TokenizedPrompt) and p.variants for p in prompts):
+            return embedded
+        learning = self.training or torch.is_grad_enabled()
+        rows = list(embedded)
         for row, prompt in enumerate(prompts):
             if isinstance(prompt, str) or not prompt.variants:
                 continue
             length = len(prompt.ids)
-            learning = self.training or torch.is_grad_enabled()
             averaged = None if learning else self._cache.get(prompt)
             if averaged is None:
-                ways = [self([variant]).embedded[0] for variant in prompt.variants]
-                averaged = average_variants(embedded[row, :length], prompt, ways)
+                ways = self(prompt.variants).embedded  # all in one pass
+                averaged = average_variants(rows[row][:length], prompt, ways)
                 if not learning:
                     self._cache.put(prompt, averaged)
-            embedded = embedded.clone()
-            embedded[row, :length] = averaged
-        return embedded
+            rows[row] = torch.cat([averaged, rows[row][length:]])
+        return torch.stack(rows)
 
     def _encode(self, rows: Sequence[Row]) -> list[Tensor]:
         """Embeddings of each row without its padding, [L_i, language_dim] each."""

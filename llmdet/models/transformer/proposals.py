@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from llmdet.errors import DataError
-from llmdet.models.structures import FeaturePyramid
+from llmdet.models.structures import EncoderOutput, FeaturePyramid, QueryProposals, TextFeatures
 from llmdet.models.transformer.pyramid import pixel_centres
 from llmdet.ops.precision import float32_island
 
@@ -42,12 +44,55 @@ def pixel_proposals(pyramid: FeaturePyramid) -> tuple[Tensor, Tensor]:
     return _unactivated(centres, sizes.expand_as(centres), pyramid.padding_mask)
 
 
-def check_pixels(pixels: int, num_queries: int) -> None:
-    """Refuse an image of fewer pixels, on all levels together, than there are queries to choose.
+def select_queries(
+    encoded: EncoderOutput,
+    read: Callable[[Tensor], Tensor],
+    classify: Callable[[Tensor, TextFeatures], Tensor],
+    regress: Callable[[Tensor], Tensor],
+    num_queries: int,
+    *,
+    choose_padding: bool = False,
+    indices: Tensor | None = None,
+) -> QueryProposals:
+    """Choose the Q pixels whose features are nearest to any text token.
+
+    Args:
+        encoded: memory of image and text.
+        read: features of pixels from memory, [B, S, C] to [B, S, C].
+        classify: logits [B, S, L] of features and text.
+        regress: box deltas [B, Q, 4] of features, before the sigmoid.
+        num_queries: Q.
+        choose_padding: padded pixels may be chosen too.
+        indices: [B, Q] int64, pixels that are taken instead of choosing.
 
     Raises:
-        DataError: it is so small.
+        DataError: the image has fewer than Q pixels on all levels together.
     """
+    _check_pixels(encoded.memory.shape[1], num_queries)
+    anchors, usable = pixel_proposals(encoded.pyramid)
+    memory = read(encoded.memory.masked_fill(~usable[..., None], 0.0))
+    logits = classify(memory, encoded.text)  # [B, S, L]
+    if indices is None:
+        likelihood = logits.amax(-1)
+        padding = encoded.pyramid.padding_mask
+        if padding is not None and not choose_padding:
+            likelihood = likelihood.masked_fill(padding, float("-inf"))
+        indices = likelihood.topk(num_queries, dim=1).indices
+    # The box map runs on the chosen pixels only.
+    deltas = regress(_at(memory, indices))
+    return QueryProposals(
+        logits=_at(logits, indices),
+        boxes=(deltas + _at(anchors, indices)).sigmoid(),  # float32 or wider, as the anchors
+        indices=indices,
+    )
+
+
+def _at(values: Tensor, indices: Tensor) -> Tensor:
+    """Rows [B, Q, n] of values [B, S, n]."""
+    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _check_pixels(pixels: int, num_queries: int) -> None:
     if pixels < num_queries:
         raise DataError(
             f"an image of {pixels} feature pixels cannot give num_queries={num_queries}; "

@@ -59,3 +59,13 @@ def test_other_prompts_of_a_batch_are_left_alone(bert):
     learned = bert([several]).embedded  # with gradients
     torch.testing.assert_close(learned[0], together[0], atol=1e-5, rtol=0)
     assert learned.requires_grad
+
+
+def test_all_variants_run_together(bert):
+    (made,) = bert.prompts(ensemble(NAMES, ["{}", "a small {}", "a photo of the {}"]))
+    sizes = []
+    body = bert.language_backbone["body"]
+    hook = body.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+    bert([made])  # with gradients, so that nothing is remembered
+    hook.remove()
+    assert sizes == [1, 3]
