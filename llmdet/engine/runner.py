@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
-from torch.distributed import DistNetworkError, PrefixStore, TCPStore
 from torch.utils.data import DataLoader
 
 from llmdet.checkpoint import load_weights
@@ -29,10 +26,11 @@ from llmdet.checkpoint.frozen import leave_out_frozen, put_back_frozen, source_p
 from llmdet.checkpoint.load import load_state_dict
 from llmdet.checkpoint.sharded import is_sharded
 from llmdet.datasets.text_encoder import share_text_encoder
-from llmdet.errors import CheckpointError, ConfigError
+from llmdet.errors import CheckpointError
 from llmdet.models.wrappers import bare
 from llmdet.registry import RUNNERS
 from llmdet.utils.build import checked_builds
+from llmdet.utils.config import FormattedOnce
 
 from .checkpoint import latest_checkpoint, read_training_state
 from .compilation import CompileSettings, compile_for_training
@@ -40,6 +38,7 @@ from .conversations import share_conversation_settings
 from .logs import ROTATING_FILE, file_messages_to, report_environment, share_log
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .outcome import report_result
+from .processes import start_processes, told_where_to_meet
 from .saving import written_whole
 from .schedule import fit_schedule, schedule_ends, warn_of_old_schedule
 from .settings import check_settings
@@ -95,16 +94,10 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         Raises:
             ConfigError: the processes do not find each other.
         """
-        try:
+        with told_where_to_meet():
             if self.launcher == "pytorch":
-                _start_processes(env_cfg.get("dist_cfg", {}))
+                start_processes(env_cfg.get("dist_cfg", {}))
             super().setup_env(env_cfg)
-        except DistNetworkError as error:
-            place = ":".join(os.environ.get(key, "") for key in ("MASTER_ADDR", "MASTER_PORT"))
-            raise ConfigError(
-                f"the processes cannot meet at {place} ({str(error).splitlines()[0]}); if another "
-                "run uses this port, set another MASTER_PORT"
-            ) from error
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
@@ -359,7 +352,7 @@ def build_runner(config: Config) -> MMEngineRunner:
     check_settings(config)
     fitted = fit_schedule(config)
     with checked_builds():
-        runner = Runner.from_cfg(config)
+        runner = Runner.from_cfg(FormattedOnce.of(config))
     if fitted is not None:  # the log is there now
         logger.info(fitted)
     return runner
@@ -374,30 +367,3 @@ def _report_processes(meta: Mapping[str, Any]) -> None:
             before,
             get_world_size(),
         )
-
-
-def _start_processes(dist_cfg: Mapping[str, Any]) -> None:
-    """Start the process group where mmengine or PyTorch would do it wrong.
-
-    mmengine insists on CUDA. After an elastic restart PyTorch finds in torchrun's store the
-    addresses of processes that have ended: there each start has a name of its own.
-    """
-    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    restarted = shared and again != "0"
-    if torch.distributed.is_initialized() or (torch.cuda.is_available() and not restarted):
-        return
-    settings: dict[str, Any] = {}
-    if dist_cfg.get("timeout") is not None:
-        settings["timeout"] = timedelta(seconds=dist_cfg["timeout"])
-    if restarted:
-        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        settings["world_size"] = int(os.environ["WORLD_SIZE"])
-        settings["rank"] = int(os.environ["RANK"])
-        store = TCPStore(*place, settings["world_size"], is_master=False)
-        settings["store"] = PrefixStore(f"start_{again}", store)
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = dist_cfg.get("backend", "nccl")
-    torch.distributed.init_process_group(backend, **settings)

@@ -17,6 +17,33 @@ from llmdet.utils.variables import change_variable
 logger = logging.getLogger(__name__)
 
 
+class FormattedOnce(Config):
+    """A config whose text is formatted anew only where something has changed.
+
+    A run writes the text beside its weights, into logs, TensorBoard and every checkpoint, and
+    formatting takes a third of a second each time.
+    """
+
+    @classmethod
+    def of(cls, config: Config) -> FormattedOnce:
+        """A config with the same content, which both share."""
+        made = cls.__new__(cls)
+        made.__dict__.update(config.__dict__)
+        return made
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as a program."""
+        plain = Config.__copy__(self)
+        plain.__dict__["_format_python_code"] = False
+        text = Config.pretty_text.fget(plain)  # type: ignore[attr-defined]
+        before, formatted = self.__dict__.get("_formatted", (None, ""))
+        if text != before:
+            formatted = Config.pretty_text.fget(self)  # type: ignore[attr-defined]
+            self.__dict__["_formatted"] = text, formatted
+        return formatted
+
+
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config file with its bases.
 

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from yapf.yapflib import yapf_api
 
 import llmdet.engine as engine
 from llmdet.checkpoint import read_checkpoint
@@ -369,3 +370,16 @@ def test_the_config_beside_the_weights_is_that_of_the_training(tmp_path):
     runner.train()
     (written,) = (tmp_path / "run").glob("*.py")
     assert "max_iters=2" in written.read_text()
+
+
+def test_the_config_is_formatted_once_however_often_it_is_written(tmp_path, monkeypatch):
+    formatted = []
+    real = yapf_api.FormatCode
+    monkeypatch.setattr(
+        yapf_api, "FormatCode", lambda text, **style: formatted.append(text) or real(text, **style)
+    )
+    build_runner(config(tmp_path / "run", max_iters=4)).train()
+    assert len(formatted) == 1
+    written = {path.read_text() for path in (tmp_path / "run").rglob("*.py")}
+    state = engine.read_training_state(tmp_path / "run" / "iter_4.pth")
+    assert {state["meta"]["cfg"]} == written == {config(tmp_path / "run").pretty_text}

@@ -1,5 +1,6 @@
 """Reading configs: scopes, options, and one sentence for each mistake."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from mmengine.config import Config
 
 from llmdet.errors import ConfigError
 from llmdet.utils.config import (
+    FormattedOnce,
     find_config,
     load_config,
     load_model_config,
@@ -135,3 +137,13 @@ def test_a_misspelt_name_among_the_packages_is_met_by_its_nearest(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"did you mean 'raccoon\.py'"):
         find_config("configs/finetune/racoon.py")
+
+
+def test_the_text_of_a_config_follows_its_changes():
+    config = FormattedOnce.of(Config({"a": 1}))
+    assert config.pretty_text == "a = 1\n"
+    config.a = 2
+    copied = copy.deepcopy(config)
+    copied.b = dict(c="d")
+    assert config.pretty_text == "a = 2\n"
+    assert copied.pretty_text == "a = 2\nb = dict(c='d')\n"
