@@ -5,7 +5,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -124,16 +123,15 @@ def source_environment(root: Path, **variables: str | Path) -> subprocess.Comple
     )
 
 
-def test_an_environment_of_the_same_lock_file_is_reused_at_once(root, tmp_path):
+def test_an_environment_of_the_same_lock_file_is_used_again(root, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     made_from = (root / "requirements" / "lock.txt").read_bytes() + (root / "setup.py").read_bytes()
     stamp = f"{hashlib.sha256(made_from).hexdigest()} {root}\n"
     (tmp_path / ".llmdet-lock").write_text(stamp)
-    start = time.monotonic()
+    # No Python is there that a new one could be made with.
     result = source_environment(root, LLMDET_VENV=tmp_path, LLMDET_PYTHON="/no/such/python")
     assert result.stdout == f"{tmp_path}/bin/python\n"
-    assert time.monotonic() - start < 1
 
 
 def test_a_python_that_is_too_old_is_refused_with_the_remedy(root, tmp_path):

@@ -1,13 +1,12 @@
 """One ledger: right with several data loader workers, and with several ranks."""
 
 import copy
-import json
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from llmdet.datasets.coco_dataset import CocoDataset
@@ -15,6 +14,7 @@ from llmdet.datasets.ledger import BROKEN, Ledger, SharedLedger, dropped_totals
 from llmdet.datasets.odvg import ODVGDataset
 from llmdet.engine.drop_summary import DropSummaryHook
 from llmdet.errors import DataError
+from llmdet.testing.processes import run_processes
 
 
 class Lossy(Dataset):
@@ -107,9 +107,8 @@ def coco() -> dict:
     return {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "ball"}]}
 
 
-def run_rank(rank: int, world: int, folder: str, max_bad_rows: int, out: str) -> None:
+def messages_of_a_rank(folder: Path, max_bad_rows: int) -> list[str]:
     """Read every other row with two workers, then let the hook report."""
-    dist.init_process_group("gloo", init_method=f"file://{out}.meet", rank=rank, world_size=world)
     rows = ODVGDataset(
         ann_file=f"{folder}/rows.jsonl",
         max_bad_rows=max_bad_rows,
@@ -124,7 +123,7 @@ def run_rank(rank: int, world: int, folder: str, max_bad_rows: int, out: str) ->
     )
     hook = DropSummaryHook(interval=1)
     hook.before_train(runner)
-    indices = list(range(rank, len(rows), world))
+    indices = list(range(dist.get_rank(), len(rows), dist.get_world_size()))
     loader = DataLoader(
         rows, sampler=indices, num_workers=2, collate_fn=list, multiprocessing_context="fork"
     )
@@ -134,9 +133,7 @@ def run_rank(rank: int, world: int, folder: str, max_bad_rows: int, out: str) ->
         hook.after_train(runner)
     except DataError as error:
         messages = [f"DataError: {error}"]
-    with open(f"{out}.{rank}", "w") as file:
-        json.dump(messages, file)
-    dist.destroy_process_group()
+    return messages
 
 
 @pytest.fixture
@@ -151,9 +148,7 @@ def folder(write_rows, write_json):
 
 
 def test_two_ranks_with_two_workers_each_count_what_one_process_counts(folder, tmp_path):
-    mp.spawn(run_rank, args=(2, str(folder), 2, str(tmp_path / "out")), nprocs=2)
-    for rank in range(2):
-        (message,) = json.loads((tmp_path / f"out.{rank}").read_text())
+    for (message,) in run_processes(2, messages_of_a_rank, folder, 2, folder=tmp_path):
         # Four tiny boxes: three rows, and one of the COCO file that both ranks read whole.
         assert message.endswith(f"box under 1 pixel: 4; {BROKEN}: 2")
 
@@ -161,9 +156,7 @@ def test_two_ranks_with_two_workers_each_count_what_one_process_counts(folder, t
 def test_broken_rows_of_all_ranks_count_against_one_limit(write_rows, write_json, tmp_path):
     folder = write_rows(row("none"), row("none"), row([1, 1, 9, 9]), row([1, 1, 9, 9])).parent
     write_json("coco.json", coco())
-    mp.spawn(run_rank, args=(2, str(folder), 1, str(tmp_path / "out")), nprocs=2)
-    for rank in range(2):
-        (message,) = json.loads((tmp_path / f"out.{rank}").read_text())
+    for (message,) in run_processes(2, messages_of_a_rank, folder, 1, folder=tmp_path):
         assert message.startswith("DataError: 2 different records of the training data are broken")
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from llmdet.cli.__main__ import main as llmdet_command
+from llmdet.testing.programs import import_ahead, run_forked
 
 NOTEBOOKS = "mkdocs-material and ipykernel are locked for Python 3.11 and later"
 _LINK = re.compile(r"\]\(([^)\s#]+)(?:#[\w-]+)?\)")
@@ -45,25 +50,26 @@ def test_the_site_builds_with_its_reference(root, tmp_path):
     assert "per_class_thresholds" in reference
 
 
+def run_line(line: str, root: Path) -> None:
+    """What a shell does with a command; ``llmdet`` runs in this process."""
+    program, *words = shlex.split(line)
+    if program == "llmdet":
+        llmdet_command(words)
+    line = line.replace("python ", f"{shlex.quote(sys.executable)} ", 1)
+    subprocess.run(["bash", "-euc", line], check=True, env={**os.environ, "PYTHONPATH": str(root)})
+
+
 def test_the_commands_of_the_first_hour_run(root, tmp_path):
-    """In a folder that has what a checkout has, with ``llmdet`` on the path."""
+    """In a folder that has what a checkout has."""
     for name in ("configs", "tools", "demo", "image_demo.py"):
         (tmp_path / name).symlink_to(root / name)
-    (tmp_path / "bin").mkdir()
-    programs = {"llmdet": "-m llmdet.cli", "python": ""}
-    for name, module in programs.items():
-        program = tmp_path / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -W ignore {module} "$@"\n')
-        program.chmod(0o755)
     blocks = _RUNNABLE.findall((root / "docs" / "first_hour.md").read_text())
     assert len(blocks) == 7
-    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(root)}
-    for block in blocks:
-        run = subprocess.run(
-            ["bash", "-euc", block], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert run.returncode == 0, f"{block}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
+    import_ahead()
+    shown = tmp_path / "shown.txt"
+    for line in "".join(blocks).splitlines():
+        code = run_forked(partial(run_line, line, root), tmp_path, shown)
+        assert code == 0, f"{line}\n{shown.read_text()[-4000:]}"
     assert list((tmp_path / "outputs" / "vis").iterdir())
     assert (tmp_path / "labelled" / "instances_train.json").is_file()
 

@@ -1,4 +1,4 @@
-"""Trains in forked processes, each of which may kill itself; imports are paid once.
+"""Trains in forked processes, each of which may kill itself; imports are paid once, here.
 
 python killed_runs.py REPOSITORY TOY_DATA FOLDER
 """
@@ -17,6 +17,7 @@ from llmdet.datasets.sample import grounding_of
 from llmdet.engine import build_runner, latest_checkpoint
 from llmdet.errors import CheckpointError
 from llmdet.testing.line import line_config
+from llmdet.testing.programs import import_ahead
 from llmdet.utils.config import load_config
 
 root, toy, work = map(Path, sys.argv[1:])
@@ -56,6 +57,7 @@ def train(folder, rank, processes, *, kill_at=None, kill_in_save=None, resume=Fa
     loader.dataset.datasets[0].pipeline[4].num_region_caption = 2
     config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=STEPS, val_interval=100)
     config.update(work_dir=str(folder), val_cfg=None, val_dataloader=None, val_evaluator=None)
+    config.visualizer.vis_backends = [dict(type="LocalVisBackend")]
     config.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
     if resume:  # and the seed comes from the checkpoint
         config.update(resume=True, load_from=str(latest_checkpoint(folder)))
@@ -117,6 +119,7 @@ def run(folder, processes, task=train, **options):
 
 
 def main():
+    import_ahead()
     for processes in (1, 2):
         whole, killed = work / f"{processes}/whole", work / f"{processes}/killed"
         assert run(whole, processes) == 0

@@ -45,6 +45,7 @@ from pathlib import Path
 def save(number, frame):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "slow" in sys.argv:
+        Path(sys.argv[1], "saving" + os.environ["RANK"]).write_text("")
         time.sleep(60)
     Path(sys.argv[1], os.environ["RANK"]).write_text("saved")
     sys.exit(130)
@@ -53,6 +54,13 @@ signal.signal(signal.SIGINT, save)
 Path(sys.argv[1], "ready" + os.environ["RANK"]).write_text("")
 time.sleep(60)
 """
+
+
+def wait_for_both(process, folder, state):
+    """Until both processes say that they have come so far."""
+    while len(list(folder.glob(f"{state}*"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -66,9 +74,7 @@ def launched(root, tmp_path):
         process = subprocess.Popen(
             [*command, program, tmp_path, *arguments], stderr=subprocess.PIPE, text=True
         )
-        while len(list(tmp_path.glob("ready*"))) < 2:
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_for_both(process, tmp_path, "ready")
         process.send_signal(signal.SIGINT)
         return process
 
@@ -86,7 +92,7 @@ def test_the_launcher_waits_until_all_have_saved_and_adds_nothing(launched, tmp_
 
 def test_a_second_press_kills_what_is_still_saving(launched, tmp_path):
     process = launched("slow")
-    time.sleep(1)
+    wait_for_both(process, tmp_path, "saving")
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

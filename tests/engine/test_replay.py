@@ -16,6 +16,7 @@ from llmdet.prompts.parse import parse_prompt
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.prompts.tokens import PromptTokenizer
 from llmdet.testing.models import tiny_grounding_dino
+from llmdet.testing.programs import load_program
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,13 @@ def test_a_program_in_a_batch_is_refused(tmp_path):
         read_batch(tmp_path / "batch.pth")
     with pytest.raises(DataError, match="is no batch that a run has saved"):
         read_batch(tmp_path / "missing.pth")
+
+
+def test_the_program_reads_a_run_s_config_and_weights(bert, tiny, root, tmp_path, capsys):
+    model = [str(tiny.config), "--weights", str(tiny.weights), "--device", "cpu"]
+    path = save_batch(str(tmp_path), 7, 0, make_batch(bert))
+    program = load_program(root / "tools" / "analysis" / "replay.py")
+    program.main([str(path), *model])
+    *losses, last = capsys.readouterr().out.splitlines()
+    assert any(line.split()[0] == "loss" for line in losses)
+    assert last.startswith("all parts, losses and gradients are finite")

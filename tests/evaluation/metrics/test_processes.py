@@ -1,18 +1,17 @@
 """Metrics give the same numbers, to the last digit, with one process and with two."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from mmengine.dist import get_dist_info
 
 from llmdet.errors import ConfigError
 from llmdet.evaluation.detections import read_npz_detections
 from llmdet.registry import METRICS
 from llmdet.testing.golden import assert_equal_metrics, case_folder, expected
+from llmdet.testing.processes import run_processes
 from llmdet.utils.files import read_json
 
 COCO = ("coco/syn_main", {"type": "CocoMetric"})
@@ -39,12 +38,9 @@ def samples_of(folder: Path) -> tuple[list[dict], list[str]]:
     return samples, names
 
 
-def run_rank(rank: int, world: int, case: str, settings: dict, out: str) -> None:
-    """Evaluate as one of ``world`` processes, the last round filled up as samplers do."""
-    if world > 1:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{out}.rendezvous", rank=rank, world_size=world
-        )
+def evaluate(case: str, settings: dict) -> dict[str, float]:
+    """Evaluate as one of the processes there are, the last round filled up as samplers do."""
+    rank, world = get_dist_info()
     folder = case_folder(case)
     samples, names = samples_of(folder)
     metric = METRICS.build(settings | {"ann_file": str(folder / "gt.json.gz")})
@@ -53,43 +49,34 @@ def run_rank(rank: int, world: int, case: str, settings: dict, out: str) -> None
     padded = samples + samples[:world][::-1] * (world > 1)
     for start in range(rank, len(padded), world * 4):
         metric.process(None, padded[start : start + world * 4 : world])
-    values = metric.evaluate(len(samples))
-    Path(f"{out}.{rank}").write_text(json.dumps(values))
-    if world > 1:
-        dist.destroy_process_group()
+    return metric.evaluate(len(samples))
 
 
 @pytest.mark.parametrize(("case", "settings"), [COCO, LVIS, FIXED])
 def test_two_processes_with_a_padded_sampler_give_the_numbers_of_one(tmp_path, case, settings):
-    run_rank(0, 1, case, settings, str(tmp_path / "one"))
-    mp.spawn(run_rank, args=(2, case, settings, str(tmp_path / "two")), nprocs=2)
-    one = json.loads((tmp_path / "one.0").read_text())
-    assert one == json.loads((tmp_path / "two.0").read_text())
-    assert one == json.loads((tmp_path / "two.1").read_text())
+    one = evaluate(case, settings)
+    assert run_processes(2, evaluate, case, settings, folder=tmp_path) == [one, one]
 
 
-def test_fixed_ap_metric_equals_the_reference_program(tmp_path):
+def test_fixed_ap_metric_equals_the_reference_program():
     case, settings = "lvis/syn_edge", {"type": "LVISFixedAPMetric"}
-    run_rank(0, 1, case, settings, str(tmp_path / "one"))
-    values = json.loads((tmp_path / "one.0").read_text())
+    values = evaluate(case, settings)
     theirs = expected(case_folder(case), "lvis_fixed_ap_mmdet")
     ours = {name.removeprefix("lvis_fixed_ap/"): value for name, value in values.items()}
     assert_equal_metrics(ours, {k: v for k, v in theirs.items() if k.startswith("AP")})
 
 
-def test_lvis_metric_equals_lvis_api(tmp_path):
+def test_lvis_metric_equals_lvis_api():
     case, settings = LVIS
-    run_rank(0, 1, case, settings, str(tmp_path / "one"))
-    values = json.loads((tmp_path / "one.0").read_text())
+    values = evaluate(case, settings)
     theirs = expected(case_folder(case), "lvis_ap")
     ours = {name.removeprefix("lvis/bbox_"): value for name, value in values.items()}
     assert_equal_metrics(ours, {k: v for k, v in theirs.items() if k.startswith("AP")})
 
 
-def test_coco_metric_equals_mmdet_to_its_three_decimals(tmp_path):
+def test_coco_metric_equals_mmdet_to_its_three_decimals():
     case, settings = COCO
-    run_rank(0, 1, case, settings, str(tmp_path / "one"))
-    values = json.loads((tmp_path / "one.0").read_text())
+    values = evaluate(case, settings)
     theirs = expected(case_folder(case), "mmdet_CocoMetric")["metrics"]
     ours = {name.removeprefix("coco/"): round(value, 3) for name, value in values.items()}
     assert_equal_metrics(ours, theirs)

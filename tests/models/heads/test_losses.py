@@ -11,6 +11,7 @@ from llmdet.models.heads.matching import Targets
 from llmdet.models.structures import DenoisingQueries, Matches
 from llmdet.models.transformer.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from llmdet.models.transformer.denoising import DenoisingQueryGenerator
+from llmdet.testing.processes import run_processes
 
 SIZE = (60, 80)
 Q, TOKENS = 6, 5
@@ -225,15 +226,11 @@ def test_without_any_box_denoising_losses_are_zero_and_reach_their_embedding():
     assert all(value.requires_grad for value in found.values())
 
 
-def count_of_a_process(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    loss = GroundingLoss()
+def counts_of_a_process():
+    loss, rank = GroundingLoss(), dist.get_rank()
     counts = [loss.average_count(n, torch.zeros(1), p) for n, p in ((4 * rank, 1), (0, 1), (0, 4))]
-    torch.save([float(count.of_boxes) for count in counts], f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return [float(count.of_boxes) for count in counts]
 
 
 def test_the_number_of_boxes_is_the_mean_of_all_processes_and_at_least_one_a_step(tmp_path):
-    torch.multiprocessing.spawn(count_of_a_process, (tmp_path,), nprocs=2)
-    for rank in (0, 1):
-        assert torch.load(tmp_path / f"{rank}.pt") == [2.0, 1.0, 0.25]
+    assert run_processes(2, counts_of_a_process, folder=tmp_path) == [[2.0, 1.0, 0.25]] * 2

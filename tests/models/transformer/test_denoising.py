@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from llmdet.errors import ConfigError
 from llmdet.models.transformer.boxes import cxcywh_to_xyxy
 from llmdet.models.transformer.denoising import DenoisingQueryGenerator, denoising_targets
+from llmdet.testing.processes import run_processes
 
 BOXES = [
     torch.tensor([[0.3, 0.3, 0.5, 0.6], [0.4, 0.5, 0.8, 0.8]]),
@@ -118,23 +118,17 @@ def test_a_fixed_number_of_groups_does_not_depend_on_the_boxes():
     assert make(BOXES, LABELS).num_groups == make(BOXES[1:], LABELS[1:]).num_groups == 3
 
 
-def noise_of_a_process(rank, world, folder):
+def noise_of_a_process():
     """Seed as a runner does, build, and make the noise of two steps."""
-    if world > 1:
-        dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
     torch.manual_seed(7)
     make = generator()
     steps = [make(BOXES, LABELS) for _ in range(2)]
-    noise = [(step.boxes_unact, step.content) for step in steps]
-    torch.save((make.label_embedding.weight, noise), f"{folder}/{world}.{rank}.pt")
-    if world > 1:
-        dist.destroy_process_group()
+    return make.label_embedding.weight, [(step.boxes_unact, step.content) for step in steps]
 
 
 def test_processes_start_from_equal_weights_and_draw_noise_of_their_own(tmp_path):
-    torch.multiprocessing.spawn(noise_of_a_process, (2, tmp_path), nprocs=2)
-    noise_of_a_process(0, 1, tmp_path)
-    first, second, alone = (torch.load(tmp_path / f"{name}.pt") for name in ("2.0", "2.1", "1.0"))
+    first, second = run_processes(2, noise_of_a_process, folder=tmp_path)
+    alone = noise_of_a_process()
     assert torch.equal(first[0], second[0])
     for step in (0, 1):
         assert (first[1][step][0] - second[1][step][0]).abs().max() > 0.1
