@@ -16,8 +16,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmdet.cli.model import CONFIG_HELP, add_device_option, build_detector, read_model
-from llmdet.utils.cli import add_config_options, fast_startup, fraction
+from llmdet.cli.model import (
+    CONFIG_HELP,
+    add_device_option,
+    add_score_option,
+    build_detector,
+    read_model,
+)
+from llmdet.utils.cli import add_config_options, fast_startup
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,9 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "weights", nargs="?", help="checkpoint; default: the folder's, or random ones"
     )
-    parser.add_argument(
-        "--score-thr", type=fraction, default=0.3, help="where the slider begins (default 0.3)"
-    )
+    add_score_option(parser, "where the slider begins")
     add_device_option(parser)
     parser.add_argument(
         "--no-captions", action="store_true", help="leave the language model out of memory"

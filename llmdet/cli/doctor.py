@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.utils.cli import add_config_options, write_result
+from llmdet.cli.model import add_model_options
+from llmdet.utils.cli import count, positive, write_result
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -32,17 +33,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("config", help="config file")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/doctor"), help="folder")
-    parser.add_argument("--num", type=int, default=16, help="samples on the contact sheet")
+    parser.add_argument("--num", type=count, default=16, help="samples on the contact sheet")
     parser.add_argument(
         "--pictures", type=int, default=500, help="pictures of each file to open and measure"
     )
     parser.add_argument(
         "--steps", type=int, default=40, help="steps of overfitting 8 images; 0 leaves it out"
     )
-    parser.add_argument("--lr", type=float, help="learning rate of overfitting; default: config's")
-    parser.add_argument("--weights", help="checkpoint to overfit from; default: random weights")
-    parser.add_argument("--device", help="default: cuda where there is one")
-    add_config_options(parser)
+    parser.add_argument(
+        "--lr", type=positive, help="learning rate of overfitting; default: config's"
+    )
+    add_model_options(parser, weights="random weights, from which overfitting begins")
     return parser.parse_args(argv)
 
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmengine.runner import set_random_seed
     from tqdm import tqdm
 
+    from llmdet.apis.building import choose_device
     from llmdet.apis.doctor import (
         Findings,
         check_prompts,
@@ -63,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llmdet.utils.config import load_model_config
 
     config = load_model_config(args.config, args.cfg_options)
+    args.device = str(choose_device(args.device))
     set_random_seed(0)
-    findings = Findings(print, lambda steps, total: tqdm(steps, total=total, leave=False))
+    findings = Findings(write_result, lambda steps, total: tqdm(steps, total=total, leave=False))
     datasets = {
         split: check_split(config, split, findings, args.pictures) for split in splits(config)
     }
@@ -115,16 +118,13 @@ def learn(
     config: Config, packed: list[dict[str, Any]], findings: Findings, args: argparse.Namespace
 ) -> None:
     """Overfit the samples."""
-    import torch
-
     from llmdet.apis.doctor import check_learning
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_learning(
         config,
         packed,
         findings,
-        device=device,
+        device=args.device,
         steps=args.steps,
         lr=args.lr,
         weights=args.weights,

@@ -23,22 +23,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--metric", required=True, metavar="NAME", help=", ".join(RUNNERS))
+    add_file_options(parser)
+    parser.add_argument("--json", metavar="OUT", help="also write all numbers to this file")
+    parser.add_argument(
+        "--options", nargs="*", default=[], metavar="NAME=VALUE", help="protocol options"
+    )
+    return parser.parse_args(argv)
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--gt``, ``--pred`` and ``--partial``: what is compared with what."""
     parser.add_argument("--gt", required=True, metavar="GT", help="annotations")
     parser.add_argument(
         "--pred",
         metavar="PRED",
         help="predictions: the benchmark's own format, npz, COCO results JSON or preds.jsonl",
     )
-    parser.add_argument("--json", metavar="OUT", help="also write all numbers to this file")
     parser.add_argument(
         "--partial",
         action="store_true",
         help="accept a prediction file that lacks images: nothing counts as found in them",
     )
-    parser.add_argument(
-        "--options", nargs="*", default=[], metavar="NAME=VALUE", help="protocol options"
-    )
-    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.utils.cli import add_config_options, fast_startup
+from llmdet.utils.cli import add_config_options, fast_startup, fraction
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from llmdet.apis import Detector
 
 CONFIG_HELP = "config, or the folder or hub id of a saved detector"
+_SAVED = "the saved detector's, or random weights"
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--weights``, ``--device`` and ``--cfg-options``."""
+def add_model_options(parser: argparse.ArgumentParser, weights: str = _SAVED) -> None:
+    """Add ``--weights``, ``--device`` and ``--cfg-options``.
+
+    Args:
+        weights: which ones are taken by default.
+    """
     parser.add_argument(
         "--weights",
         "--weight",
         help="checkpoint: .pth (ours, upstream's, MM-Grounding-DINO's), .safetensors, or a "
-        "transformers folder; default: the saved detector's, or random weights",
+        f"transformers folder; default: {weights}",
     )
     add_device_option(parser)
     add_config_options(parser)
@@ -36,6 +41,17 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cuda:0, cpu ...; default: cuda where there is one"
     )
+
+
+def add_score_option(parser: argparse.ArgumentParser, use: str, *names: str) -> None:
+    """Add ``--score-thr``, the score from which on a box counts.
+
+    Args:
+        use: what happens at this score.
+        names: of the argument, where they are others.
+    """
+    names = names or ("--score-thr",)
+    parser.add_argument(*names, type=fraction, default=0.3, help=f"{use} (default 0.3)")
 
 
 def add_text_options(parser: argparse._ActionsContainer, default: str | None) -> None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from llmdet.cli.model import (
     CONFIG_HELP,
     add_model_options,
+    add_score_option,
     add_text_options,
     build_detector,
     read_words,
@@ -50,11 +51,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_model_options(parser)
     _add_prompt_arguments(parser)
     parser.add_argument("--batch-size", type=count, default=1, help="images at once (default 1)")
-    parser.add_argument(
-        "--pred-score-thr",
-        type=fraction,
-        default=0.3,
-        help="boxes below this score are neither drawn nor saved (default 0.3)",
+    add_score_option(
+        parser, "boxes below this score are neither drawn nor saved", "--pred-score-thr"
     )
     parser.add_argument(
         "--nms",

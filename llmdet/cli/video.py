@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from llmdet.cli.model import (
     CONFIG_HELP,
     add_model_options,
+    add_score_option,
     add_text_options,
     build_detector,
     read_words,
@@ -43,12 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help=CONFIG_HELP)
     add_model_options(parser)
     add_text_options(parser, default=None)
-    parser.add_argument(
-        "--score-thr",
-        type=fraction,
-        default=0.3,
-        help="score that begins a track; half of it continues one (default 0.3)",
-    )
+    add_score_option(parser, "score that begins a track; half of it continues one")
     parser.add_argument(
         "--nms", type=fraction, default=0.7, help="overlap (IoU) of boxes that are one (0.7)"
     )

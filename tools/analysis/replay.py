@@ -1,10 +1,10 @@
 """Train once more on a batch that gave a loss that is no number, and say where numbers ended.
 
     python tools/analysis/replay.py work_dirs/RUN/diverged/iter_120_rank_0.pth CONFIG
-    python tools/analysis/replay.py FILE CONFIG --checkpoint work_dirs/RUN/iter_100.pth
+    python tools/analysis/replay.py FILE CONFIG --weights work_dirs/RUN/iter_100.pth
 
-No weight is changed. The checkpoint is the last good one of the run; without it the model has the
-weights that training starts from.
+Give the last good checkpoint of the run; without it the model has the weights that training starts
+from. No weight is changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 # What runs with `python tools/analysis/replay.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from llmdet.utils.cli import add_config_options, fast_startup, run_cli
+from llmdet.cli.model import add_model_options
+from llmdet.utils.cli import fast_startup, run_cli, write_result
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -27,8 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("batch", type=Path, metavar="FILE", help="in the work dir's 'diverged'")
     parser.add_argument("config", help="config of the run")
-    parser.add_argument("--checkpoint", help="weights; default: load_from of the config")
-    add_config_options(parser)
+    add_model_options(parser, weights="load_from of the config")
     return parser.parse_args(argv)
 
 
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with fast_startup():
         from mmengine.registry import init_default_scope
 
+        from llmdet.apis.building import choose_device
         from llmdet.checkpoint import load_weights
         from llmdet.engine.replay import read_batch, replay
         from llmdet.registry import MODELS
@@ -48,18 +49,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     init_default_scope(config.get("default_scope", "llmdet"))
     model = MODELS.build(config.model)
     model.init_weights()
-    weights = args.checkpoint or config.get("load_from")
+    weights = args.weights or config.get("load_from")
     if weights:
-        missing = () if args.checkpoint else config.get("load_missing") or ()
+        missing = () if args.weights else config.get("load_missing") or ()
         load_weights(model, weights, load_missing=missing)
-    found = replay(model, batch)
+    found = replay(model.to(choose_device(args.device)), batch)
     for name, value in found.losses.items():
-        print(f"{name:>28} {value:.6g}")
+        write_result(f"{name:>28} {value:.6g}")
     if found.first is None and not found.gradients:
-        print("all parts, losses and gradients are finite numbers with these weights")
+        write_result("all parts, losses and gradients are finite numbers with these weights")
         return
-    print(f"first part that gave NaN or infinity: {found.first or 'none; the losses themselves'}")
-    print(f"weights with such gradients: {len(found.gradients)}, e.g. {found.gradients[:3]}")
+    first = found.first or "none; the losses themselves"
+    write_result(f"first part that gave NaN or infinity: {first}")
+    write_result(f"weights with such gradients: {len(found.gradients)}, e.g. {found.gradients[:3]}")
 
 
 if __name__ == "__main__":
