@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 
 from llmdet.apis.captions import keep_language_model
+from llmdet.apis.read_images import ImagePipeline
 from llmdet.errors import ConfigError
 from llmdet.registry import MODELS, TRANSFORMS
 from llmdet.utils.build import checked_builds
@@ -71,14 +71,6 @@ def leave_to_checkpoint(settings: ConfigDict) -> None:
     encoder = settings.get("language_model") or {}
     if encoder.get("type") == "BertModel":
         encoder["pretrained"] = False
-
-
-@dataclass(frozen=True)
-class ImagePipeline:
-    """What turns a file or an array into the input of a model."""
-
-    load: Compose  # from img_path to img, [H, W, 3] uint8 BGR
-    prepare: Compose  # from img to inputs and data_samples
 
 
 def test_steps(config: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from llmdet.apis.questions import Question, Wording, as_prompt, ask, read_questi
 from llmdet.apis.reading import Request, one_for_each, read_captions, spread_boxes
 from llmdet.errors import ConfigError
 from llmdet.prompts.tokens import PromptTokenizer
+from llmdet.prompts.types import Prompt
 from llmdet.prompts.writing import PromptOptions
 
 _EACH = "give one for each image; class names for all of them are classes=['cat', 'dog']."
@@ -41,11 +42,13 @@ class Asker:
         tokenizer: of its text encoder.
         options: how prompts are written for it.
         can_describe: whether it has a language model.
+        learned: keys of the classes that need no word which the text encoder knows.
     """
 
     tokenizer: PromptTokenizer
     options: PromptOptions
     can_describe: bool
+    learned: frozenset[str] = frozenset()
 
     def __call__(
         self,
@@ -80,15 +83,18 @@ class Asker:
         wording = Wording(tuple(negatives), templates, synonyms)
         if prompts is None:
             prompt = read_question(classes, text, expression, spans, wording)
-            question = ask(prompt, self.tokenizer, self.options, len(wording.negatives))
+            question = self._ask(prompt, len(wording.negatives))
             request.check_names(question)
             questions: Iterator[Question] = repeat(question)
         else:
             given = dict(classes=classes, text=text, expression=expression, spans=spans)
             if others := [name for name, value in given.items() if value is not None]:
                 raise ConfigError(f"prompts and {others[0]} exclude each other: give one of them.")
-            questions = (ask(as_prompt(entry), self.tokenizer, self.options) for entry in prompts)
+            questions = (self._ask(as_prompt(entry)) for entry in prompts)
         return map(Ask, questions, spread_boxes(boxes)), request
+
+    def _ask(self, prompt: Prompt, negatives: int = 0) -> Question:
+        return ask(prompt, self.tokenizer, self.options, negatives, self.learned)
 
 
 def pair(sources: Iterable[Source], asks: Iterator[Ask]) -> Iterator[tuple[Source, Ask]]:

@@ -8,10 +8,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from llmdet.apis import pretrained
@@ -26,15 +24,19 @@ from llmdet.apis.building import (
 from llmdet.apis.calls import SESSION_OPTIONS, Ask, Asker, check_counts, pair
 from llmdet.apis.captions import check_inside, describe
 from llmdet.apis.images import ImageSource, Source, expand, fault_of, is_entry, is_single
-from llmdet.apis.read_images import PreparedImage, ReadImages
+from llmdet.apis.learned_classes import Example, LearnedClass, learn_from_examples
+from llmdet.apis.read_images import PreparedImage, ReadImages, prepare_image, read_images
 from llmdet.apis.reading import Request, given_boxes, read_found
-from llmdet.apis.results import Picture, Results
+from llmdet.apis.results import Results
 from llmdet.apis.tiles import Tiles, as_tiles, through_tiles
 from llmdet.checkpoint import load_weights, locate_checkpoint
 from llmdet.datasets.sample import GroundingSample
 from llmdet.errors import ConfigError, DataError
+from llmdet.models.detectors.few_shot import LearningSettings
+from llmdet.prompts.class_names import class_key
 from llmdet.utils.config import merge_options
-from llmdet.utils.construct import check_keys
+from llmdet.utils.construct import check_keys, construct
+from llmdet.utils.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -243,12 +245,64 @@ class Detector:
         if not is_single(image):
             raise ConfigError("set_image takes one image; predict takes folders and lists.")
         (source,) = expand(image, channels)
-        return ImageSession(self, self._read([self._prepare(source)]))
+        return ImageSession(self, self._look(source))
+
+    @property
+    def learned_classes(self) -> tuple[str, ...]:
+        """The classes that were learned from examples; names are compared without capitals."""
+        return self.model.learned_classes.names
+
+    def add_class(
+        self,
+        name: str,
+        examples: Iterable[Example],
+        *,
+        description: str | None = None,
+        others: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> LearnedClass:
+        """Learn a class from a few images; what the detector does with other names stays.
+
+        From then on ``name`` means what was learned, alone or among other classes, wherever a
+        prompt names it, and :meth:`save_pretrained` keeps it.
+
+        Args:
+            name: of the class; a word that the text encoder knows, or not. A class that was
+                learned before is learned anew.
+            examples: 1 to some 30 pairs of an image and the boxes [N, 4] xyxy, in its pixels, of
+                *all* objects of the class in it; [] where there is none.
+            description: words for it to start from; None: those of the name.
+            others: classes that are going to be asked for beside it; None: those that the config
+                was written for.
+            settings: of :class:`~llmdet.models.detectors.few_shot.LearningSettings`, such as
+                ``steps``.
+
+        Raises:
+            ConfigError: no example has a box, or a setting has no such value.
+            DataError: an image cannot be used, or a box lies outside of it.
+        """
+        how = construct(LearningSettings, settings, "add_class")
+        return learn_from_examples(
+            self.model, self.config, self._look, name, examples, description, others, how
+        )
+
+    def remove_class(self, name: str) -> None:
+        """Forget what was learned of a class, which is its name again.
+
+        Raises:
+            ConfigError: there is no such class.
+        """
+        if name not in self.model.learned_classes:
+            raise ConfigError(
+                f"No class {name!r} was learned; {did_you_mean(name, self.learned_classes)}"
+            )
+        self.model.learned_classes.remove(name)
 
     def _asker(self) -> Asker:
         model = self.model
         options = model.test_cfg.prompt_options
-        return Asker(model.language_model.prompts, options, self.gives_captions)
+        known = frozenset(map(class_key, self.learned_classes))
+        return Asker(model.language_model.prompts, options, self.gives_captions, known)
 
     def _stream(
         self,
@@ -262,7 +316,7 @@ class Detector:
             prepared: list[PreparedImage | DataError] = []
             for source, asked in batch:
                 try:
-                    image = self._prepare(source)
+                    image = prepare_image(self.pipeline, source)
                     if asked.boxes is not None:
                         check_inside(asked.boxes, image.picture)
                     prepared.append(image)
@@ -276,33 +330,14 @@ class Detector:
                 for image, (_, asked) in zip(prepared, batch, strict=True)
                 if not isinstance(image, DataError)
             ]
-            found = iter(self._detect(self._read(whole), asks, request) if whole else ())
+            found = iter(
+                self._detect(read_images(self.model, whole), asks, request) if whole else ()
+            )
             for outcome in prepared:
                 yield outcome if isinstance(outcome, DataError) else next(found)
 
-    def _prepare(self, source: Source) -> PreparedImage:
-        if isinstance(source, np.ndarray):
-            shape = source.shape[:2]
-            pixels = np.ascontiguousarray(source[..., ::-1])  # pipelines are written for BGR
-            fields = {"img": pixels, "img_path": None, "img_shape": shape, "ori_shape": shape}
-        else:
-            fields = self.pipeline.load({"img_path": str(source)})
-            if fields is None:  # by ignore_empty of the config
-                raise DataError(f"the picture {source} cannot be read")
-            shape = fields["img"].shape[:2]
-        picture = Picture(source, int(shape[1]), int(shape[0]))
-        packed = self.pipeline.prepare(fields)
-        return PreparedImage(picture, packed["inputs"], packed["data_samples"])
-
-    @torch.no_grad()
-    def _read(self, images: Sequence[PreparedImage]) -> ReadImages:
-        """Run what no text changes on a batch."""
-        batch = [{"inputs": image.inputs, "data_samples": image.sample} for image in images]
-        data = self.model.data_preprocessor(pseudo_collate(batch), False)
-        inputs, samples = data["inputs"], data["data_samples"]
-        with self.model.test_cfg.arithmetic(inputs.device):
-            pyramid = self.model.read_images(inputs, samples)
-        return ReadImages(tuple(image.picture for image in images), inputs, samples, pyramid)
+    def _look(self, source: Source) -> ReadImages:
+        return read_images(self.model, [prepare_image(self.pipeline, source)])
 
     @torch.no_grad()
     def _detect(self, read: ReadImages, asks: Sequence[Ask], request: Request) -> list[Results]:

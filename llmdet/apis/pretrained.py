@@ -25,9 +25,12 @@ from llmdet.registry import MODELS, TASK_UTILS
 from llmdet.utils.config import load_model_config, type_name
 from llmdet.utils.files import read_json
 
-FORMAT, VERSION = "llmdet.detector", 1
-#: Version -> what turns settings of that version into those of the next.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+FORMAT, VERSION = "llmdet.detector", 2
+#: Version -> what turns settings of that version into those of the next. Weights of version 2 may
+#: hold learned classes; folders without any are written as version 1, which older programs read.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda settings: settings,
+}
 
 SETTINGS, WEIGHTS = "detector.json", "model.safetensors"
 _TEXT_ENCODER, _LANGUAGE_MODEL = "text_encoder", "language_model"
@@ -80,7 +83,7 @@ def save(model: Any, config: Config, folder: str | Path) -> None:
     captions = getattr(model, "lmm", None) is not None
     content = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if model.learned_classes.names else 1,
         "model": _portable_model(config.model.to_dict(), captions),
         "pipeline": [_portable_step(step) for step in test_steps(config)],
         "classes": _class_names(config),
@@ -148,6 +151,7 @@ def _up_to_date(settings: Any, root: Path) -> dict[str, Any]:
 def _portable_model(model: dict[str, Any], captions: bool) -> dict[str, Any]:
     """Settings of a model whose weights are all in the folder."""
     model = _without_initialisation(model)
+    model.pop("learned_classes", None)  # the weights name them
     encoder = dict(model["language_model"])
     model["language_model"] = {**encoder, "name": _TEXT_ENCODER, "pretrained": False}
     model.pop("connector", None)

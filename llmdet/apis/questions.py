@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -55,7 +55,11 @@ class Wording:
 
 
 def ask(
-    prompt: Prompt, tokenizer: PromptTokenizer, options: PromptOptions, negatives: int = 0
+    prompt: Prompt,
+    tokenizer: PromptTokenizer,
+    options: PromptOptions,
+    negatives: int = 0,
+    learned: Container[str] = (),
 ) -> Question:
     """Tokenise a prompt; what a reader of it should know is logged once.
 
@@ -63,7 +67,7 @@ def ask(
         DataError: as :class:`PromptTokenizer`.
     """
     chunks = tokenizer(prompt, options)
-    for hint in prompt_hints(prompt, chunks, tokenizer.tokenizer):
+    for hint in prompt_hints(prompt, chunks, tokenizer.tokenizer, learned):
         _say_once(hint)
     names = tuple(name for chunk in chunks for name in chunk.entities)
     return Question(prompt, chunks, names, negatives)

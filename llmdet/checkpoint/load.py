@@ -83,6 +83,8 @@ def load_state_dict(
 ) -> LoadReport:
     """The part of :func:`load_weights` after reading: ``state_dict`` already has our names."""
     _check_parts(model, load_missing)
+    if (learned := getattr(model, "learned_classes", None)) is not None:
+        learned.adopt(state_dict)
     in_model = model.state_dict()
     state_dict = _fit_lora_names(state_dict, in_model)
     _add_tied(state_dict, in_model)

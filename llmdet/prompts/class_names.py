@@ -48,6 +48,12 @@ def clean_class_name(name: str) -> str:
     return _words(_PARENTHESISED.sub("", name)) or _words(re.sub(r"[()]", " ", name))
 
 
+@lru_cache(maxsize=65_536)
+def class_key(name: str) -> str:
+    """What is equal for spellings of one class name: the cleaned name in lower case."""
+    return clean_class_name(name).casefold()
+
+
 def clean_class_name_upstream(name: str) -> str:
     """Clean as the original LLMDet does, which leaves blanks ("bow ")."""
     return re.sub(r"\(.*\)", "", name).replace("_", " ").replace("  ", " ")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llmdet.prompts.class_names import class_key
 from llmdet.prompts.parse import shorten
 from llmdet.prompts.types import Classes, Prompt, TokenizedPrompt
 
@@ -17,7 +18,10 @@ _LISTED = 5
 
 
 def prompt_hints(
-    prompt: Prompt, chunks: Sequence[TokenizedPrompt], tokenizer: PreTrainedTokenizerBase
+    prompt: Prompt,
+    chunks: Sequence[TokenizedPrompt],
+    tokenizer: PreTrainedTokenizerBase,
+    learned: Container[str] = (),
 ) -> Iterator[str]:
     """One sentence for each thing about a prompt that its writer may not have meant.
 
@@ -25,14 +29,17 @@ def prompt_hints(
         prompt: what to look for.
         chunks: the texts that it was written in.
         tokenizer: that tokenised them.
+        learned: keys of classes (:func:`class_key`) that were learned from examples, whose words
+            may be any.
     """
-    unknown = _words(chunks, tokenizer, [tokenizer.unk_token_id])
+    unknown = _words(chunks, tokenizer, [tokenizer.unk_token_id], learned)
     if unknown:
         yield (
             f"The text encoder does not know {_listed(unknown)}: all unknown words are the same "
             f"{tokenizer.unk_token} to it. Use other words."
         )
-    special = _words(chunks, tokenizer, set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+    marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    special = _words(chunks, tokenizer, marks, learned)
     if special:
         yield (
             f"The prompt has {_listed(special)} in it, which the text encoder reads as a mark of "
@@ -48,13 +55,21 @@ def prompt_hints(
 
 
 def _words(
-    chunks: Sequence[TokenizedPrompt], tokenizer: PreTrainedTokenizerBase, ids: object
+    chunks: Sequence[TokenizedPrompt],
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Iterable[int | None],
+    learned: Container[str],
 ) -> list[str]:
     """The words of the prompts that became one of these token ids, first and last one left out."""
-    wanted = [token for token in ids if token is not None]  # type: ignore[attr-defined]
+    wanted = [token for token in ids if token is not None]
     words: dict[str, None] = {}
     for chunk in chunks:
-        places = np.flatnonzero(np.isin(chunk.ids[1:-1], wanted)) + 1
+        found = np.isin(chunk.ids, wanted)
+        found[[0, -1]] = False
+        for name, tokens in zip(chunk.entities, chunk.token_map, strict=True):
+            if class_key(name) in learned:
+                found &= ~tokens
+        places = np.flatnonzero(found)
         if len(places):
             encoded = tokenizer(chunk.text, return_offsets_mapping=True, verbose=False)
             offsets = [encoded["offset_mapping"][place] for place in places]

@@ -38,6 +38,7 @@ from llmdet.models.structures import (
     TextFeatures,
     TrainingOutput,
 )
+from llmdet.models.text.learned_classes import LearnedClasses
 from llmdet.models.transformer.attention import MultiScaleDeformableAttention
 from llmdet.models.transformer.decoder import GroundingDINODecoder
 from llmdet.models.transformer.denoising import DenoisingQueryGenerator
@@ -71,6 +72,8 @@ class GroundingDINO(BaseDetector):
         use_dn: train with denoising queries; without, their label embedding is frozen.
         freeze_backbone: backbone and neck get no gradient and stay in eval mode.
         freeze_lm: the text encoder gets no gradient and stays in eval mode.
+        learned_classes: names that get an embedding to learn, see :class:`LearnedClasses`; those of
+            a checkpoint are known without.
         use_autocast: run backbone and neck in half precision although the rest does not.
         quirks: deviations of the original to reproduce, see :class:`Quirks`.
         with_box_refine, as_two_stage: True, as in every released model; all else is refused.
@@ -94,6 +97,7 @@ class GroundingDINO(BaseDetector):
         use_dn: bool = True,
         freeze_backbone: bool = False,
         freeze_lm: bool = False,
+        learned_classes: Sequence[str] = (),
         use_autocast: bool = False,
         quirks: Config | None = None,
         with_box_refine: bool = True,
@@ -139,6 +143,8 @@ class GroundingDINO(BaseDetector):
         self.memory_trans_fc = nn.Linear(dims, dims)
         self.memory_trans_norm = nn.LayerNorm(dims)
         self.text_feat_map = nn.Linear(self.language_model.language_dim, dims)
+        self.learned_classes = LearnedClasses(dims)
+        self.learned_classes.begin(learned_classes, self.language_model.prompts)
         self._init_own_weights()
         self._freeze()
         use_fast_linear(self)
@@ -186,7 +192,8 @@ class GroundingDINO(BaseDetector):
     def encode_text(self, prompts: Sequence[TokenizedPrompt | str]) -> TextFeatures:
         """Encode prompts and map them to the width of the transformer."""
         text = self.language_model(prompts)
-        return dataclasses.replace(text, embedded=self.text_feat_map(text.embedded))
+        text = dataclasses.replace(text, embedded=self.text_feat_map(text.embedded))
+        return self.learned_classes(text, prompts)
 
     def pyramid(
         self, feats: Sequence[Tensor], valid_sizes: Sequence[Sequence[Size]]
