@@ -57,14 +57,15 @@ def write_yolo(source: Source, out: Path, ledger: Ledger, split: str = "train") 
         The number of pictures.
 
     Raises:
-        DataError: a sample has no size, classes are free text, or two pictures differ in their
-            suffix alone, so that they would share a label file.
+        DataError: a sample has no size, classes are free text, two pictures differ in their
+            suffix alone, so that they would share a label file, or one has a name that leads out
+            of the folder.
     """
     names = _class_names(source, "yolo")
     owners: dict[str, str] = {}
     for sample in source.samples:
         width, height = _size(sample)
-        stem = _stem(sample.filename, owners)
+        stem = _stem(sample, owners)
         lines = []
         for instance in sample.instances:
             if instance.ignored:
@@ -108,7 +109,7 @@ def write_voc(source: Source, out: Path, ledger: Ledger, split: str = "train") -
     names = _class_names(source, "voc")
     owners: dict[str, str] = {}
     for sample in source.samples:
-        stem = _stem(sample.filename, owners)
+        stem = _stem(sample, owners)
         tree = ElementTree.ElementTree(_annotation(sample))
         ElementTree.indent(tree)
         with atomic_file(out / "Annotations" / f"{stem}.xml") as file:
@@ -118,12 +119,20 @@ def write_voc(source: Source, out: Path, ledger: Ledger, split: str = "train") -
     return len(owners)
 
 
-def _stem(filename: str, owners: dict[str, str]) -> str:
+def _stem(sample: Sample, owners: dict[str, str]) -> str:
     """The path of a picture without its suffix, under which its labels are; noted in ``owners``."""
-    stem = str(PurePosixPath(filename).with_suffix(""))
+    path = PurePosixPath(sample.filename)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(
+            f"{sample.where}: the label file of {sample.filename!r} would lie outside of the "
+            "folder that is written: give names of pictures below their folder."
+        )
+    stem = str(path.with_suffix(""))
     if stem in owners:
-        raise DataError(f"{owners[stem]} and {filename} would share a label file: rename one.")
-    owners[stem] = filename
+        raise DataError(
+            f"{owners[stem]} and {sample.filename} would share a label file: rename one."
+        )
+    owners[stem] = sample.filename
     return stem
 
 

@@ -1,4 +1,4 @@
-"""A cache of encoded prompts: LVIS has the same twenty-two for every image."""
+"""A cache of encoded prompts: LVIS has the same thirty-one for every image."""
 
 from __future__ import annotations
 

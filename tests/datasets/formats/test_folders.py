@@ -328,3 +328,11 @@ def test_converted_folders_have_a_link_to_their_pictures(tmp_path: Path) -> None
     (tmp_path / "voc/ImageSets/Main/test.txt").write_text("a\n")
     with pytest.raises(DataError, match="cannot be made a link"):
         convert(tmp_path / "voc", out, "voc", "yolo", options=other, ledger=Ledger())
+
+
+@pytest.mark.parametrize("writer", [write_yolo, write_voc])
+@pytest.mark.parametrize("name", ["/a.jpg", "../../a.jpg", "sub/../../a.jpg"])
+def test_no_label_file_is_written_outside_of_the_folder(tmp_path: Path, writer, name) -> None:
+    with pytest.raises(DataError, match="would lie outside of the folder"):
+        writer(labelled(name), tmp_path / "out", Ledger())
+    assert not list(tmp_path.rglob("a.*"))
