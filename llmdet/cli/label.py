@@ -23,6 +23,7 @@ from llmdet.utils.cli import count, fast_startup, fraction, write_result
 if TYPE_CHECKING:
     from llmdet.apis import Detector, Tiles
     from llmdet.apis.web.examples import Example
+    from llmdet.data_engines.journal import Journal
     from llmdet.labelling.review import LabelReport
     from llmdet.labelling.run import LabelJob
 
@@ -101,7 +102,7 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--review",
         action="store_true",
-        help="afterwards serve the web demo on this machine, with these pictures as examples",
+        help="afterwards serve the web demo on this machine: keep, drop or rename doubtful boxes",
     )
 
 
@@ -127,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = job.run(engine, journal, args.batch_size, _progress)
     code = tell(report, args.out)
     if args.review:
-        review(detector, job)
+        review(detector, job, journal)
     return code
 
 
@@ -182,14 +183,18 @@ def tell(report: LabelReport, out: Path) -> int:
     return int(bool(report.damaged))
 
 
-def review(detector: Detector, job: LabelJob) -> None:
-    """Serve the web demo, with the doubtful pictures and the classes as examples, until Ctrl-C."""
+def review(detector: Detector, job: LabelJob, journal: Journal) -> None:
+    """Serve the web demo until Ctrl-C: doubtful boxes to decide about, and their pictures."""
     from llmdet.apis.web.serving import Serving, running_demo
+    from llmdet.labelling.corrections import Corrections
 
     logging.getLogger("llmdet").setLevel(logging.INFO)  # the address of the page is logged
-    examples = examples_of(job)
-    write_result(f"{len(examples)} doubtful pictures are below the page; Ctrl-C ends it.")
-    with running_demo(detector, Serving(), job.settings.threshold, examples) as page:
+    examples, boxes = examples_of(job), Corrections(job, journal).review()
+    write_result(
+        f"{len(boxes.boxes)} doubtful boxes are on the page, whose Save rewrites {job.out}; "
+        f"{len(examples)} doubtful pictures are below its search. Ctrl-C ends it."
+    )
+    with running_demo(detector, Serving(), job.settings.threshold, examples, boxes) as page:
         page.block_thread()
 
 

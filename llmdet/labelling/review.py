@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from llmdet.apis.results import Picture, Results
-from llmdet.data_engines.journal import Journal
 from llmdet.datasets.formats.writing import atomic_file
 from llmdet.errors import DataError
-from llmdet.labelling.output import rows_of
+from llmdet.labelling.output import Labels
 from llmdet.labelling.settings import LabelSettings, PictureSet
 from llmdet.utils.files import read_json
 
@@ -38,6 +37,7 @@ class LabelReport:
     damaged: Sequence[str]  # a sentence for each picture that could not be read
     doubtful: int
     splits: Mapping[str, int] = field(default_factory=dict)  # split -> pictures
+    annotations: str = ""  # hash of what was written; empty in reports that have none
 
     def text(self) -> str:
         """Some lines for a person."""
@@ -78,36 +78,45 @@ def read_report(out: Path) -> LabelReport | None:
         raise DataError(f"{out / REPORT} is no report of a labelling.") from None
 
 
-def summarize(journal: Journal, settings: LabelSettings, splits: Mapping[str, int]) -> LabelReport:
-    """Count what a journal holds."""
+def summarize(
+    labels: Labels, settings: LabelSettings, splits: Mapping[str, int], annotations: str
+) -> LabelReport:
+    """Count what labels there are.
+
+    Args:
+        labels: finished labels.
+        settings: what was looked for.
+        splits: split -> number of pictures.
+        annotations: hash of the written ones.
+    """
     boxes = Counter(dict.fromkeys(settings.classes, 0))
     pictures = empty = doubtful = 0
-    for row in rows_of(journal):
+    for row in labels.rows():
         pictures += 1
         boxes.update(settings.classes[label] for label in row["labels"])
         empty += not row["labels"]
         doubtful += row["doubt"] < settings.doubt
-    problems = [outcome.problem for outcome in journal.outcomes() if outcome.row is None]
-    return LabelReport(pictures, dict(boxes), empty, problems, doubtful, dict(splits))
+    problems = [outcome.problem for outcome in labels.journal.outcomes() if outcome.row is None]
+    return LabelReport(pictures, dict(boxes), empty, problems, doubtful, dict(splits), annotations)
 
 
 def write_doubtful(
-    journal: Journal, pictures: PictureSet, settings: LabelSettings, out: Path
+    labels: Labels, pictures: PictureSet, settings: LabelSettings, out: Path
 ) -> None:
     """List the pictures whose scores are near a threshold in ``review.txt``, nearest first."""
     doubts = sorted(
-        (row["doubt"], row["filename"]) for row in rows_of(journal) if row["doubt"] < settings.doubt
+        (row["doubt"], row["filename"]) for row in labels.rows() if row["doubt"] < settings.doubt
     )
     with atomic_file(out / REVIEW) as file:
         file.writelines(f"{pictures.folder / name}\n".encode() for _, name in doubts)
 
 
-def write_sheet(journal: Journal, pictures: PictureSet, settings: LabelSettings, out: Path) -> None:
+def write_sheet(labels: Labels, pictures: PictureSet, settings: LabelSettings, out: Path) -> None:
     """Draw labelled pictures on one page, those with boxes first; always the same ones."""
     from llmdet.visualization.pictures import save_picture
     from llmdet.visualization.sheet import contact_sheet
 
-    chosen = heapq.nsmallest(_ON_SHEET, rows_of(journal), key=_order)
+    chosen = heapq.nsmallest(_ON_SHEET, labels.rows(), key=_order)
     if not chosen:
         return
     drawn, texts = [], []

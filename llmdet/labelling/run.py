@@ -14,7 +14,12 @@ from llmdet.data_engines.journal import Journal
 from llmdet.data_engines.steps import Pace, run_step
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
-from llmdet.labelling.output import write_labels
+from llmdet.labelling.output import (
+    Labels,
+    annotation_hash,
+    place_pictures,
+    write_annotations,
+)
 from llmdet.labelling.review import LabelReport, summarize, write_doubtful, write_sheet
 from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet, decided_by
 
@@ -69,12 +74,9 @@ class LabelJob:
                 f"{self.out} holds files that are no labelling: name a folder that is new or empty."
             )
         self.out.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.out / _LOCK, timeout=0):
-                decided = decided_by(config, weights, self.pictures, self.settings, self.output)
-                yield Journal(path, decided, _REMEDY)
-        except Timeout:
-            raise ConfigError(f"Another process is labelling into {self.out}.") from None
+        with self.alone():
+            decided = decided_by(config, weights, self.pictures, self.settings, self.output)
+            yield Journal(path, decided, _REMEDY)
 
     def _others(self) -> Iterator[Path]:
         return (file for file in self.out.iterdir() if file.name != _LOCK)
@@ -104,9 +106,29 @@ class LabelJob:
         written = progress(journal.done, len(names)) if progress else lambda count: None
         ledger = Ledger(max_bad_rows=len(names))
         run_step(names, engine, journal, ledger, Pace(batch_size), written)
-        splits = write_labels(journal, self.pictures, self.settings, self.output, self.out)
-        write_doubtful(journal, self.pictures, self.settings, self.out)
-        write_sheet(journal, self.pictures, self.settings, self.out)
-        report = summarize(journal, self.settings, splits)
+        labels = Labels(journal)
+        place_pictures(labels, self.pictures, self.output, self.out)
+        write_doubtful(labels, self.pictures, self.settings, self.out)
+        return self.write(labels)
+
+    def write(self, labels: Labels) -> LabelReport:
+        """Write annotations, the page of pictures and the report; the last says it is finished."""
+        splits = write_annotations(labels, self.settings, self.output, self.out)
+        write_sheet(labels, self.pictures, self.settings, self.out)
+        written = annotation_hash(self.out, self.output.target)
+        report = summarize(labels, self.settings, splits, written)
         report.write(self.out)
         return report
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from labelling into the folder.
+
+        Raises:
+            ConfigError: one is at it.
+        """
+        try:
+            with FileLock(self.out / _LOCK, timeout=0):
+                yield
+        except Timeout:
+            raise ConfigError(f"Another process is labelling into {self.out}.") from None

@@ -9,6 +9,7 @@ from llmdet.apis.web.visit import Visit
 from llmdet.cli import label as program
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError
+from llmdet.labelling.corrections import Corrections
 from llmdet.testing.programs import load_program
 
 
@@ -44,7 +45,8 @@ def test_labels_of_the_command_train_a_detector(arguments, root, tmp_path, capsy
     code, told = label(capsys, *again, "--review", "--doubt", 0.9)
     assert code == 1
     assert "is labelled already" in told.out
-    ((detector, job),) = served
+    ((detector, job, journal),) = served
+    assert len(Corrections(job, journal).review().boxes) > 2
     doubtful = (out / "review.txt").read_text().splitlines()
     examples = program.examples_of(job)
     assert [str(example.image) for example in examples] == doubtful

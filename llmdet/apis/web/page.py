@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import json
-import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,10 @@ from PIL import Image
 
 from llmdet.apis.detector import Detector
 from llmdet.apis.web.examples import Example
+from llmdet.apis.web.mistakes import errors_on_the_page
+from llmdet.apis.web.review import Review
+from llmdet.apis.web.review_page import add_review
 from llmdet.apis.web.visit import COLUMNS, LOWEST_SCORE, TASKS, Visit
-from llmdet.errors import LLMDetError
-
-logger = logging.getLogger(__name__)
 
 TITLE = "LLMDet"
 _WORDS = {
@@ -37,21 +34,6 @@ CSS = """
 #summary textarea {font-weight: 600}
 footer {display: none !important}
 """
-
-
-@contextmanager
-def _errors_on_the_page() -> Iterator[None]:
-    """Show what a visitor did wrong; anything else is a defect, and its text stays in the log."""
-    try:
-        yield
-    except LLMDetError as error:
-        raise gr.Error(html.escape(str(error)), print_exception=False) from error
-    except gr.Error:
-        raise
-    except Exception as error:
-        logger.exception("the web demo failed")
-        message = "This failed on our side; the log of the server says why."
-        raise gr.Error(message, print_exception=False) from error
 
 
 class Page:
@@ -70,7 +52,7 @@ class Page:
         """Take an uploaded picture."""
         if path is None:
             return self._blank()
-        with _errors_on_the_page():
+        with errors_on_the_page():
             visit = Visit.of(self.detector, path)
             return self._show(visit, threshold)
 
@@ -84,7 +66,7 @@ class Page:
         captions: bool,
     ) -> list[Any]:
         """Find what the words name, and describe it where that is wanted."""
-        with _errors_on_the_page():
+        with errors_on_the_page():
             visit = _needed(visit)
             visit.find(task, words, merge)
             if captions and self.detector.gives_captions:
@@ -93,7 +75,7 @@ class Page:
 
     def run_example(self, path: str, task: str, words: str) -> list[Any]:
         """Open a picture and find what its question names; the slider goes back to its start."""
-        with _errors_on_the_page():
+        with errors_on_the_page():
             visit = Visit.of(self.detector, path)
             visit.find(task, words)
             return [*self._show(visit, self.threshold), self.threshold]
@@ -116,7 +98,7 @@ class Page:
 
     def click(self, visit: Visit | None, threshold: float, event: gr.SelectData) -> list[Any]:
         """Take a corner of a box that the visitor draws."""
-        with _errors_on_the_page():
+        with errors_on_the_page():
             visit = _needed(visit)
             if not self.detector.gives_captions:
                 raise gr.Error(
@@ -201,27 +183,42 @@ class Layout:
         return [*shown, self.classes]
 
 
-def build_page(page: Page, examples: Sequence[Example] = ()) -> gr.Blocks:
-    """Lay out the page and connect it."""
+def build_page(
+    page: Page, examples: Sequence[Example] = (), review: Review | None = None
+) -> gr.Blocks:
+    """Lay out the page and connect it; boxes to review have a tab before it."""
     about = _about(page.detector)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.Markdown(f"# {TITLE}\nFind in a picture what words name. {about}", elem_id="title")
-        with gr.Row():
-            with gr.Column(scale=5, min_width=320) as left:
-                image, task, words, merge, captions, find = _questions(page)
-            with gr.Column(scale=6, min_width=400):
-                found, threshold, classes, summary = _answers(page)
-                table, data, picture, forget = _records(page)
-        visit = gr.State(None, time_to_live=_KEPT_SECONDS, delete_callback=forget_files)
-        layout = Layout(
-            visit, image, task, words, merge, captions, find, found, threshold, classes, summary,
-            table, data, picture, forget,
-        )  # fmt: skip
-        _connect(layout, page)
-        if examples:
-            with left:
-                _add_examples(examples, layout, page)
+        if review is None:
+            gr.Markdown(f"# {TITLE}\nFind in a picture what words name. {about}", elem_id="title")
+            _add_search(page, examples)
+        else:
+            gr.Markdown(f"# {TITLE}", elem_id="title")
+            with gr.Tab("Review"):
+                add_review(review)
+            with gr.Tab("Find"):
+                gr.Markdown(f"Find in a picture what words name. {about}")
+                _add_search(page, examples)
     return blocks
+
+
+def _add_search(page: Page, examples: Sequence[Example]) -> None:
+    """Lay out a question and its answer."""
+    with gr.Row():
+        with gr.Column(scale=5, min_width=320) as left:
+            image, task, words, merge, captions, find = _questions(page)
+        with gr.Column(scale=6, min_width=400):
+            found, threshold, classes, summary = _answers(page)
+            table, data, picture, forget = _records(page)
+    visit = gr.State(None, time_to_live=_KEPT_SECONDS, delete_callback=forget_files)
+    layout = Layout(
+        visit, image, task, words, merge, captions, find, found, threshold, classes, summary,
+        table, data, picture, forget,
+    )  # fmt: skip
+    _connect(layout, page)
+    if examples:
+        with left:
+            _add_examples(examples, layout, page)
 
 
 def _add_examples(examples: Sequence[Example], layout: Layout, page: Page) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from llmdet.errors import ConfigError
 if TYPE_CHECKING:
     from llmdet.apis.detector import Detector
     from llmdet.apis.web.examples import Example
+    from llmdet.apis.web.review import Review
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def running_demo(
     serving: Serving,
     threshold: float = 0.3,
     examples: Sequence[Example] = (),
+    review: Review | None = None,
 ) -> Iterator[Any]:
     """Serve the demo; what visitors uploaded is deleted at the end.
 
@@ -51,6 +53,7 @@ def running_demo(
         serving: where.
         threshold: where the score's slider stands at the beginning.
         examples: pictures with questions below the page; copies of them are handed out.
+        review: boxes that whoever reaches the page decides about.
 
     Yields:
         The running ``gradio.Blocks``.
@@ -61,20 +64,37 @@ def running_demo(
     with tempfile.TemporaryDirectory(prefix="llmdet_demo_") as folder:
         uploads, results = Path(folder, "uploads"), Path(folder, "results")
         results.mkdir()
-        # Before gradio is imported: the only files that it hands out, and no word to its makers.
-        os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        try:
-            from llmdet.apis.web.page import Page, build_page
-        except ImportError as error:
-            raise ConfigError("The web demo needs gradio: pip install 'llmdet[demo]'.") from error
         kept = [_copied(example, Path(folder, f"{i}")) for i, example in enumerate(examples)]
-        blocks = build_page(Page(detector, threshold, results), kept)
-        _launch(blocks, serving)
-        try:
-            yield blocks
-        finally:
-            blocks.close(verbose=False)
+        # Before gradio is imported: the only files that it hands out, and no word to its makers.
+        settings = {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_ENABLED": "False"}
+        with _environment(settings):
+            try:
+                from llmdet.apis.web.page import Page, build_page
+            except ImportError as error:
+                raise ConfigError(
+                    "The web demo needs gradio: pip install 'llmdet[demo]'."
+                ) from error
+            blocks = build_page(Page(detector, threshold, results), kept, review)
+            _launch(blocks, serving)
+            try:
+                yield blocks
+            finally:
+                blocks.close(verbose=False)
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for a while; another demo of this process has its own."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _copied(example: Example, folder: Path) -> Example:

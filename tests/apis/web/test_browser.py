@@ -4,17 +4,21 @@ import io
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from llmdet.apis.web.review import DoubtfulBox, Review
+from llmdet.apis.web.serving import Serving, running_demo
 from llmdet.visualization.palette import detection_colors
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 HOSTILE = "<img src=x onerror=document.title='broken'>"
@@ -135,6 +139,9 @@ class Visitor:
         time.sleep(0.2)  # a file is renamed when it is whole
         return path
 
+    def value(self, selector):
+        return self.one(selector).get_attribute("value")
+
     def screenshot(self):
         return np.array(Image.open(io.BytesIO(self.browser.get_screenshot_as_png())).convert("RGB"))
 
@@ -212,3 +219,50 @@ def test_the_page_fetches_nothing_from_elsewhere(visitor, page):
     )
     assert names
     assert all(name.startswith((page, "blob:", "data:")) for name in names)
+
+
+class Reviewer(Visitor):
+    """Decides about boxes."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def reads(self, sentence):
+        self.wait(lambda: self.value("#review_sentence textarea") == sentence)
+
+
+@pytest.fixture
+def review(photos, tmp_path):
+    """Two doubtful boxes, and what was stored about them."""
+    box = DoubtfulBox(photos / "coffee.png", "coffee.png", (10, 20, 80, 90), 0, 0.31)
+    stored = []
+
+    def store(decisions):
+        stored.append(dict(decisions))
+        return f"Saved: {len(decisions)} decisions."
+
+    made = Review(("dog", "stop sign"), [box, replace(box, label=1, score=0.35)], store)
+    made.stored = stored
+    return made
+
+
+def test_decisions_about_doubtful_boxes_are_saved(browser, confident, review):
+    with running_demo(confident, Serving(), review=review) as blocks:
+        browser.get(blocks.local_url)
+        reviewer = Reviewer(browser)
+        reviewer.reads("1 of 2: dog, score 0.31, in coffee.png")
+        assert reviewer.one("#review_image img").get_property("naturalWidth") > 100
+        reviewer.one("#review_drop button, button#review_drop").click()
+        reviewer.reads("2 of 2: stop sign, score 0.35, in coffee.png")
+        choice = reviewer.one("#review_class input")
+        choice.send_keys("dog")
+        choice.send_keys(Keys.ENTER)
+        reviewer.reads("2 of 2: stop sign, score 0.35, in coffee.png (now dog)")
+        reviewer.one("#review_save button, button#review_save").click()
+        saved = "#review_saved textarea"
+        reviewer.wait(lambda: reviewer.value(saved) == "Saved: 2 decisions.")
+        assert review.stored == [{0: None, 1: 0}]
+        assert "drop" in reviewer.one("#review_table").text
+        browser.refresh()  # decisions stay
+        reviewer.reads("1 of 2: dog, score 0.31, in coffee.png (drop)")
+        browser.get("about:blank")
