@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 # What runs with `python tools/caption_dataset.py` finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmdet.utils.cli import run_cli
+from llmdet.utils.cli import refuse_existing, run_cli, write_result
 
 if TYPE_CHECKING:
     from llmdet.chat import ChatModel
@@ -44,6 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--from", dest="source", help="format, where the name does not tell it")
     parser.add_argument("--classes", type=Path, help="class names, where the file lacks them")
     parser.add_argument("--split", help="which part of a voc or yolo folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT where it exists")
     _add_question_arguments(parser)
     args = parser.parse_args(argv)
     if args.backend == "openai" and not args.url:
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    refuse_existing([args.output], args.overwrite)
     from tqdm import tqdm
 
     from llmdet.data_engines.captions import Annotations, caption_dataset
@@ -103,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         Pace(batch_size=args.batch_size) if local else Pace(1, workers=args.batch_size),
         progress,
     )
-    print(f"{args.output}: {count:,} rows")
+    write_result(f"{args.output}: {count:,} rows")
     if ledger.counts:
-        print(ledger.report())
+        write_result(ledger.report())
 
 
 def build_chat(args: argparse.Namespace) -> ChatModel:

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmdet.utils.cli import write_result
+from llmdet.utils.cli import refuse_existing, write_result
 
 SOURCES = (
     "coco",
@@ -88,11 +88,8 @@ def convert(args: argparse.Namespace) -> int:
     from llmdet.datasets.formats import ReadOptions, written_file
     from llmdet.datasets.formats import convert as convert_annotations
     from llmdet.datasets.ledger import Ledger
-    from llmdet.errors import ConfigError
 
-    written = written_file(args.output, args.target, args.split)
-    if written.exists() and not args.overwrite:
-        raise ConfigError(f"{written} exists: name another output, or say --overwrite.")
+    refuse_existing([written_file(args.output, args.target, args.split)], args.overwrite)
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
     count = convert_annotations(
         args.input,

@@ -26,7 +26,7 @@ from llmdet.cli.model import (
     build_detector,
     read_words,
 )
-from llmdet.utils.cli import count, fraction, write_notice, write_result
+from llmdet.utils.cli import count, fraction, refuse_existing, write_notice, write_result
 
 if TYPE_CHECKING:
     from llmdet.apis.video import TrackedFrame, VideoWriter
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     question = read_words(args) or {}  # before a camera is opened
     rows = args.output.with_suffix(".jsonl")
-    _refuse_existing([args.output, rows], args.overwrite)
+    refuse_existing([args.output, rows], args.overwrite)
     with open_video(args.input) as video:
         rate = video.rate / args.stride
         writer = VideoWriter(args.output, rate)
@@ -114,14 +114,6 @@ def deliver(
     finally:
         writer.close()
     return names
-
-
-def _refuse_existing(files: Sequence[Path], overwrite: bool) -> None:
-    from llmdet.errors import ConfigError
-
-    for file in files:
-        if file.exists() and not overwrite:
-            raise ConfigError(f"{file} exists: name another file, or say --overwrite.")
 
 
 def _progress(frames: Iterator[Any], total: int | None, args: argparse.Namespace) -> Iterator[Any]:

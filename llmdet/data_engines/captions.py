@@ -129,11 +129,10 @@ def caption_dataset(
     )
     written = progress(journal.done, source.total) if progress else lambda count: None
     run_step(source.samples, engine, journal, ledger, pace, written)
-    count = journal.finish(out, ledger)
-    if source.categories is not None:
+    if source.categories is not None:  # before the rows, whose file says that all is there
         with atomic_file(label_map_path(out)) as file:
             file.write(label_map(source.categories, out))
-    return count
+    return journal.finish(out, ledger)
 
 
 def decided_by(

@@ -11,13 +11,14 @@ import gc
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mmengine.config import DictAction
 
-from llmdet.errors import LLMDetError, sentence_of
+from llmdet.errors import ConfigError, LLMDetError, sentence_of
 
 #: Exit code for a mistake in the user's input, as argparse uses it.
 USAGE_ERROR = 2
@@ -71,6 +72,17 @@ def write_result(text: str) -> None:
 def write_notice(text: str) -> None:
     """Write what a person is to know to the standard error, as lines of their own."""
     sys.stderr.write(f"{text}\n")
+
+
+def refuse_existing(files: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to replace what exists, unless that was asked for.
+
+    Raises:
+        ConfigError: a file exists, and ``overwrite`` is not given.
+    """
+    for file in files:
+        if file.exists() and not overwrite:
+            raise ConfigError(f"{file} exists: name another file, or say --overwrite.")
 
 
 @contextmanager

@@ -64,6 +64,13 @@ def test_a_coco_file_gets_captions_and_region_phrases(tool, url, tmp_path: Path,
     boxes = [b if isinstance(b[0], list) else [b] for b in (r["bbox"] for r in regions)]
     assert sum(map(len, boxes)) == len(given["annotations"])
 
+    before = out.read_bytes()
+    with pytest.raises(ConfigError, match=r"rows\.jsonl exists: .* --overwrite"):
+        tool.main(arguments)
+    assert out.read_bytes() == before
+    tool.main([*arguments, "--overwrite"])
+    assert b"bright" not in out.read_bytes()  # no regions were asked for
+
 
 def test_the_endpoint_needs_a_url(tool, capsys) -> None:
     with pytest.raises(SystemExit):
