@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +127,42 @@ def make_view(
         original=(height, width),
     )
     return ImageView(_paste(resized, (left, top), placement, view, settings), placement, settings)
+
+
+def window_around(
+    box: Sequence[float], size: Size, *, legacy: bool = False
+) -> tuple[int, int, int, int]:
+    """The part of an image in which one of its boxes is to be judged (SpatialRGPT's evaluation).
+
+    Args:
+        box: x1, y1, x2, y2 in pixels.
+        size: (height, width) of the image.
+        legacy: take the window wherever the original did, which compares both far edges with the
+            shorter side, so that boxes on the right of wide images are cut or lost.
+
+    Returns:
+        x1, y1, x2, y2 of a square as high as the image's shorter side, with the box in its middle
+        as far as the image allows; the whole image where the box is larger.
+    """
+    height, width = size
+    side = min(size)
+    x1, y1, x2, y2 = box
+    if x2 - x1 > side or y2 - y1 > side:
+        return 0, 0, width, height
+    left, right = _span(int((x1 + x2) / 2), side, width, legacy=legacy)
+    top, bottom = _span(int((y1 + y2) / 2), side, height, legacy=legacy)
+    return left, top, right, bottom
+
+
+def _span(centre: int, side: int, length: int, *, legacy: bool) -> tuple[int, int]:
+    """Where a window of ``side`` pixels around a pixel begins and ends on an axis."""
+    first = centre - side // 2
+    if legacy:
+        last = centre + side // 2
+        first, last = (0, side) if first < 0 else (first, last)
+        return (length - side, length) if last > side else (first, last)
+    first = min(max(first, 0), length - side)
+    return first, first + side
 
 
 def inside(height: int, width: int, size: Size) -> Size:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdet.datasets.transforms import MakeViews, PackViews
-from llmdet.datasets.views import FITS, ViewSettings, make_view
+from llmdet.datasets.views import FITS, ViewSettings, make_view, window_around
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.vision.views import collate_views
 
@@ -114,3 +114,22 @@ def test_faults_are_named():
     resized = {"img": image, "ori_shape": (12, 18)}
     with pytest.raises(ConfigError, match="leave resizing out"):
         MakeViews({"clip": ViewSettings((8, 8))}).transform(resized)
+
+
+@given(st.integers(20, 90), st.integers(20, 90), st.data())
+def test_a_window_holds_its_box_wherever_it_lies(height, width, data):
+    side = min(height, width)
+    x1, y1 = data.draw(st.floats(0, width - 2)), data.draw(st.floats(0, height - 2))
+    x2 = data.draw(st.floats(x1 + 1, min(width, x1 + side)))
+    y2 = data.draw(st.floats(y1 + 1, min(height, y1 + side)))
+    left, top, right, bottom = window_around((x1, y1, x2, y2), (height, width))
+    assert left - 1 <= x1 <= x2 <= right + 1
+    assert top - 1 <= y1 <= y2 <= bottom + 1
+    assert right - left == bottom - top == side
+
+
+def test_a_window_around_a_large_box_is_the_image_and_the_originals_may_lose_a_box():
+    assert window_around((0, 5, 60, 9), (40, 90)) == (0, 0, 90, 40)
+    box = (35, 5, 39, 9)
+    assert window_around(box, (40, 90)) == (17, 0, 57, 40)
+    assert window_around(box, (40, 90), legacy=True) == (50, 0, 90, 40)

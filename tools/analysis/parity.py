@@ -1,8 +1,9 @@
 """Compare this program with recorded runs of the original, tensor by tensor.
 
 Each FOLDER holds one kind of recording: ``detector_eval``, ``detector_loss``, ``lmm_loss`` or
-``pipeline``. Tensors must agree within 1e-4, losses and gradient norms within 1e-4 of their
-value, everything else exactly. Exit code 1 if anything does not.
+``pipeline`` of LLMDet; ``region_extractor``, ``splice`` or ``region_cls`` of SpatialRGPT. Tensors
+must agree within 1e-4, losses and gradient norms within 1e-4 of their value, everything else
+exactly. Exit code 1 if anything does not.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def kind_of(folder: Path) -> str:
     """Module that compares the recordings in ``folder``, judged by what the folder holds."""
     if (folder / "string_functions.json").exists():
         return "llmdet.testing.parity.pipeline"
+    if _is_spatialrgpt(folder):
+        return "llmdet.testing.parity.regions"
     if not (folder / "inputs.json").exists() or not (folder / "state_dict.pt").exists():
         raise DataError(
             f"{folder} holds no recording that can be compared: it has neither "
@@ -58,6 +61,15 @@ def kind_of(folder: Path) -> str:
         return "llmdet.testing.parity.captions"
     variants = "variants" in json.loads((folder / "inputs.json").read_text())
     return f"llmdet.testing.parity.{'losses' if variants else 'detection'}"
+
+
+def _is_spatialrgpt(folder: Path) -> bool:
+    """Whether the folder records region encoders: its own settings, or windows around boxes."""
+    config, expected = folder / "model_config.json", folder / "expected.json"
+    if config.exists():
+        settings = json.loads(config.read_text())
+        return "region_extractor_type" in settings or "image_tokens" in settings
+    return expected.exists() and "get_crop_box" in json.loads(expected.read_text())
 
 
 if __name__ == "__main__":

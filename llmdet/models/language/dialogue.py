@@ -28,6 +28,21 @@ class DialogueBatch:
     padded: bool  # whether any conversation is shorter than T
 
 
+def fill_slots(words: Tensor, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:
+    """Embeddings [R, T, H]: words, features in their slots, zero padding.
+
+    Args:
+        words: [R, T, H] embeddings of ``dialogue.input_ids``.
+        dialogue: R conversations of T tokens.
+        features: per kind of slot [n, H], in the order of ``dialogue.slots``.
+    """
+    words = words * dialogue.attention_mask[..., None].to(words.dtype)
+    flat = words.flatten(0, 1)
+    for kind, values in features.items():
+        flat = flat.index_put((dialogue.slots[kind],), values.to(flat.dtype))
+    return flat.view_as(words)
+
+
 def collate_dialogue(
     conversations: Sequence[TokenizedConversation],
     pad_id: int,

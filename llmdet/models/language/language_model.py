@@ -17,7 +17,7 @@ from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import MODELS
 
 from .causal_lm import add_lora, build_causal_lm
-from .dialogue import DialogueBatch
+from .dialogue import DialogueBatch, fill_slots
 from .losses import supervised_cross_entropy
 from .vocabulary import add_vocabulary
 
@@ -185,11 +185,7 @@ class LanguageModel(nn.Module):
     def embed(self, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:
         """Embeddings [R, T, H]: words, features in their slots, zero padding."""
         words = self.causal_lm.get_input_embeddings()(dialogue.input_ids)
-        words = words * dialogue.attention_mask[..., None].to(words.dtype)
-        flat = words.flatten(0, 1)
-        for kind, values in features.items():
-            flat = flat.index_put((dialogue.slots[kind],), values.to(flat.dtype))
-        return flat.view_as(words)
+        return fill_slots(words, dialogue, features)
 
     def _decode(
         self, embeds: Tensor, mask: Tensor | None = None, position_ids: Tensor | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from llmdet.errors import DataError
@@ -80,19 +79,27 @@ def sampled_masks(frame: Frame, masks: Tensor, image: int, shape: Size) -> Tenso
 
     Arguments and result as of :func:`mask_coverage`.
     """
-    height, width = shape
-    y, x = (torch.arange(n, device=frame.scale.device) + 0.5 for n in shape)
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
-    places = grid * grid.new_tensor([frame.size[1] / width, frame.size[0] / height])
-    which = torch.full((len(places),), image, dtype=torch.int64, device=places.device)
-    original = frame.original_points(places, which)
-    extent = original.new_tensor([masks.shape[2], masks.shape[1]])
-    inside = ((original >= 0) & (original <= extent)).all(1).view(1, height, width)
-    where = (original / extent * 2 - 1).view(1, height, width, 2).expand(len(masks), -1, -1, -1)
-    values = F.grid_sample(
-        masks[:, None].to(original), where, padding_mode="border", align_corners=False
+    device = frame.scale.device
+    y, x = (
+        (torch.arange(count, device=device) + 0.5) * (pixels / count)
+        for count, pixels in zip(shape, frame.size, strict=True)
     )
-    return values[:, 0] * inside
+    down = _interpolation((y - frame.offset[image, 1]) / frame.scale[image, 1], masks.shape[1])
+    across = _interpolation((x - frame.offset[image, 0]) / frame.scale[image, 0], masks.shape[2])
+    return down @ (masks.to(down) @ across.T)
+
+
+def _interpolation(places: Tensor, count: int) -> Tensor:
+    """Weights [n, count] of ``count`` pixels in bilinear values at places [n]; 0 outside."""
+    inside = (places >= 0) & (places <= count)
+    index = (places - 0.5).clamp(0, count - 1)
+    first = index.floor()
+    share = index - first
+    second = (first + 1).clamp(max=count - 1)
+    weights = places.new_zeros(len(places), count)
+    weights.scatter_add_(1, first.long()[:, None], (1 - share)[:, None])
+    weights.scatter_add_(1, second.long()[:, None], share[:, None])
+    return weights * inside[:, None]
 
 
 def filled_boxes(boxes: Tensor, size: Size) -> Tensor:

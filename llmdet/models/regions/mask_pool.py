@@ -65,7 +65,7 @@ class MaskPool(RegionEncoder):
 
     def weights(self, seen: TowerOutput, regions: RegionBatch) -> Tensor:
         """The share [R, h, w] float32 of each cell in each region; the shares add up to 1."""
-        covered = self._covered(seen, regions)
+        covered = self.coverage(seen, regions)
         total = covered.sum((1, 2), keepdim=True)
         if self.vanished == "zero":
             return covered / (total + _EPS)
@@ -74,7 +74,8 @@ class MaskPool(RegionEncoder):
         shares = covered / total.clamp(min=torch.finfo(total.dtype).tiny)
         return torch.where(total > 0, shares, nearest)
 
-    def _covered(self, seen: TowerOutput, regions: RegionBatch) -> Tensor:
+    def coverage(self, seen: TowerOutput, regions: RegionBatch) -> Tensor:
+        """How much [R, h, w] float32 of each cell each region covers, 0..1."""
         shape = self._shape(seen)
         if regions.masks is None and self.sampling == "area":
             assert regions.boxes is not None
