@@ -22,6 +22,9 @@ from .transformers_keys import LLMDET_ONLY, reason_without_place, transformers_t
 
 logger = logging.getLogger(__name__)
 
+#: In ``load_missing``: LoRA in the detector, which changes nothing before it has been trained.
+_LORA = "lora"
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -52,8 +55,9 @@ def load_weights(
         model: a built detector, with or without language model; wrappers with ``module`` are
             opened. Not moved and not put into another mode.
         path: ``.pth``, ``.safetensors``, an address of one, a transformers folder, or a hub id.
-        load_missing: parts of the model, such as "lmm" or "image_captioner", that the checkpoint
-            may lack and that then stay as they are built; everything else must fit.
+        load_missing: parts of the model, such as "lmm" or "image_captioner", or "lora" for the
+            detector's, that the checkpoint may lack and that then stay as they are built;
+            everything else must fit.
 
     Returns:
         The report; its summary is logged.
@@ -196,13 +200,14 @@ def _sort_missing(
     state_dict: StateDict, in_model: Mapping[str, Tensor], load_missing: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     new_parts = tuple(f"{part}." for part in load_missing)
+    lora_is_new = _LORA in load_missing
     kept: dict[str, list[str]] = {}
     missing = []
     for key in in_model:
         if key in state_dict:
             continue
         reason = reason_without_place(key, LLMDET_ONLY)
-        if key.startswith(new_parts):
+        if key.startswith(new_parts) or (lora_is_new and _is_detectors_lora(key)):
             reason = "new, as load_missing says"
         if reason:
             kept.setdefault(reason, []).append(key)
@@ -222,12 +227,16 @@ def _add_tied(state_dict: StateDict, in_model: Mapping[str, Tensor]) -> None:
 def _check_parts(model: nn.Module, load_missing: Sequence[str]) -> None:
     for part in load_missing:
         first = part.partition(".")[0]
-        if not hasattr(model, first):
-            children = [name for name, _ in model.named_children()]
+        if part != _LORA and not hasattr(model, first):
+            children = [_LORA, *(name for name, _ in model.named_children())]
             raise ConfigError(
                 f"load_missing names {part!r}, which is no part of {type(model).__name__}; "
                 f"{did_you_mean(first, children)}"
             )
+
+
+def _is_detectors_lora(key: str) -> bool:
+    return ".lora_" in key and not is_language_key(key)
 
 
 def _raise_if_any(source: str, what: str, keys: list[str]) -> None:
@@ -247,6 +256,11 @@ def _raise_if_missing(source: str, keys: list[str]) -> None:
             f"'{source}' has {len(keys)} tensors too few in the model's language part: "
             f"{_first(keys)}. Captions need weights that were trained with a language model; "
             f"training may begin these parts anew with load_missing={parts}"
+        )
+    if all(map(_is_detectors_lora, keys)):
+        raise CheckpointError(
+            f"'{source}' has no LoRA, which model.tuning.lora adds to the detector: begin it with "
+            f"load_missing=['{_LORA}'], or use weights that are merged with model.tuning=None"
         )
     _raise_if_any(source, "too few: the model wants", keys)
 

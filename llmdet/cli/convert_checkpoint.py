@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--lora",
         choices=("keep", "merge", "adapter"),
         default="keep",
-        help="merge LoRA into the language model, or write it alone as a peft adapter folder",
+        help="merge LoRA into the maps beside it, or write the language model's as a peft folder",
     )
     parser.add_argument("--lora-alpha", type=float, help="alpha where no --config tells it")
     return parser.parse_args(argv)
@@ -91,7 +91,8 @@ def convert_lora(args: argparse.Namespace, model: dict[str, Any] | None) -> list
 
     lmm = (model or {}).get("lmm") or {}
     alpha = args.lora_alpha or (lmm.get("lora") or {}).get("alpha")
-    if alpha is None:
+    detector_alpha = args.lora_alpha or _detector_alpha(model)
+    if alpha is None and detector_alpha is None:
         raise ConfigError(
             "LoRA's alpha is not stored in checkpoints: give --config or --lora-alpha"
         )
@@ -100,13 +101,23 @@ def convert_lora(args: argparse.Namespace, model: dict[str, Any] | None) -> list
     checkpoint = read_checkpoint(args.source)
     _, state_dict = to_llmdet(checkpoint, args.source_format)
     if args.lora == "adapter":
+        if alpha is None:
+            raise ConfigError("a peft folder holds LoRA of a language model: the config has none")
         base = lmm.get("model")
         save_adapter(state_dict, args.target, alpha, base if isinstance(base, str) else None)
         return [f"LoRA of {args.source} -> {args.target}"]
     whole = complete(state_dict, checkpoint.meta, args.source, lmm.get("model"))
-    merged = merge_lora(whole, alpha)
+    merged = merge_lora(whole, alpha, detector_alpha)
     write_checkpoint(args.target, merged)
     return [f"{args.source} with LoRA merged -> {args.target}: {len(merged)} tensors"]
+
+
+def _detector_alpha(model: dict[str, Any] | None) -> float | None:
+    """The alpha of LoRA in the detector, None where it has none."""
+    from llmdet.models.detectors.tuning import Tuning
+
+    tuning = Tuning.from_config((model or {}).get("tuning"))
+    return None if tuning is None or tuning.lora is None else tuning.lora.alpha
 
 
 def read_config(path: str | None) -> tuple[dict[str, Any] | None, tuple[int, int]]:

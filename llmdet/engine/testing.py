@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 ImageKey = tuple[str | None, int]  # name of its set, image id
 
 #: Settings of a model that its predictions do not depend on.
-TRAINING_ONLY = ("train_cfg", "init_cfg", "dn_cfg", "freeze_backbone", "freeze_lm")
+TRAINING_ONLY = ("train_cfg", "init_cfg", "dn_cfg", "freeze_backbone", "freeze_lm", "tuning")
 #: Settings of a data set that say where it lies and how it is read, and its classes, which the
 #: header names apart.
 PLACES = ("data_root", "data_prefix", "backend_args", "lazy_init", "serialize_data", "metainfo")

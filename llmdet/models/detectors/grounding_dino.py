@@ -27,6 +27,7 @@ from llmdet.models.detectors.inference import (
 )
 from llmdet.models.detectors.settings import TestSettings, check_text_length
 from llmdet.models.detectors.targets import prepare_targets
+from llmdet.models.detectors.tuning import Tuning
 from llmdet.models.quirks import Quirks
 from llmdet.models.structures import (
     DecoderOutput,
@@ -74,6 +75,7 @@ class GroundingDINO(BaseDetector):
         freeze_lm: the text encoder gets no gradient and stays in eval mode.
         learned_classes: names that get an embedding to learn, see :class:`LearnedClasses`; those of
             a checkpoint are known without.
+        tuning: settings of :class:`Tuning`: train some parts, or LoRA in them; None trains all.
         use_autocast: run backbone and neck in half precision although the rest does not.
         quirks: deviations of the original to reproduce, see :class:`Quirks`.
         with_box_refine, as_two_stage: True, as in every released model; all else is refused.
@@ -98,6 +100,7 @@ class GroundingDINO(BaseDetector):
         freeze_backbone: bool = False,
         freeze_lm: bool = False,
         learned_classes: Sequence[str] = (),
+        tuning: Config | None = None,
         use_autocast: bool = False,
         quirks: Config | None = None,
         with_box_refine: bool = True,
@@ -117,6 +120,8 @@ class GroundingDINO(BaseDetector):
         self.quirks = construct(Quirks, quirks or {}, "model.quirks")
         self.num_queries, self.use_dn, self.use_autocast = num_queries, use_dn, use_autocast
         self.freeze_backbone, self.freeze_lm = freeze_backbone, freeze_lm
+        self.tuning = Tuning.from_config(tuning)
+        self._untuned: tuple[str, ...] = ()  # modules outside of the parts that it lets train
         self.test_cfg = TestSettings.from_config(test_cfg)
         self.backbone, self.neck = MODELS.build(backbone), MODELS.build(neck)
         self.language_model = MODELS.build(language_model)
@@ -165,10 +170,13 @@ class GroundingDINO(BaseDetector):
         for part in self._frozen_parts():
             part.requires_grad_(False)
         self.dn_query_generator.requires_grad_(self.use_dn)
+        if self.tuning is not None:
+            self._untuned = self.tuning.apply_to(self)
 
     def _frozen_parts(self) -> list[nn.Module]:
         parts = [self.backbone, self.neck] if self.freeze_backbone else []
-        return [*parts, self.language_model] if self.freeze_lm else parts
+        parts += [self.language_model] if self.freeze_lm else []
+        return [*parts, *map(self.get_submodule, self._untuned)]
 
     def train(self, mode: bool = True) -> GroundingDINO:
         """Set training mode; frozen parts stay in eval mode, without dropout or drop path."""

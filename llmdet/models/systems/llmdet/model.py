@@ -66,6 +66,11 @@ class LLMDet(GroundingDINO):
             *inspect.signature(GroundingDINO).parameters,
         ]
         check_keys(detector, known, "model")
+        if freeze_detector and detector.get("tuning") is not None:
+            raise ConfigError(
+                "model.freeze_detector lets no part of the detector train and model.tuning some: "
+                "take one of the two out"
+            )
         super().__init__(**detector)
         self.freeze_detector = freeze_detector
         if freeze_detector:
