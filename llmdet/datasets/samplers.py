@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
+from itertools import accumulate
 from typing import Any
 
 import torch
 from mmengine.dataset import DefaultSampler as MMEngineDefaultSampler
 from mmengine.dataset import InfiniteSampler as MMEngineInfiniteSampler
+from mmengine.dist import get_dist_info, sync_random_seed
 from torch import Tensor
 from torch.utils.data import BatchSampler, ConcatDataset, Sampler
 
@@ -49,6 +52,66 @@ class DefaultSampler(MMEngineDefaultSampler):
         for start in range(0, len(places), _AT_ONCE):
             part = places[start : start + _AT_ONCE]
             yield from order[torch.arange(part.start, part.stop, part.step) % size].tolist()
+
+
+@DATA_SAMPLERS.register_module()
+class ShareSampler(Sampler):
+    """Endlessly mixes the parts of a `ConcatDataset` in given shares, whatever their sizes.
+
+    After any number of images each part has given its share of them, to within one image; each is
+    shuffled anew when it has been gone through. Every rank mixes alike, and no two ranks give the
+    same image before its part begins again.
+
+    Args:
+        dataset: its parts are what is mixed.
+        shares: of each part, e.g. ``[0.75, 0.25]``; numbers above 0, of which the sum counts as 1.
+        seed: of the orders; default: one that all ranks draw together.
+
+    Raises:
+        ConfigError: there is not one share above 0 for each part.
+    """
+
+    def __init__(self, dataset: Any, shares: Sequence[float], seed: int | None = None) -> None:
+        parts = getattr(dataset, "datasets", None)
+        if parts is None or len(parts) != len(shares):
+            count = 1 if parts is None else len(parts)
+            raise ConfigError(
+                f"ShareSampler: {len(shares)} shares for {count} data set(s): give one for each "
+                "part of a ConcatDataset"
+            )
+        if not all(0 < share < math.inf for share in shares):
+            raise ConfigError(f"ShareSampler: shares={list(shares)}; give numbers above 0")
+        self.dataset = dataset
+        self.shares = [share / sum(shares) for share in shares]
+        self.seed = sync_random_seed() if seed is None else seed
+        self.rank, self.world_size = get_dist_info()
+
+    def __len__(self) -> int:
+        """As many as the images of all parts, though they do not end there."""
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of this rank."""
+        sizes = [len(part) for part in self.dataset.datasets]
+        starts = [0, *accumulate(sizes)]
+        orders = [self._order(number, size) for number, size in enumerate(sizes)]
+        given = [0] * len(sizes)
+        while True:
+            wanted = [share * (sum(given) + 1) for share in self.shares]
+            # The part that is furthest behind its share.
+            part = max(range(len(sizes)), key=lambda n: wanted[n] - given[n])
+            given[part] += 1
+            yield starts[part] + next(orders[part])
+
+    def _order(self, part: int, size: int) -> Iterator[int]:
+        """Indices within a part: this rank's of one shuffled row after another."""
+        generator = torch.Generator()
+        generator.manual_seed(self.seed + part)
+        place = self.rank
+        while True:
+            order = torch.randperm(size, generator=generator)
+            yield from _integers(order[place :: self.world_size])
+            place = (place - size) % self.world_size
 
 
 def _integers(order: Tensor) -> Iterator[int]:

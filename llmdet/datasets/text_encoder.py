@@ -30,7 +30,7 @@ def share_text_encoder(config: Any) -> None:
         "tokenizer_name": ("name", language.get("name", TEXT_ENCODER)),
         "max_tokens": ("max_tokens", language.get("max_tokens", MAX_TOKENS)),
     }
-    for split in ("train", "val", "test"):
+    for split in ("train", "val", "test", "zero_shot"):
         steps = typed_parts((config.get(f"{split}_dataloader") or {}).get("dataset"))
         for step in (step for step in steps if type_name(step) in _WRITERS):
             for field, (source, value) in shared.items():

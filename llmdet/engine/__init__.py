@@ -8,6 +8,7 @@ from .amp import BFloat16OptimWrapper, Float16OptimWrapper, use_mixed_precision
 from .checkpoint import latest_checkpoint, read_training_state
 from .drop_summary import DropSummaryHook
 from .finite import FiniteLossHook
+from .forgetting import ForgettingHook
 from .interrupt import InterruptHook
 from .logs import LoggerHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -31,6 +32,7 @@ __all__ = [
     "FiniteLossHook",
     "Float16OptimWrapper",
     "FlushingLogProcessor",
+    "ForgettingHook",
     "GroundingTTAModel",
     "GroupedOptimWrapperConstructor",
     "InterruptHook",

@@ -37,8 +37,10 @@ _BESIDE = (
     "strategy",
     "tta_model",
     "tta_pipeline",
+    "zero_shot_dataloader",
+    "zero_shot_evaluator",
 )
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "zero_shot_dataloader")
 _CLIPPING = (
     "type",
     "max_norm",
@@ -188,7 +190,7 @@ def check_fixed_ap(config: Config) -> None:
         limit += "tta_model=dict(type='GroundingTTAModel')"
     else:
         return
-    for name in ("val_evaluator", "test_evaluator"):
+    for name in ("val_evaluator", "test_evaluator", "zero_shot_evaluator"):
         for evaluator in typed_parts(config.get(name)):
             metric = find_type(METRICS, evaluator["type"])
             if inspect.isclass(metric) and issubclass(metric, LVISFixedAPMetric):

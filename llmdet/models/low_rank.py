@@ -9,6 +9,7 @@ in checkpoints are those of peft.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ class Matrix(nn.Module):
 class LoRALinear(Linear):
     """A linear map whose weight is a frozen one plus a product of two thin matrices."""
 
+    base_layer: Any
+
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """[out, in]."""
@@ -39,6 +42,8 @@ class LoRALinear(Linear):
 
 class LoRAAttention(nn.MultiheadAttention):
     """Attention whose projection of queries, keys and values is such a sum."""
+
+    base_layer: Any
 
     @property
     def in_proj_weight(self) -> Tensor:  # type: ignore[override]
@@ -76,7 +81,7 @@ def is_low_rank(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name
 
 
-def _adapt(part: nn.Module, name: str, r: int, alpha: float, kind: type[nn.Module]) -> None:
+def _adapt(part: Any, name: str, r: int, alpha: float, kind: type[nn.Module]) -> None:
     weight = getattr(part, name)
     del part._parameters[name]
     base = nn.Module()
@@ -90,8 +95,8 @@ def _adapt(part: nn.Module, name: str, r: int, alpha: float, kind: type[nn.Modul
     part.__class__ = kind
 
 
-def _sum(part: nn.Module, base: Tensor) -> Tensor:
-    up, down = part.lora_B[_ADAPTER].weight, part.lora_A[_ADAPTER].weight  # type: ignore[index]
+def _sum(part: Any, base: Tensor) -> Tensor:
+    up, down = part.lora_B[_ADAPTER].weight, part.lora_A[_ADAPTER].weight
     return _added(base, up, down, scale=part.lora_scale)
 
 

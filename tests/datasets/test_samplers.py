@@ -15,6 +15,7 @@ from llmdet.datasets.samplers import (
     AspectRatioBatchSampler,
     DefaultSampler,
     InfiniteSampler,
+    ShareSampler,
     is_upright,
 )
 from llmdet.errors import ConfigError
@@ -168,3 +169,44 @@ def test_an_order_holds_eight_bytes_an_index():
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert most < size  # of Python's memory; a list of integers has 40 bytes each
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=3),
+    weights=st.lists(st.floats(0.1, 1), min_size=3, max_size=3),
+    world_size=st.integers(1, 3),
+)
+def test_each_part_gives_its_share_of_any_number_of_images(sizes, weights, world_size):
+    dataset = ConcatDataset([Shapes([1.0] * size) for size in sizes])
+    shares = np.array(weights[: len(sizes)]) / sum(weights[: len(sizes)])
+    ranks = []
+    for rank in range(world_size):
+        sampler = ShareSampler(dataset, shares.tolist(), seed=3)
+        sampler.rank, sampler.world_size = rank, world_size
+        ranks.append(np.array(list(itertools.islice(sampler, 60))))
+        parts = np.searchsorted(dataset.cumulative_sizes, ranks[-1], side="right")
+        given_so_far = (parts[:, None] == np.arange(len(sizes))).cumsum(0)
+        wanted = shares * np.arange(1, 61)[:, None]
+        assert (abs(given_so_far - wanted) <= 1 + 1e-6).all()
+    first, size = np.stack(ranks, 1), sizes[0]
+    of_first = first[first < size]
+    # Row by row over the ranks, each round through a part has every image of it once.
+    for start in range(0, len(of_first) - size + 1, size):
+        assert sorted(of_first[start : start + size]) == list(range(size))
+
+
+def test_another_round_through_a_part_has_another_order_and_a_seed_repeats_it():
+    dataset = ConcatDataset([Shapes([1.0] * 50), Shapes([1.0] * 5)])
+
+    def indices(seed):
+        return list(itertools.islice(ShareSampler(dataset, [3, 1], seed=seed), 200))
+
+    first = [index for index in indices(0) if index < 50]
+    assert first[:50] != first[50:100]
+    assert indices(0) == indices(0) != indices(1)
+
+
+@pytest.mark.parametrize("shares", [[1.0], [0.5, 0.25, 0.25], [1.0, 0.0], [1.0, float("nan")]])
+def test_shares_that_are_not_one_for_each_part_are_refused(shares):
+    with pytest.raises(ConfigError, match="ShareSampler"):
+        ShareSampler(ConcatDataset([Shapes([1.0]), Shapes([1.0])]), shares)

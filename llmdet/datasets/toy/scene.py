@@ -151,6 +151,20 @@ def _unit_outline(shape: str) -> tuple[np.ndarray, ...]:
         arm = 0.34
         quarter = np.array([[-arm, -1.0], [arm, -1.0], [arm, -arm]])
         return (np.concatenate([_rotate(quarter, k * np.pi / 2) for k in range(4)]),)
+    if shape == "pentagon":
+        return (_regular_polygon(5),)
+    if shape == "heart":
+        t = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+        down = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+        return (np.stack([16 * np.sin(t) ** 3, -down], 1) / 17,)
+    if shape == "arrow":
+        right = np.array([[0.0, -1.0], [0.75, -0.1], [0.3, -0.1], [0.3, 1.0]])
+        return (np.concatenate([right, right[:0:-1] * (-1, 1)]),)
+    if shape == "moon":
+        angles = np.linspace(0.4 * np.pi, 1.6 * np.pi, 40)  # of a circle open to the right
+        outer = np.stack([np.cos(angles), np.sin(angles)], 1)
+        inner = np.stack([outer[0, 0] + 0.4 * (outer[:, 0] - outer[0, 0]), outer[:, 1]], 1)
+        return (np.concatenate([outer, inner[-2:0:-1]]),)
     raise ValueError(f"no outline for the shape {shape!r}")
 
 
