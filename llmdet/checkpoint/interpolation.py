@@ -18,7 +18,8 @@ from llmdet.errors import CheckpointError, ConfigError
 
 from .files import StateDict, read_checkpoint
 from .frozen import frozen_meta
-from .load import to_llmdet
+from .load import is_language_key, to_llmdet
+from .transformers_keys import LLMDET_ONLY, reason_without_place
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,19 @@ class Ends:
     def read(cls, start: str | Path, end: str | Path) -> Ends:
         """Read two checkpoints, each of any format of :func:`llmdet.checkpoint.read_checkpoint`.
 
+        A language part that one of them has alone is left out, and so is what only training needs.
+
         Raises:
             CheckpointError: one cannot be read, or they are not of one model.
         """
         files = [read_checkpoint(path) for path in (start, end)]
         first, second = (to_llmdet(file)[1] for file in files)
-        _check_alike(first, second, str(start), str(end))
         metas = [frozen_meta(file.meta) for file in files]
+        if any(map(is_language_key, first)) != any(map(is_language_key, second)):
+            first, second = _detector_of(first), _detector_of(second)
+            metas = [{}, {}]
+        first, second = _without_extras(first, second), _without_extras(second, first)
+        _check_alike(first, second, str(start), str(end))
         if metas[0] != metas[1]:
             raise CheckpointError(
                 f"'{start}' and '{end}' leave out different frozen language models: weights "
@@ -66,6 +73,19 @@ def _between(start: Tensor, end: Tensor, alpha: float) -> Tensor:
         return start if alpha == 0 else end
     # lerp is exact at both ends, and rounding happens once, at the end.
     return torch.lerp(start.float(), end.float(), alpha).to(end.dtype if alpha else start.dtype)
+
+
+def _detector_of(state_dict: StateDict) -> StateDict:
+    return {key: value for key, value in state_dict.items() if not is_language_key(key)}
+
+
+def _without_extras(state_dict: StateDict, other: StateDict) -> StateDict:
+    """Leave out what the other has not, and no model needs."""
+    return {
+        key: value
+        for key, value in state_dict.items()
+        if key in other or not reason_without_place(key, LLMDET_ONLY)
+    }
 
 
 def _check_alike(first: Mapping[str, Tensor], second: Mapping[str, Tensor], a: str, b: str) -> None:

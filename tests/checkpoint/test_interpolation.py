@@ -52,6 +52,14 @@ def test_between_them_weights_are_mixed(files):
         Ends.read(*files(start, end)).at(1.5)
 
 
+def test_a_language_part_that_one_file_has_alone_is_left_out(files):
+    start = weights(**{"lmm.causal_lm.x.weight": torch.zeros(2)})
+    found = Ends.read(*files(start, weights())).at(0)
+    assert found.keys() == weights().keys()
+    found = Ends.read(*files(start, start)).at(1)
+    assert found.keys() == start.keys()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

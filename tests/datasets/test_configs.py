@@ -27,7 +27,8 @@ def toy(tmp_path_factory):
 @pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_config_loads_and_keeps_its_paths_below_data(path):
     config = Config.fromfile(path)
-    loaders = [config[key] for key in ("train_dataloader", "val_dataloader") if key in config]
+    keys = [f"{split}_dataloader" for split in ("train", "val", "zero_shot")]
+    loaders = [config[key] for key in keys if key in config]
     assert loaders
     for loader in loaders:
         datasets = loader.dataset.get("datasets", [loader.dataset])
