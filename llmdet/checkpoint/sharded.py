@@ -40,15 +40,25 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     Args:
         folder: exists.
         tensors: spread over the processes, or equal in all of them; the same names everywhere.
+
+    Raises:
+        OSError: one of the processes could not write; all raise it.
     """
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
 
-    with _quiet():
-        dcp.save(
-            dict(tensors),
-            storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True),
-            no_dist=not torch.distributed.is_initialized(),
-        )
+    try:
+        with _quiet():
+            dcp.save(
+                dict(tensors),
+                storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True),
+                no_dist=not torch.distributed.is_initialized(),
+            )
+    except CheckpointException as error:
+        for cause, _ in error.failures.values():
+            if isinstance(cause, OSError):
+                raise cause from error
+        raise
 
 
 def seal(folder: Path) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import random
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.fileio.backends import LocalBackend
+from mmengine.hooks import Hook
 
 from llmdet.engine import build_runner, latest_checkpoint, read_training_state
 from llmdet.engine.saving import CheckpointHook, written_whole
 from llmdet.errors import CheckpointError
 from llmdet.testing.line import line_config
+from llmdet.utils.cli import run_cli
 
 
 def config(work_dir: Path, max_iters: int = 4, keep: int = -1, **changes):
@@ -113,6 +119,61 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_partial_file(tmp_path, monkey
         build_runner(config(tmp_path)).train()
     assert [name for name in names(tmp_path) if "iter" in name] == ["iter_2.pth"]
     assert latest_checkpoint(tmp_path) == tmp_path / "iter_2.pth"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 kB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    mount = shutil.which("mount")
+    if mount is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_disk_that_is_full_keeps_the_checkpoint_before_and_ends_with_code_2(
+    small_disk, tmp_path, capsys, sharded
+):
+    made = config(tmp_path, max_iters=6, keep=1)
+    made.default_hooks.checkpoint.update(out_dir=str(small_disk))
+    if sharded:
+        made.strategy = dict(type="FSDP2", checkpoints="sharded")
+    runner = build_runner(made)
+    folder = small_disk / tmp_path.name
+    before = {}
+
+    class Filled(Hook):
+        """What else is on the disk leaves no room for the second checkpoint."""
+
+        def after_train_iter(self, runner, batch_idx, *args, **kwargs):
+            if batch_idx != 2:
+                return
+            before.update(state_of(folder))
+            with contextlib.suppress(OSError), (small_disk / "other").open("wb", 0) as other:
+                while True:
+                    other.write(bytes(4096))
+
+    runner.register_hook(Filled(), "VERY_LOW")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_cli(runner.train)
+    assert ended.value.code == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(r"iter_4\.pth.*No space left.*--resume", sentence)
+    assert before
+    assert state_of(folder) == before
+    newest = latest_checkpoint(tmp_path)
+    assert newest == folder / "iter_2.pth"
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_what_a_killed_run_left_half_written_is_removed_by_the_next(tmp_path):

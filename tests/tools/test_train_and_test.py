@@ -146,6 +146,31 @@ def test_resuming_into_a_changed_model_is_one_sentence(
         call(root, "train", tmp_path, tiny_project.config, *changed)
 
 
+def test_resuming_without_the_language_model_is_one_sentence_and_exit_code_2(
+    root, tiny_project, tmp_path, capsys
+):
+    from llmdet.datasets.toy.models import tiny_qwen
+
+    lmm = dict(
+        type="LanguageModel",
+        model=tiny_qwen(tmp_path / "qwen"),
+        dtype="float32",
+        lora=dict(r=2, alpha=4),
+    )
+    settings = dict(type="LLMDet", lmm=lmm, region_captioner=dict(max_length=64))
+    config = tmp_path / "talks.py"
+    config.write_text(f"_base_ = {str(tiny_project.config)!r}\nmodel = {settings!r}\n")
+    call(root, "train", tmp_path / "run", config, "--cfg-options", "train_cfg.max_iters=1")
+    command = [str(config), "--work-dir", str(tmp_path / "run"), "--resume", "--cfg-options"]
+    main = program(root, "train").main
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_cli(lambda: main([*command, "model.lmm=None"]))
+    assert ended.value.code == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(r"iter_1\.pth.*does not fit this config", sentence)
+
+
 def test_resume_in_a_new_folder_starts_and_says_so(root, tiny_project, tmp_path, capsys):
     options = ("--cfg-options", "train_cfg.max_iters=1")
     log = call(root, "train", tmp_path, tiny_project.config, "--resume", "--amp", *options)

@@ -153,21 +153,29 @@ def _save_sharded(runner: Any, folder: Path, state: dict[str, Any]) -> None:
 
 @contextmanager
 def _folder_written_whole(folder: Path) -> Iterator[Path]:
-    """Give all processes a folder to write to, which becomes ``folder`` when all have written."""
+    """Give all processes a folder to write to, which becomes ``folder`` when all have written.
+
+    Where the disk is full nothing is left behind.
+    """
     partial = folder.with_name(folder.name + PARTIAL)
-    with raising_for_full_disks(folder):
+    try:
+        with raising_for_full_disks(folder):
+            if is_main_process():
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            barrier()
+            yield partial
+            barrier()
+            if is_main_process():
+                seal(partial)
+                for path in partial.iterdir():
+                    flush(path)
+                _replace(partial, folder)
+            barrier()
+    except CheckpointError:
         if is_main_process():
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        barrier()
-        yield partial
-        barrier()
-        if is_main_process():
-            seal(partial)
-            for path in partial.iterdir():
-                flush(path)
-            _replace(partial, folder)
-        barrier()
+        raise
 
 
 def _replace(partial: Path, folder: Path) -> None:
