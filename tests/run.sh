@@ -13,7 +13,8 @@ export OMP_NUM_THREADS=1
 # may install them. Elsewhere those tests are skipped.
 if [[ $EUID == 0 ]] && command -v apt-get >/dev/null && ! command -v chromedriver >/dev/null; then
     echo "== browser"
-    packages=(chromium chromium-driver fonts-droid-fallback fonts-noto-color-emoji)
+    packages=(chromium chromium-driver)
+    packages+=(fonts-droid-fallback fonts-nanum fonts-noto-color-emoji)
     { timeout 120 apt-get update && DEBIAN_FRONTEND=noninteractive timeout 300 \
         apt-get install --yes --no-install-recommends "${packages[@]}"; } >/dev/null 2>&1 ||
         echo "${packages[*]} cannot be installed: their tests are skipped"

@@ -151,6 +151,7 @@ def _report_missing(characters: str) -> None:
         logger.warning(
             "No font of this machine has the characters %r: pictures show the label's number "
             "instead, the JSON has the name. Install a font that has them (Debian: "
-            "fonts-droid-fallback or fonts-noto-cjk, fonts-noto-color-emoji).",
+            "fonts-droid-fallback for Chinese and Japanese, fonts-nanum for Korean, or "
+            "fonts-noto-cjk; fonts-noto-color-emoji).",
             characters,
         )

@@ -53,10 +53,10 @@ def test_the_width_is_that_of_the_ink():
         assert columns.max() - columns.min() == pytest.approx(WRITING.width(text), abs=4)
 
 
-@pytest.mark.parametrize("text", ["猫が二匹", "🐕 🚚"])
+@pytest.mark.parametrize("text", ["猫が二匹", "강아지 두 마리", "🐕 🚚"])
 def test_scripts_that_a_font_of_the_machine_has_are_written(text):
     if fonts.missing_characters(text):
-        pytest.skip(f"no font of this machine has {text}: fonts-droid-fallback, fonts-noto-...")
+        pytest.skip(f"no font of this machine has {text}: fonts-droid-fallback, fonts-nanum, ...")
     columns = ink(text)[:, 1]
     assert columns.max() - columns.min() == pytest.approx(WRITING.width(text), abs=8)
     assert len({page(character).tobytes() for character in text}) == len(set(text))
