@@ -76,7 +76,8 @@ class Detector:
 
         Args:
             config: path of a config, or a loaded one, which is left as it is; or a folder that
-                :meth:`save_pretrained` wrote, or the hub id of one, which needs nothing else.
+                :meth:`save_pretrained` wrote, or one of transformers' MM-Grounding-DINO, or the
+                hub id of either, which needs nothing else.
             weights: checkpoint in any form that :func:`llmdet.checkpoint.load_weights` reads;
                 None leaves the weights random and says so.
             device: such as "cuda:0" or "cpu"; "auto" takes CUDA where there is one.

@@ -22,7 +22,7 @@ from llmdet.checkpoint.files import fetch_from_hub, is_hub_id, write_checkpoint
 from llmdet.errors import CheckpointError, ConfigError, DataError
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import MODELS, TASK_UTILS
-from llmdet.utils.config import load_model_config, type_name
+from llmdet.utils.config import load_config, load_model_config, shipped_configs, type_name
 from llmdet.utils.files import read_json
 
 FORMAT, VERSION = "llmdet.detector", 2
@@ -33,6 +33,8 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 SETTINGS, WEIGHTS = "detector.json", "model.safetensors"
+#: What a config that is derived from transformers' says its differences from.
+_BASE = "_base_/models/grounding_dino_swin_t.py"
 _TEXT_ENCODER, _LANGUAGE_MODEL = "text_encoder", "language_model"
 _DETECTORS = ("GroundingDINO", "LLMDet")
 #: Steps that prepare an image and read nothing else.
@@ -53,23 +55,62 @@ def find_config(config: str | Path | Config) -> tuple[Config, Path | None]:
 
     Args:
         config: path of a config, or a loaded one, which is copied; or a folder that :func:`save`
-            wrote, or the hub id of one.
+            wrote or that holds transformers' MM-Grounding-DINO, or the hub id of one.
 
     Raises:
         ConfigError: the config cannot be read or describes no model, or the folder is another.
-        CheckpointError: as :func:`read`.
+        CheckpointError: as :func:`read` and :func:`read_transformers`.
     """
     if isinstance(config, Config):
         return copy.deepcopy(config), None
     path = Path(fetch_from_hub(str(config)) if is_hub_id(config) else config).expanduser()
     if not path.is_dir():
         return load_model_config(config), None
-    if not (path / SETTINGS).is_file():
-        raise ConfigError(
-            f"The folder '{config}' was not written by save_pretrained, as it has no "
-            f"{SETTINGS}. Give the config of its model, and the folder as weights."
+    if (path / SETTINGS).is_file():
+        return read(path)
+    if (path / "config.json").is_file():
+        return read_transformers(path)
+    raise ConfigError(
+        f"The folder '{config}' has neither {SETTINGS}, which save_pretrained writes, nor the "
+        "config.json of a transformers model. Give the config of its model, and the folder as "
+        "weights."
+    )
+
+
+def read_transformers(folder: Path) -> tuple[Config, Path]:
+    """A config derived from a folder of transformers' ``MMGroundingDinoForObjectDetection``.
+
+    Raises:
+        CheckpointError: it is another model's, or has a setting that our detector does not have.
+    """
+    from transformers import AutoImageProcessor
+
+    from llmdet.checkpoint.transformers_model import model_changes, read_transformers_config
+
+    changes = model_changes(read_transformers_config(folder))
+    try:
+        images = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        scale = (images.size["shortest_edge"], images.size["longest_edge"])
+        mean, std = (
+            [255 * value for value in part] for part in (images.image_mean, images.image_std)
         )
-    return read(path)
+    except Exception as error:  # its checks raise what they like
+        raise CheckpointError(
+            f"'{folder}' has no image processor that scales by shortest_edge and longest_edge and "
+            f"normalises: {str(error).strip().partition(chr(10))[0]}"
+        ) from error
+    config = Config({"default_scope": "llmdet"})
+    config.model = load_config(shipped_configs() / _BASE).model
+    config.merge_from_dict({"model": changes})
+    config.model.language_model.name = str(folder)
+    config.model.data_preprocessor.update(mean=mean, std=std)
+    pipeline = [
+        {"type": "LoadImageFromFile", "imdecode_backend": "pillow"},
+        {"type": "FixScaleResize", "scale": scale, "keep_ratio": True, "backend": "pillow"},
+        {"type": "PackGroundingInputs"},
+    ]
+    config.test_dataloader = {"dataset": {"type": "CocoDataset", "pipeline": pipeline}}
+    return config, folder
 
 
 def save(model: Any, config: Config, folder: str | Path) -> None:

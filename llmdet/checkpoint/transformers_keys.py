@@ -155,7 +155,11 @@ def transformers_to_llmdet(state_dict: Mapping[str, Tensor], config: Any = None)
     source = {_file_name(key): value for key, value in state_dict.items()}
     _restore_box_heads(source)
     result: StateDict = {}
-    convs = _count(source, rf"{re.escape(_SWIN)}\.hidden_states_norms\.stage(\d+)\.weight")
+    convs = sum(
+        value.shape[-1] == 1  # further levels are made with kernels of 3
+        for key, value in source.items()
+        if re.fullmatch(r"model\.input_proj_vision\.\d+\.0\.weight", key)
+    )
     layers = _count(source, r"bbox_embed\.(\d+)\.layers\.0\.weight")
     for key, value in source.items():
         if reason_without_place(key, TRANSFORMERS_ONLY) or _is_fused_part(key):

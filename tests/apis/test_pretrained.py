@@ -11,9 +11,10 @@ import torch
 
 from llmdet import Detector
 from llmdet.apis import pretrained
-from llmdet.checkpoint import read_checkpoint, write_checkpoint
+from llmdet.checkpoint import convert_checkpoint, read_checkpoint, write_checkpoint
 from llmdet.errors import CheckpointError, ConfigError, DataError
 from llmdet.testing.demo import tiny_demo
+from llmdet.utils.config import load_config
 
 NAMES = ["red circle", "dog"]
 #: Settings of the tiny detector as version 1 wrote them, never to be changed: later versions read
@@ -150,7 +151,7 @@ def test_damaged_and_incomplete_folders_are_named(copy, tmp_path):
     (copy / pretrained.SETTINGS).write_text("{")
     with pytest.raises(CheckpointError, match=r"detector\.json"):
         Detector.from_pretrained(copy, device="cpu")
-    with pytest.raises(ConfigError, match="was not written by save_pretrained"):
+    with pytest.raises(ConfigError, match=r"neither detector\.json.*nor the config\.json"):
         Detector.from_pretrained(tmp_path, device="cpu")
 
 
@@ -182,3 +183,34 @@ def test_a_pipeline_of_other_steps_cannot_be_saved(tiny, tmp_path):
 def test_a_hub_id_that_cannot_be_reached_is_named_at_once():
     with pytest.raises(CheckpointError, match="'someone/detector' is neither a file here nor"):
         Detector.from_pretrained("someone/detector", device="cpu")
+
+
+def test_a_folder_of_transformers_is_a_detector(tmp_path, photos):
+    """Its weights and results equal those of transformers in tests/checkpoint/test_convert.py."""
+    groups = {"norm_cfg": {"type": "GN", "num_groups": 32}}
+    made = tiny_demo(tmp_path, neck=groups)
+    config = load_config(made.config)
+    folder = tmp_path / "folder"
+    convert_checkpoint(
+        made.weights,
+        folder,
+        target_format="transformers",
+        model=config.model.to_dict(),
+        test_scale=(64, 96),
+    )
+    expected = Detector.from_pretrained(made.config, made.weights, device="cpu")
+    derived = Detector.from_pretrained(folder, device="cpu")
+    derived.save_pretrained(tmp_path / "saved")
+    again = Detector.from_pretrained(tmp_path / "saved", device="cpu")
+    for detector in (derived, again):
+        found = detector.predict(photos / "cat.jpg", NAMES, threshold=0)
+        wanted = expected.predict(photos / "cat.jpg", NAMES, threshold=0)
+        best = min(len(found), len(wanted))
+        np.testing.assert_allclose(found.scores[:best], wanted.scores[:best], atol=1e-4)
+        np.testing.assert_allclose(found.boxes[:best], wanted.boxes[:best], atol=1e-2)
+    (folder / "config.json").write_text('{"model_type": "detr"}')
+    with pytest.raises(CheckpointError, match="is of a 'detr', and a detector can be derived from"):
+        Detector.from_pretrained(folder, device="cpu")
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+        Detector.from_pretrained(folder, device="cpu")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmdet import Detector
 from llmdet.checkpoint import convert_checkpoint, load_weights, write_checkpoint
 from llmdet.checkpoint.load import is_language_key
 from llmdet.checkpoint.transformers_check import closing_ids, corrected_text_positions
@@ -81,7 +82,9 @@ def tiny_models(bert):
     yield "swin", load_config(configs / "finetune/coco_json.py", options).model.to_dict()
 
 
-def test_the_models_that_ship_for_small_data_sets_give_the_same_in_transformers(bert, tmp_path):
+def test_the_models_that_ship_for_small_data_sets_give_the_same_in_transformers_and_back(
+    bert, tmp_path
+):
     for name, settings in tiny_models(bert):
         model = build(settings)
         write_checkpoint(tmp_path / f"{name}.pth", model.state_dict())
@@ -92,6 +95,8 @@ def test_the_models_that_ship_for_small_data_sets_give_the_same_in_transformers(
             model=settings,
         )
         assert_transformers_computes_the_same(model, tmp_path / name, atol=1e-4)
+        derived = Detector.from_pretrained(tmp_path / name, device="cpu").model
+        assert_transformers_computes_the_same(derived, tmp_path / name, atol=1e-4)
 
 
 def build(settings):

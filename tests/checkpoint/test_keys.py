@@ -23,9 +23,11 @@ from llmdet.checkpoint.transformers_keys import (
     reason_without_place,
     reorder_patch_merging,
 )
+from llmdet.checkpoint.transformers_model import model_changes
 from llmdet.checkpoint.transformers_sizes import Heads, fit_sizes
 from llmdet.errors import CheckpointError
 from llmdet.testing.models import tiny_config
+from llmdet.utils.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VARIANTS = [
@@ -73,6 +75,54 @@ def test_transformers_own_keys_are_those_we_write(released):
         for key, value in detector.items()
         if not reason_without_place(key, LLMDET_ONLY)
     }
+
+
+@pytest.mark.parametrize("size", ["t", "b", "l"])
+def test_a_model_derived_from_transformers_configuration_is_that_of_the_released_config(
+    size, golden
+):
+    """What a config of ours says, and what is derived, become the same sizes."""
+    import transformers
+
+    listed = json.loads((golden / "llmdet" / "ckpt_keys.json").read_text())
+    keys = listed[f"swin_{size}_without_lmm"]["keys"]
+    ours = upstream_to_llmdet({k: torch.empty(shape, device="meta") for k, shape, _ in keys})
+    theirs = transformers.AutoConfig.for_model(**config_from_state_dict(ours))
+    base = load_config(CONFIGS / "_base_" / "models" / "grounding_dino_swin_t.py")
+    base.merge_from_dict({"model": model_changes(theirs)})
+    released = load_config(CONFIGS / f"grounding_dino_swin_{size}.py").model
+    for part in ("num_queries", "num_feature_levels", "neck", "positional_encoding"):
+        assert base.model[part] == released[part], part
+    for key in ("embed_dims", "depths", "num_heads", "window_size", "out_indices"):
+        assert base.model.backbone[key] == released.backbone[key], key
+    assert Heads.of_model(base.model) == Heads.of_model(released)
+    for side in ("encoder", "decoder"):
+        assert base.model[side].num_layers == released[side].num_layers
+        ffn = "feedforward_channels"
+        assert base.model[side].layer_cfg.ffn_cfg[ffn] == released[side].layer_cfg.ffn_cfg[ffn]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"two_stage": False}, "two_stage is False in config.json, and this detector has True"),
+        ({"backbone_config": {"model_type": "convnext"}}, "model_type is 'convnext'"),
+        ({"backbone_config": {"model_type": "swin", "hidden_act": "relu"}}, "hidden_act is 'relu'"),
+        (
+            {"backbone_config": {"model_type": "resnet", "depths": [1, 1, 1, 1]}},
+            r"a ResNet of \[1, 1, 1, 1\] bottleneck blocks",
+        ),
+        ({"text_config": {"model_type": "roberta"}}, "text_config.model_type is 'roberta'"),
+    ],
+)
+def test_settings_of_transformers_that_our_detector_does_not_have_are_named(changes, sentence):
+    import transformers
+
+    backbone = changes.get("backbone_config", {"model_type": "swin"})
+    backbone = {**backbone, "out_features": ["stage2", "stage3", "stage4"]}
+    settings = transformers.MMGroundingDinoConfig(**{**changes, "backbone_config": backbone})
+    with pytest.raises(CheckpointError, match=sentence):
+        model_changes(settings)
 
 
 LANGUAGE_MODEL = {  # the text part of LLaVA-OneVision 0.5B

@@ -40,7 +40,7 @@ def load_bert(
 
     A folder that holds a config but no weights gives random ones, with a warning: checkpoints of
     a detector carry its text encoder. ``pretrained=False`` reads the config alone and leaves the
-    weights as memory happens to be.
+    weights as memory happens to be; it may be that of a detector in transformers' format.
 
     Raises:
         ConfigError: it cannot be found, is no BERT, or its weights are incomplete.
@@ -50,6 +50,8 @@ def load_bert(
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **place)
     except (OSError, ValueError) as error:
         raise not_found(name, error) from error
+    if not pretrained and config.model_type == "mm-grounding-dino":
+        config = config.text_config
     if config.model_type != "bert":
         raise ConfigError(
             f"language_model: {name!r} is a {config.model_type!r} model, BertModel needs 'bert'."
