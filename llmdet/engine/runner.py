@@ -30,7 +30,7 @@ from llmdet.errors import CheckpointError
 from llmdet.models.wrappers import bare
 from llmdet.registry import RUNNERS
 from llmdet.utils.build import checked_builds
-from llmdet.utils.config import FormattedOnce
+from llmdet.utils.config import RunConfig
 
 from .checkpoint import latest_checkpoint, read_training_state
 from .compilation import CompileSettings, compile_for_training
@@ -352,7 +352,7 @@ def build_runner(config: Config) -> MMEngineRunner:
     check_settings(config)
     fitted = fit_schedule(config)
     with checked_builds():
-        runner = Runner.from_cfg(FormattedOnce.of(config))
+        runner = Runner.from_cfg(RunConfig.of(config))
     if fitted is not None:  # the log is there now
         logger.info(fitted)
     return runner

@@ -2,9 +2,6 @@
 
 import logging
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,6 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
-from yapf.yapflib import yapf_api
 
 import llmdet.engine as engine
 from llmdet.checkpoint import read_checkpoint
@@ -315,42 +311,6 @@ def test_messages_of_llmdet_reach_the_runs_log_file(tmp_path):
     assert "a message of ours" in log.read_text()
 
 
-TWO_PROCESSES = """
-import sys
-import torch
-from pathlib import Path
-from llmdet.engine import build_runner
-from llmdet.testing.line import line_config
-settings = line_config(Path({work_dir!r}), launcher="pytorch")
-settings.env_cfg = dict(dist_cfg=dict(backend="nccl", timeout=60))
-runner = build_runner(settings)
-runner.train()
-assert torch.distributed.get_backend() == "gloo"
-weights = [torch.zeros(1) for _ in range(2)]
-torch.distributed.all_gather(weights, runner.model.module.linear.bias.detach())
-assert torch.equal(*weights), weights
-assert runner.model.gradient_as_bucket_view
-sys.stdout.write(f"agreed on rank {{runner.rank}}\\n")
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
-def test_two_processes_train_over_gloo_and_stay_equal(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(textwrap.dedent(TWO_PROCESSES).format(work_dir=str(tmp_path / "run")))
-    torchrun = str(Path(sys.executable).with_name("torchrun"))
-    result = subprocess.run(
-        [torchrun, "--nproc_per_node=2", "--standalone", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "agreed on rank 0" in result.stdout
-    assert "agreed on rank 1" in result.stdout
-
-
 def test_a_run_that_resumes_with_another_schedule_says_which_one_goes_on(tmp_path):
     build_runner(config(tmp_path / "run", max_iters=2)).train()
     schedule = dict(type="LinearLR", start_factor=0.1, end=20, by_epoch=False)
@@ -372,14 +332,12 @@ def test_the_config_beside_the_weights_is_that_of_the_training(tmp_path):
     assert "max_iters=2" in written.read_text()
 
 
-def test_the_config_is_formatted_once_however_often_it_is_written(tmp_path, monkeypatch):
-    formatted = []
-    real = yapf_api.FormatCode
-    monkeypatch.setattr(
-        yapf_api, "FormatCode", lambda text, **style: formatted.append(text) or real(text, **style)
-    )
+def test_a_run_writes_its_config_as_a_readable_program(tmp_path):
     build_runner(config(tmp_path / "run", max_iters=4)).train()
-    assert len(formatted) == 1
     written = {path.read_text() for path in (tmp_path / "run").rglob("*.py")}
     state = engine.read_training_state(tmp_path / "run" / "iter_4.pth")
-    assert {state["meta"]["cfg"]} == written == {config(tmp_path / "run").pretty_text}
+    assert {state["meta"]["cfg"]} == written
+    (text,) = written
+    expected = config(tmp_path / "run", max_iters=4)
+    assert Config.fromstring(text, ".py").to_dict() == expected.to_dict()
+    assert "train_cfg = dict(max_iters=4, type='IterBasedTrainLoop', val_interval=100)\n" in text
