@@ -17,7 +17,9 @@ from llmdet.testing.programs import import_ahead, run_forked
 
 NOTEBOOKS = "mkdocs-material and ipykernel are locked for Python 3.11 and later"
 _LINK = re.compile(r"\]\(([^)\s#]+)(?:#[\w-]+)?\)")
+_ANCHOR = re.compile(r"\]\(([^)\s#]*)#([\w-]+)\)")
 _RUNNABLE = re.compile(r"<!-- runnable -->\n```bash\n(.*?)```", re.DOTALL)
+_CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 
@@ -31,6 +33,24 @@ def test_relative_links_lead_to_files(root):
         for target in _LINK.findall(_CODE.sub("", page.read_text())):
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(root)}: {target}")
+    assert not broken
+
+
+def heading_anchors(page: Path) -> set[str]:
+    """What GitHub and mkdocs call the headings of a page in links."""
+    titles = re.findall(r"(?m)^#+ (.*)$", _CODE_BLOCK.sub("", page.read_text()))
+    plain = [re.sub(r"[^\w\- ]", "", title.strip().lower()) for title in titles]
+    return {title.replace(" ", "-") for title in plain}
+
+
+def test_links_lead_to_headings(root):
+    broken = []
+    for page in pages(root):
+        for target, anchor in _ANCHOR.findall(_CODE.sub("", page.read_text())):
+            other = page.parent / target if target else page
+            known = "://" not in target and other.suffix == ".md" and other.exists()
+            if known and anchor not in heading_anchors(other):
+                broken.append(f"{page.relative_to(root)}: {target}#{anchor}")
     assert not broken
 
 

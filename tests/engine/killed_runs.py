@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
+import torch
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
 
@@ -80,11 +81,21 @@ def train(folder, rank, processes, *, kill_at=None, kill_in_save=None, resume=Fa
 
 
 def train_line(folder, rank, processes, *, resume, max_iters=2):
-    """A training that takes a moment, in which not every rank finds the checkpoint."""
+    """A training that takes a moment, in which not every rank finds the checkpoint.
+
+    Ranks that end with equal weights leave a file, which says what they talked over.
+    """
     config = line_config(folder, max_iters, default_scope="llmdet", launcher="pytorch")
+    config.env_cfg = dict(dist_cfg=dict(backend="nccl", timeout=60))
     if resume[rank]:
         config.update(resume=True, load_from=str(latest_checkpoint(folder)))
-    build_runner(config).train()
+    runner = build_runner(config)
+    runner.train()
+    assert runner.model.gradient_as_bucket_view
+    weights = [torch.zeros(1) for _ in range(processes)]
+    torch.distributed.all_gather(weights, runner.model.module.linear.bias.detach())
+    assert all(torch.equal(weight, weights[0]) for weight in weights)
+    (folder / f"rank{rank}.equal").write_text(torch.distributed.get_backend())
 
 
 def run(folder, processes, task=train, **options):

@@ -71,6 +71,11 @@ def test_ranks_and_iterations_are_given_different_samples(runs):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_two_processes_train_over_gloo_where_there_is_no_cuda_and_stay_equal(runs):
+    assert [(runs / "line" / f"rank{rank}.equal").read_text() for rank in (0, 1)] == ["gloo"] * 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
 def test_ranks_that_read_different_checkpoints_are_refused(runs):
     for rank in (0, 1):
         text = (runs / "line" / f"rank{rank}.error").read_text()

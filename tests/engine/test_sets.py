@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner
 
 from llmdet.datasets.toy.models import tiny_bert
+from llmdet.engine import build_runner
 from llmdet.engine.testing import write_predictions
 from llmdet.evaluation.predictions import read_predictions
 from llmdet.testing.benchmarks import write_miniature
@@ -38,7 +38,7 @@ def config(tmp_path, monkeypatch):
 
 def run(config, monkeypatch):
     """Metrics, and the number of batches that the model predicted."""
-    runner = Runner.from_cfg(config)
+    runner = build_runner(config)
     batches = []
     predict = runner.model.test_step
 
