@@ -6,7 +6,7 @@ import ast
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from llmdet.apis.class_names import dataset_class_names
@@ -73,7 +73,7 @@ def ask(
     return Question(prompt, chunks, names, negatives)
 
 
-@cache
+@lru_cache(maxsize=1024)  # sentences quote what visitors of the web demo write
 def _say_once(hint: str) -> None:
     logger.warning(hint)
 
