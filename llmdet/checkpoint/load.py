@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 _LORA = "lora"
 
 
+#: Parts of region language models.
+_REGION_LMM = ("towers.", "filler.")
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What became of every key of a checkpoint and of the model."""
@@ -134,7 +138,7 @@ def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:
         key.startswith(("model.backbone.conv_encoder.", "model.text_backbone.")) for key in keys
     ):
         return "transformers"
-    named_here = ("lmm.causal_lm.", *LLMDET_LANGUAGE[1:])
+    named_here = ("lmm.causal_lm.", *LLMDET_LANGUAGE[1:], *_REGION_LMM)
     if any(key.startswith(named_here) for key in keys):
         return "llmdet"
     if any(key.startswith(UPSTREAM_LANGUAGE) for key in keys):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from llmdet.datasets.numbers import is_length, is_number
 from llmdet.datasets.sample import Mask
+from llmdet.errors import DataError
 
 _LEAST_NUMBERS = 6  # of a polygon: three points
 
@@ -55,8 +58,36 @@ def mask_box(mask: Mask) -> list[float]:
         return [min(x), min(y), max(x), max(y)]
     from pycocotools import mask as coco_mask
 
-    encoded: Any = dict(mask)
-    if isinstance(encoded["counts"], list):
-        encoded = coco_mask.frPyObjects(encoded, *encoded["size"])
+    encoded = _compressed(mask)
     x1, y1, width, height = coco_mask.toBbox(encoded).tolist()
     return [x1, y1, x1 + width, y1 + height]
+
+
+def decode_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
+    """A mask as [height, width] bool.
+
+    Args:
+        mask: an encoding, or polygons, whose parts are joined.
+        size: (height, width) of the image.
+
+    Raises:
+        DataError: the encoding is of an image of another size.
+    """
+    from pycocotools import mask as coco_mask
+
+    if not isinstance(mask, Mapping):
+        encoded = coco_mask.merge(coco_mask.frPyObjects(mask, *size))
+    elif tuple(mask["size"]) != tuple(size):
+        raise DataError(f"a mask has the size {list(mask['size'])}, but its image {list(size)}")
+    else:
+        encoded = _compressed(mask)
+    return coco_mask.decode(encoded).astype(bool)
+
+
+def _compressed(mask: Mapping[str, Any]) -> Any:
+    from pycocotools import mask as coco_mask
+
+    encoded: Any = dict(mask)
+    if isinstance(encoded["counts"], list):
+        return coco_mask.frPyObjects(encoded, *encoded["size"])
+    return encoded

@@ -34,7 +34,7 @@ from llmdet.utils.config import RunConfig
 
 from .checkpoint import latest_checkpoint, read_training_state
 from .compilation import CompileSettings, compile_for_training
-from .conversations import share_conversation_settings
+from .conversations import share_settings
 from .logs import ROTATING_FILE, file_messages_to, report_environment, share_log
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .outcome import report_result
@@ -163,8 +163,9 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         return MODEL_WRAPPERS.build(settings, default_args=dict(module=model))
 
     def train(self) -> nn.Module:
-        """Train; workers tokenise conversations as the model reads them."""
-        share_conversation_settings(bare(self.model), self._train_dataloader)
+        """Train; workers make what the model reads as it wants it."""
+        for loader in (self._train_dataloader, self._val_dataloader):
+            share_settings(bare(self.model), loader)
         if self._resume and self._load_from is None:
             newest = latest_checkpoint(self.work_dir)
             self._load_from = None if newest is None else str(newest)
@@ -183,12 +184,14 @@ class Runner(SlimCheckpoints, MMEngineRunner):
 
     def val(self) -> dict[str, float]:
         """Evaluate on the validation set."""
+        share_settings(bare(self.model), self._val_dataloader)
         self._put_on_device()
         with closing(self.terminal):
             return super().val()
 
     def test(self) -> dict[str, float]:
         """Evaluate on the test set; every process has the whole model."""
+        share_settings(bare(self.model), self._test_dataloader)
         self._put_on_device()
         with closing(self.terminal):
             return super().test()

@@ -23,8 +23,10 @@ from llmdet.models.regions import (
     VisualConnector,
 )
 from llmdet.models.systems.llmdet import LLMDet
+from llmdet.models.systems.region_lmm import RegionLMM
 from llmdet.models.text.bert import BertModel
 from llmdet.models.vision.detector_memory import DetectorMemory
+from llmdet.models.vision.preprocessor import ViewPreprocessor
 from llmdet.models.vision.refinement import RefinedTower
 from llmdet.models.vision.transformers_tower import TransformersTower
 
@@ -43,9 +45,11 @@ __all__ = [
     "MaskPool",
     "ObjectQueries",
     "RefinedTower",
+    "RegionLMM",
     "RoIAlign",
     "SwinTransformer",
     "Text",
     "TransformersTower",
+    "ViewPreprocessor",
     "VisualConnector",
 ]

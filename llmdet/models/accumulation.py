@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class StepTotals:
@@ -41,3 +45,23 @@ def accumulating(totals: StepTotals | None) -> Iterator[None]:
         yield
     finally:
         _CURRENT.reset(token)
+
+
+def share_of_step(learned: int, kind: str, device: torch.device) -> Tensor:
+    """Scalar: learned tokens beside their mean number over processes and micro-batches.
+
+    A language model's loss is a mean over the tokens of a micro-batch. Times this, it is a part of
+    the mean over the whole batch. Every process has to call it.
+
+    Args:
+        learned: supervised tokens of this micro-batch.
+        kind: what the totals of a step count them under.
+        device: where the loss is.
+    """
+    totals = step_totals()
+    parts, of_step = 1, learned
+    if totals is not None:
+        parts, of_step = totals.parts, totals.learned[kind]
+    mean = torch.tensor(float(of_step)).to(device, non_blocking=True)
+    all_reduce(mean, op="mean")
+    return learned * parts / mean.clamp(min=torch.finfo(mean.dtype).tiny)

@@ -33,6 +33,15 @@ _CHATML = (
     "{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_VICUNA = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'assistant' %}ASSISTANT: {{ message.content }}{{ eos_token }}"
+    "{% elif message.role == 'user' %}USER: {{ message.content }} "
+    "{% else %}{{ message.content }} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+#: Chat templates by name, for tokenizers that have none of their own.
+TEMPLATES = {"chatml": _CHATML, "vicuna": _VICUNA}
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,9 @@ class ConversationSettings:
     system: str | None = "You are a helpful assistant."  # None for templates without such a turn
     added_tokens: tuple[str, ...] = ()  # of outputs, beyond the tokenizer's vocabulary
     write: Callable[[str], str] = str  # how an output writes the text of a learned turn
+    any_kinds: bool = False  # whether a conversation may lack marks of some of these kinds
+    template: str | None = None  # one of TEMPLATES, or a template's text; None: the tokenizer's
+    answers_only: bool = False  # whether the template around learned turns is not learned
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,22 +142,51 @@ class ConversationTokenizer:
     def __init__(self, tokenizer: Any, settings: ConversationSettings) -> None:
         self.tokenizer, self.settings = tokenizer, settings
         self.lengths = dict(settings.slots)
-        self.template = _chat_template(tokenizer)
+        given = settings.template
+        self.template = TEMPLATES.get(given, given) if given else _chat_template(tokenizer)
         ids = [tokenizer(token, add_special_tokens=False).input_ids for token in _TEMPLATE_TOKENS]
         self.kept_labels = [found[0] for found in ids if len(found) == 1]
         self.pad_id = pad_id(tokenizer)
         # Questions and the template around them are the same from sample to sample.
         self._encode = lru_cache(maxsize=1024)(self._encode_text)
+        # Of tokenizers like Llama's, which put a space in front of whatever they encode.
+        token = tokenizer.convert_ids_to_tokens(self._encode_text("x").tolist())[0]
+        self._begins_with_space = token.startswith("\u2581")
 
     def reads(self, conversation: Conversation) -> bool:
-        """Whether its marks are of exactly the kinds that these settings name."""
-        return conversation.kinds == set(self.lengths)
+        """Whether its marks are of exactly the kinds that these settings name, or of some."""
+        kinds = set(self.lengths)
+        return (
+            conversation.kinds <= kinds if self.settings.any_kinds else conversation.kinds == kinds
+        )
+
+    def tokens_of(self, conversation: Conversation) -> TokenizedConversation:
+        """What a worker made of it, or what is made of it here.
+
+        Raises:
+            ConfigError: the worker made it with other settings.
+        """
+        tokens = conversation.tokens
+        if tokens is None:
+            return self(conversation)
+        if tokens.settings != self.settings:
+            different = [
+                f"{name} is {theirs!r} there and {here!r} here"
+                for name, theirs in vars(tokens.settings).items()
+                if theirs != (here := getattr(self.settings, name))
+            ]
+            raise ConfigError(
+                "TokenizeConversations in the pipeline and the model make different tokens: "
+                f"{'; '.join(different)}. Leave its settings out, so that it takes the model's"
+            )
+        return tokens
 
     def __call__(self, conversation: Conversation) -> TokenizedConversation:
         """Tokenise; a conversation that does not end with the assistant is opened for its answer.
 
-        Every learned turn is supervised as a whole, its header included. What exceeds
-        ``max_length`` is cut, never inside a slot; questions are not cut.
+        Every learned turn is supervised as a whole, its header included unless the settings say
+        ``answers_only``. What exceeds ``max_length`` is cut, never inside a slot; questions are
+        not cut.
 
         Raises:
             ConfigError: ``max_length`` leaves no room for the first learned turn, or the chat
@@ -160,22 +201,42 @@ class ConversationTokenizer:
         labels: list[np.ndarray] = []
         slots: list[Slot] = []
         length, learns = 0, False
-        for pieces, turn in zip_longest(pieces_of_turns, turns):
+        for number, (pieces, turn) in enumerate(zip_longest(pieces_of_turns, turns)):
             learned = turn is not None and turn.learned
             if learned and not learns:
                 self._check_room(length)
             learns |= learned
-            for piece in pieces:
+            for piece, counts in self._parts(pieces, turns[:number], learned):
                 if isinstance(piece, Slot):
                     slots.append(replace(piece, start=length, length=self.lengths[piece.kind]))
                     tokens = np.full(slots[-1].length, self.pad_id)
                     labels.append(np.full_like(tokens, IGNORE_INDEX))
                 else:
                     tokens = self._encode(piece)
-                    labels.append(tokens if learned else self._template_labels(tokens))
+                    labels.append(tokens if counts else self._template_labels(tokens))
                 ids.append(tokens)
                 length += len(tokens)
         return self._finish(np.concatenate(ids), np.concatenate(labels), slots, learns)
+
+    def _parts(
+        self, pieces: Sequence[str | Slot], before: Sequence[Turn], learned: bool
+    ) -> list[tuple[str | Slot, bool]]:
+        """Pieces of a turn, and whether each is learned."""
+        first = pieces[0]
+        if not (learned and self.settings.answers_only and isinstance(first, str)):
+            return [(piece, learned) for piece in pieces]
+        messages = [{"role": turn.role, "content": turn.text} for turn in before]
+        opened = self._render(messages, add_generation_prompt=True)
+        header = opened[len(self._render(messages)) :]
+        if not first.startswith(header):
+            raise ConfigError(
+                f"the chat template opens an answer with {header!r} but writes it as "
+                f"{first[: len(header)]!r}; answers_only=False learns them as a whole"
+            )
+        answer = first.removeprefix(header)
+        if self._begins_with_space and answer.startswith(" "):
+            answer = answer[1:]
+        return [(header, False), *((piece, True) for piece in (answer, *pieces[1:]))]
 
     def _with_system(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         write = self.settings.write
@@ -218,6 +279,8 @@ class ConversationTokenizer:
         return np.array(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=np.int64)
 
     def _template_labels(self, ids: np.ndarray) -> np.ndarray:
+        if self.settings.answers_only:
+            return np.full_like(ids, IGNORE_INDEX)
         return np.where(np.isin(ids, self.kept_labels), ids, IGNORE_INDEX)
 
     def _check_kinds(self, pieces_of_turns: list[list[str | Slot]]) -> None:
@@ -248,6 +311,11 @@ class ConversationTokenizer:
         kept = tuple(slot for slot in slots if slot.start < end)
         cut = len(ids) > end
         return TokenizedConversation(ids[:end], labels[:end], kept, self.settings, cut)
+
+
+def count_learned(tokens: TokenizedConversation) -> int:
+    """Supervised tokens: all but the first can be, which nothing predicts."""
+    return int((tokens.labels[1:] != IGNORE_INDEX).sum())
 
 
 def split_at_marks(texts: Sequence[str]) -> list[list[str | Slot]]:
@@ -283,5 +351,5 @@ def _chat_template(tokenizer: Any) -> str:
         return _CHATML
     raise ConfigError(
         f"the tokenizer '{tokenizer.name_or_path}' has no chat template; set chat_template in its "
-        "tokenizer_config.json"
+        f"tokenizer_config.json, or name one of ours where a config can: {', '.join(TEMPLATES)}"
     )

@@ -235,3 +235,35 @@ def test_a_tokenizer_without_any_template_is_refused(folders):
     tokenizer.chat_template = None
     with pytest.raises(ConfigError, match="no chat template"):
         make(tokenizer)
+
+
+def test_answers_alone_are_learned_and_are_what_follows_the_opened_question(tokenizer):
+    turns = (Turn("user", "Where?"), Turn("assistant", "Here.", True))
+    turns += (Turn("user", "Who?"), Turn("assistant", "Nobody.", True))
+    converse = make(tokenizer, answers_only=True)
+    tokens = converse(Conversation(turns))
+    learned = tokenizer.decode(tokens.ids[tokens.labels != IGNORE_INDEX])
+    end = tokenizer.eos_token
+    assert learned.replace("\n", "") == f"Here.{end}Nobody.{end}"
+    opened = converse(Conversation(turns[:1])).ids
+    assert np.array_equal(tokens.ids[: len(opened)], opened)
+    assert tokens.labels[len(opened) - 1] == IGNORE_INDEX != tokens.labels[len(opened)]
+
+
+def test_a_tokenizer_without_template_takes_one_of_ours_by_name(folders):
+    tokenizer = AutoTokenizer.from_pretrained(folders["llama"])
+    tokenizer.chat_template = None
+    turns = (Turn("user", "Where?"), Turn("assistant", "Here.", True), Turn("user", "Who?"))
+    converse = make(tokenizer, template="vicuna", answers_only=True, system="Be kind.")
+    tokens = converse(Conversation(turns))
+    said = f"{tokenizer.bos_token}Be kind. USER: Where? ASSISTANT: Here.{tokenizer.eos_token}"
+    assert tokenizer.decode(tokens.ids) == f"{said}USER: Who? ASSISTANT:"
+    learned = tokenizer.decode(tokens.ids[tokens.labels != IGNORE_INDEX])
+    assert learned == f" Here.{tokenizer.eos_token}"
+
+
+def test_settings_may_read_conversations_that_lack_some_kinds(tokenizer):
+    converse = make(tokenizer, any_kinds=True)
+    assert converse.reads(ask("<image>\nWhat?", "A dog."))
+    assert converse.reads(ask("What?", "A dog."))
+    assert not make(tokenizer).reads(ask("What?", "A dog."))

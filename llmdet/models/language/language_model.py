@@ -117,6 +117,11 @@ class LanguageModel(nn.Module):
         return self.causal_lm.config.hidden_size
 
     @property
+    def device(self) -> torch.device:
+        """Where it reads token ids."""
+        return self.causal_lm.get_input_embeddings().weight.device
+
+    @property
     def pad_id(self) -> int:
         """Id that fills rows up."""
         return pad_id(self.tokenizer)
@@ -245,8 +250,9 @@ class LanguageModel(nn.Module):
     def _precision(self) -> Any:
         """bf16 autocast around a bf16 base; an outer autocast never reaches a float32 one."""
         halved = self.dtype in (torch.bfloat16, torch.float16)
-        device = self.causal_lm.get_input_embeddings().weight.device.type
-        return torch.autocast(device, dtype=self.dtype if halved else None, enabled=halved)
+        return torch.autocast(
+            self.device.type, dtype=self.dtype if halved else None, enabled=halved
+        )
 
 
 def _behind_end(ids: Tensor, end: int) -> Tensor:

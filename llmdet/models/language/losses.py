@@ -46,6 +46,8 @@ def zero_loss(parameters: Iterable[nn.Parameter]) -> Tensor:
     also in steps whose batch asks nothing of some of them.
     """
     sums = [parameter.sum() for parameter in parameters if parameter.requires_grad]
+    if not sums:
+        return torch.zeros(())
     return torch.stack([value.float() for value in sums]).sum() * 0
 
 

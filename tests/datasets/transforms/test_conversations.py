@@ -7,7 +7,7 @@ import pytest
 
 from llmdet.datasets.transforms import TokenizeConversations
 from llmdet.datasets.transforms.conversations import CUT, UNREAD
-from llmdet.engine.conversations import share_conversation_settings
+from llmdet.engine.conversations import share_settings
 from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
 from llmdet.prompts.tokenizers import load_tokenizer
 
@@ -85,8 +85,16 @@ def test_the_models_settings_reach_every_pipeline_that_has_none(settings):
         def conversation_settings(self):
             return settings
 
-    share_conversation_settings(Model(), loader)
+        def view_settings(self):
+            return {"clip": "its view"}
+
+    views = {"type": "MakeViews"}
+    loader["dataset"]["datasets"].append({"pipeline": [views]})
+    share_settings(Model(), loader)
+    assert loader["dataset"]["datasets"].pop()["pipeline"] == [
+        {"type": "MakeViews", "settings": {"clip": "its view"}}
+    ]
     first, second = (part["pipeline"][-1]["settings"] for part in loader["dataset"]["datasets"])
     assert first == settings
     assert second == given
-    share_conversation_settings(object(), loader)  # a plain detector
+    share_settings(object(), loader)  # a plain detector

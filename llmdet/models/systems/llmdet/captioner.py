@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from llmdet.errors import ConfigError
-from llmdet.models.accumulation import step_totals
+from llmdet.models.accumulation import share_of_step
 from llmdet.models.language.dialogue import DialogueBatch, collate_dialogue
 from llmdet.models.language.language_model import LanguageModel
 from llmdet.models.language.losses import zero_loss
@@ -29,12 +27,12 @@ from llmdet.models.vision.detector_memory import DetectorOutput
 from llmdet.prompts.conversation import (
     DESCRIBE_IMAGE,
     DESCRIBE_REGION,
-    IGNORE_INDEX,
     Conversation,
     ConversationSettings,
     ConversationTokenizer,
     TokenizedConversation,
     ask,
+    count_learned,
 )
 from llmdet.registry import MODELS
 
@@ -146,14 +144,14 @@ class Captioner(nn.Module):
             ConfigError: a worker made the tokens with other settings.
         """
         return [
-            self._tokens_of(conversation)
+            self.conversations.tokens_of(conversation)
             for conversation in conversations
             if self.conversations.reads(conversation)
         ]
 
     def count_learned(self, conversations: Sequence[Conversation]) -> int:
         """Supervised tokens of those of a sample's conversations that this captioner reads."""
-        return sum(_learned(tokens) for tokens in self.tokenized(conversations))
+        return sum(map(count_learned, self.tokenized(conversations)))
 
     def loss(
         self,
@@ -174,8 +172,9 @@ class Captioner(nn.Module):
             micro-batches. Zero with gradient zero for every trainable parameter where there is no
             conversation.
         """
-        learned = sum(_learned(tokens) for tokens in conversations)
-        weight = self.settings.loss_weight * self._share(learned, seen.tokens.device)
+        learned = sum(map(count_learned, conversations))
+        share = share_of_step(learned, self.settings.kind, seen.tokens.device)
+        weight = self.settings.loss_weight * share
         if not conversations:
             if not lmm.in_every_step:
                 return zero_loss([*self.parameters(), *lmm.parameters()])
@@ -230,20 +229,6 @@ class Captioner(nn.Module):
             boxes.append(places)
         return RegionFeatures(torch.cat(embeds, 1), torch.cat(boxes, 1))
 
-    def _share(self, learned: int, device: torch.device) -> Tensor:
-        """Scalar: learned tokens beside their mean number over processes and micro-batches.
-
-        The output's loss is a mean over the tokens of this micro-batch. Times this, it is a part
-        of the mean over the whole batch. Every process has to call it.
-        """
-        totals = step_totals()
-        parts, of_step = 1, learned
-        if totals is not None:
-            parts, of_step = totals.parts, totals.learned[self.settings.kind]
-        mean = torch.tensor(float(of_step)).to(device, non_blocking=True)
-        all_reduce(mean, op="mean")
-        return learned * parts / mean.clamp(min=torch.finfo(mean.dtype).tiny)
-
     def _read(
         self, seen: DetectorOutput, regions: RegionBatch, dialogue: DialogueBatch
     ) -> tuple[dict[str, Tensor], AbstractContextManager[None]]:
@@ -271,25 +256,3 @@ class Captioner(nn.Module):
         first = torch.zeros(1, dtype=torch.int64, device=device)
         regions = batch_regions(counts, device, boxes=first.new_zeros(1, 4).float(), queries=first)
         return regions, [self.conversations(ask(f"<{self.settings.kind}>", "."))]
-
-    def _tokens_of(self, conversation: Conversation) -> TokenizedConversation:
-        tokens = conversation.tokens
-        if tokens is None:
-            return self.conversations(conversation)
-        ours = self.conversations.settings
-        if tokens.settings != ours:
-            different = [
-                f"{name} is {theirs!r} there and {here!r} here"
-                for name, theirs in vars(tokens.settings).items()
-                if theirs != (here := getattr(ours, name))
-            ]
-            raise ConfigError(
-                "TokenizeConversations in the pipeline and the model make different tokens: "
-                f"{'; '.join(different)}. Leave its settings out, so that it takes the model's"
-            )
-        return tokens
-
-
-def _learned(tokens: TokenizedConversation) -> int:
-    """Supervised tokens: all but the first can be, which nothing predicts."""
-    return int((tokens.labels[1:] != IGNORE_INDEX).sum())

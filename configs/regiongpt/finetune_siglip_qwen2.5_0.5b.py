@@ -1,0 +1,21 @@
+"""Stage two with SigLIP and Qwen2.5 0.5B, for one GPU: 8 times 16 conversations a step."""
+
+_base_ = "./pretrain_siglip_qwen2.5_0.5b.py"
+
+model = dict(lmm=dict(frozen=False, dtype="float32"))
+load_from = "work_dirs/pretrain_siglip_qwen2.5_0.5b/epoch_1.pth"
+
+sources = [
+    "llava_instruct",
+    "visual_genome_10",
+    "refcocog_tasks",
+    "v3det_10",
+    "coco_classification",
+    "recapd",
+]
+train_dataloader = dict(
+    batch_size=16,
+    dataset=dict(datasets=[dict(**_base_.part, ann_file=f"{name}.jsonl") for name in sources]),
+)
+optim_wrapper = dict(optimizer=dict(lr=2e-5))
+auto_scale_lr = dict(base_batch_size=128)

@@ -1,0 +1,269 @@
+"""Region language models: towers, regions as tokens, a language model and an output (DESIGN 5).
+
+RegionGPT, ChatRex, RexSeek and GLaMM differ in which of these parts a config names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from llmdet.datasets.sample import grounding_of
+from llmdet.datasets.views import ViewSettings
+from llmdet.errors import ConfigError
+from llmdet.models.accumulation import StepTotals, share_of_step
+from llmdet.models.language.dialogue import DialogueBatch, collate_dialogue
+from llmdet.models.language.language_model import LanguageModel
+from llmdet.models.language.losses import zero_loss
+from llmdet.models.outputs.base import Output
+from llmdet.models.regions.slots import SlotFiller, named_slots
+from llmdet.models.vision.views import TowerOutput, View
+from llmdet.prompts.conversation import (
+    Conversation,
+    ConversationSettings,
+    ConversationTokenizer,
+    TokenizedConversation,
+    ask,
+    count_learned,
+)
+from llmdet.registry import MODELS
+from llmdet.utils.construct import construct
+
+Config = Mapping[str, Any]
+#: What the learned tokens of a step are counted under.
+_LEARNED = "conversation"
+
+
+@dataclass(frozen=True)
+class TalkSettings:
+    """How a model is spoken to.
+
+    Attributes:
+        max_length: most tokens of a conversation, those of images and regions included.
+        max_new_tokens: most tokens of an answer, where its caller does not say.
+        system: system turn of each conversation, None for none.
+        template: name of a chat template, see ``llmdet.prompts.conversation``, or its text; None
+            for the tokenizer's own.
+        answers_only: learn answers and their end, not what the template has around them.
+    """
+
+    max_length: int = 2048
+    max_new_tokens: int = 128
+    system: str | None = "You are a helpful assistant."
+    template: str | None = None
+    answers_only: bool = True
+
+
+@MODELS.register_module()
+class RegionLMM(BaseModel):
+    """Conversations about images and regions, learned and answered.
+
+    Args:
+        towers: what sees, by name; each makes its view of an image.
+        slots: kind of mark ("image", "region") -> settings of
+            :class:`~llmdet.models.regions.slots.SlotSettings`.
+        lmm: the language model, see :class:`LanguageModel`.
+        output: what an answer becomes.
+        talk: settings of :class:`TalkSettings`.
+        data_preprocessor: mmengine's; by default :class:`ViewPreprocessor`.
+        init_cfg: mmengine's.
+
+    Raises:
+        ConfigError: a slot names a tower or a connector that is not there.
+    """
+
+    def __init__(
+        self,
+        *,
+        towers: Mapping[str, Config],
+        slots: Mapping[str, Config],
+        lmm: Config,
+        output: Config | None = None,
+        talk: Config | None = None,
+        data_preprocessor: Config | None = None,
+        init_cfg: Config | None = None,
+    ) -> None:
+        preprocessor = data_preprocessor or {"type": "ViewPreprocessor"}
+        super().__init__(MODELS.build(preprocessor), init_cfg)
+        self.talk = construct(TalkSettings, talk or {}, "model.talk")
+        self.towers = nn.ModuleDict({name: MODELS.build(tower) for name, tower in towers.items()})
+        self.output: Output = MODELS.build(output or {"type": "Text"})
+        self.lmm: LanguageModel = MODELS.build({**lmm, "added_tokens": self.output.added_tokens})
+        settings = named_slots(slots, self.towers)
+        self.filler = SlotFiller(settings, self.towers, self.lmm.hidden_size)
+        self.conversations = ConversationTokenizer(
+            self.lmm.tokenizer,
+            ConversationSettings(
+                tokenizer=self.lmm.tokenizer_name,
+                slots=self.filler.lengths,
+                max_length=self.talk.max_length,
+                system=self.talk.system,
+                added_tokens=self.lmm.added_tokens,
+                write=self.output.write,
+                any_kinds=True,
+                template=self.talk.template,
+                answers_only=self.talk.answers_only,
+            ),
+        )
+
+    def forward(
+        self, inputs: Mapping[str, View], data_samples: Sequence[DetDataSample], mode: str = "loss"
+    ) -> Any:
+        """What mmengine's loops call: the losses, or samples with answers.
+
+        Raises:
+            ConfigError: another mode is asked for.
+        """
+        if mode == "loss":
+            return self.loss(inputs, data_samples)
+        if mode == "predict":
+            return self.predict(inputs, data_samples)
+        raise ConfigError(f"RegionLMM has no mode {mode!r}; 'loss' and 'predict' are")
+
+    def loss(
+        self, inputs: Mapping[str, View], data_samples: Sequence[DetDataSample]
+    ) -> dict[str, Tensor]:
+        """What it costs to say the learned turns: the mean over tokens of the whole batch.
+
+        Args:
+            inputs: the view of each tower.
+            data_samples: B samples with conversations and their regions (:func:`grounding_of`).
+        """
+        seen = self.look(inputs)
+        of_samples = [self._tokenized(sample) for sample in data_samples]
+        flat = list(chain.from_iterable(of_samples))
+        device = self.lmm.device
+        weight = share_of_step(sum(map(count_learned, flat)), _LEARNED, device)
+        if not flat:
+            if not self.lmm.in_every_step:
+                return {"loss_lmm": zero_loss(self.parameters())}
+            flat = [self.conversations(ask(".", "."))]
+        dialogue = collate_dialogue(flat, self.lmm.pad_id, device)
+        features = self.filler(seen, data_samples, of_samples)
+        loss = weight * self.output.loss(self.lmm, dialogue, features)
+        if len(features) < len(self.filler.settings):  # what nothing was read of has no gradient
+            loss = loss + zero_loss([*self.towers.parameters(), *self.filler.parameters()])
+        return {"loss_lmm": loss}
+
+    def predict(
+        self, inputs: Mapping[str, View], data_samples: Sequence[DetDataSample], **generation: Any
+    ) -> Sequence[DetDataSample]:
+        """Answer the last question of each conversation; fills ``sample.answers``, a list.
+
+        Args:
+            inputs, data_samples: as in :meth:`loss`; what was to be learned last is not shown.
+            generation: options of transformers' ``generate``; greedy by default.
+        """
+        opened = [
+            [without_answer(each) for each in grounding_of(sample).conversations]
+            for sample in data_samples
+        ]
+        answers = self.answer_views(inputs, data_samples, opened, **generation)
+        for sample, said in zip(data_samples, answers, strict=True):
+            sample.answers = said
+        return data_samples
+
+    @torch.no_grad()
+    def answer(
+        self,
+        seen: Mapping[str, TowerOutput],
+        data_samples: Sequence[DetDataSample],
+        conversations: Sequence[Sequence[Conversation]],
+        *,
+        batch_size: int = 64,
+        **generation: Any,
+    ) -> list[list[Any]]:
+        """What the model says next in conversations that end with a question.
+
+        Args:
+            seen: of :meth:`look`, of B images.
+            data_samples: B samples with the regions that are spoken of.
+            conversations: any number for each image.
+            batch_size: most conversations that are answered at once.
+            generation: options of transformers' ``generate``; greedy by default.
+
+        Returns:
+            For each image, one answer for each of its conversations.
+        """
+        options = {"do_sample": False, "max_new_tokens": self.talk.max_new_tokens, **generation}
+        flat = [
+            (image, self.conversations(each))
+            for image, batch in enumerate(conversations)
+            for each in batch
+        ]
+        answers: list[list[Any]] = [[] for _ in conversations]
+        for start in range(0, len(flat), batch_size):
+            part = flat[start : start + batch_size]
+            of_samples: list[list[TokenizedConversation]] = [[] for _ in conversations]
+            for image, tokens in part:
+                of_samples[image].append(tokens)
+            dialogue = self._collate([tokens for _, tokens in part])
+            features = self.filler(seen, data_samples, of_samples)
+            said = self.output.read(
+                self.lmm.generate(dialogue, features, **options), self.lmm.tokenizer
+            )
+            for (image, _), text in zip(part, said, strict=True):
+                answers[image].append(text)
+        return answers
+
+    def answer_views(
+        self,
+        inputs: Mapping[str, View],
+        data_samples: Sequence[DetDataSample],
+        conversations: Sequence[Sequence[Conversation]],
+        **options: Any,
+    ) -> list[list[Any]]:
+        """As :meth:`answer`, of images that no tower has read yet."""
+        with torch.no_grad():
+            seen = self.look(inputs)
+        return self.answer(seen, data_samples, conversations, **options)
+
+    def look(self, inputs: Mapping[str, View]) -> dict[str, TowerOutput]:
+        """What every tower makes of its view; one look serves any number of questions.
+
+        Raises:
+            ConfigError: a tower has no view.
+        """
+        missing = set(self.towers) - set(inputs)
+        if missing:
+            raise ConfigError(
+                f"the inputs have no view for {', '.join(sorted(missing))}: put MakeViews and "
+                "PackViews at the end of the pipeline"
+            )
+        return {name: tower(inputs[name]) for name, tower in self.towers.items()}
+
+    def conversation_settings(self) -> tuple[ConversationSettings, ...]:
+        """How the conversations of training samples become tokens."""
+        return (self.conversations.settings,)
+
+    def view_settings(self) -> dict[str, ViewSettings]:
+        """What each tower wants to see."""
+        towers: Mapping[str, Any] = dict(self.towers)
+        return {name: tower.view for name, tower in towers.items()}
+
+    def count_step(self, batches: Sequence[Sequence[DetDataSample]]) -> StepTotals:
+        """What the micro-batches of one step hold together; samples as in :meth:`loss`."""
+        tokens = [self._tokenized(sample) for batch in batches for sample in batch]
+        learned = sum(map(count_learned, chain.from_iterable(tokens)))
+        return StepTotals(len(batches), 0, 0, 0, {_LEARNED: learned})
+
+    def _tokenized(self, sample: DetDataSample) -> list[TokenizedConversation]:
+        return [self.conversations.tokens_of(each) for each in grounding_of(sample).conversations]
+
+    def _collate(self, tokens: Sequence[TokenizedConversation]) -> DialogueBatch:
+        return collate_dialogue(tokens, self.lmm.pad_id, self.lmm.device, left=True)
+
+
+def without_answer(conversation: Conversation) -> Conversation:
+    """The turns before the last that the assistant says; all of them where it says none."""
+    said = [n for n, turn in enumerate(conversation.turns) if turn.role == "assistant"]
+    if not said:
+        return conversation
+    return replace(conversation, turns=conversation.turns[: said[-1]], tokens=None)

@@ -1,0 +1,121 @@
+"""Configs of RegionGPT: sizes as published, and what each stage trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from llmdet.datasets.toy.models import tiny_qwen
+from llmdet.engine.settings import check_settings
+from llmdet.registry import MODELS
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "regiongpt"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
+#: Sizes of the models that the configs name, as their own config.json say them.
+PUBLISHED = {
+    "openai/clip-vit-large-patch14-336": {
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
+    },
+    "google/siglip-so400m-patch14-384": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 384,
+        "patch_size": 14,
+    },
+    "lmsys/vicuna-7b-v1.5": {
+        "model_type": "llama",
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "tie_word_embeddings": False,
+    },
+    "Qwen/Qwen2.5-0.5B-Instruct": {
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen2.5-1.5B-Instruct": {
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+}
+#: Parameters as published: of CLIP's image encoder, LLaMA 7B and Qwen2.5.
+COUNTS = {
+    "openai/clip-vit-large-patch14-336": 303_507_456,
+    "lmsys/vicuna-7b-v1.5": 6_738_415_616,
+    "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768,
+    "Qwen/Qwen2.5-1.5B-Instruct": 1_543_714_304,
+}
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    return tiny_qwen(tmp_path_factory.mktemp("qwen"))
+
+
+def build(name, qwen):
+    """The config's model without weights, the names of its two models, and its other settings."""
+    config = Config.fromfile(CONFIGS / f"{name}.py")
+    check_settings(config)
+    settings = config.model.to_dict()
+    (tower,) = settings["towers"].values()
+    names = tower["tower"]["model"], settings["lmm"]["model"]
+    tower["tower"]["model"] = PUBLISHED[names[0]]
+    settings["lmm"] |= {"model": PUBLISHED[names[1]], "tokenizer": qwen}
+    with torch.device("meta"):
+        return MODELS.build(settings), names, config
+
+
+def size(module, trained=False):
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_are_the_published_ones_and_each_stage_trains_its_parts(name, qwen):
+    model, (seen, spoken), config = build(name, qwen)
+    (tower,) = model.towers.values()
+    for part, named in ((tower.tower.encoder, seen), (model.lmm.causal_lm, spoken)):
+        assert size(part) == COUNTS.get(named, size(part))
+    channels, width = PUBLISHED[seen]["hidden_size"], PUBLISHED[spoken]["hidden_size"]
+    connector = (channels + 1) * width + (width + 1) * width
+    assert size(model.filler) == connector  # one, which image and region share
+    new = size(tower.refinement) + connector
+    in_stage_two = name.startswith("finetune")
+    assert size(model, trained=True) == new + (size(model.lmm) if in_stage_two else 0)
+    assert config.optim_wrapper.optimizer.lr == (2e-5 if in_stage_two else 1e-3)
+    of_step = 8 * config.train_dataloader.batch_size
+    assert of_step == config.auto_scale_lr.base_batch_size == (128 if in_stage_two else 256)
+
+
+def test_the_papers_size_is_llavas_with_finer_maps(qwen):
+    model, _, _ = build("pretrain", qwen)
+    refinement = size(model.towers["clip"].refinement)
+    # LLaVA-1.5 7B as published has 64 more tokens, whose rows are padding.
+    assert size(model) - refinement + 2 * 64 * 4096 == 7_063_427_072
+    assert dict(model.filler.lengths) == {"image": 576, "region": 1}
