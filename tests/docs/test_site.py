@@ -18,7 +18,7 @@ from llmdet.testing.programs import import_ahead, run_forked
 NOTEBOOKS = "mkdocs-material and ipykernel are locked for Python 3.11 and later"
 _LINK = re.compile(r"\]\(([^)\s#]+)(?:#[\w-]+)?\)")
 _ANCHOR = re.compile(r"\]\(([^)\s#]*)#([\w-]+)\)")
-_RUNNABLE = re.compile(r"<!-- runnable -->\n```bash\n(.*?)```", re.DOTALL)
+_RUNNABLE = r"<!-- runnable -->\n```{}\n(.*?)```"
 _CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
@@ -70,6 +70,12 @@ def test_the_site_builds_with_its_reference(root, tmp_path):
     assert "per_class_thresholds" in reference
 
 
+def runnable(root: Path, page: str, language: str) -> list[str]:
+    """The blocks of a page that are marked as such."""
+    text = (root / "docs" / page).read_text()
+    return re.findall(_RUNNABLE.format(language), text, re.DOTALL)
+
+
 def run_line(line: str, root: Path) -> None:
     """What a shell does with a command; ``llmdet`` runs in this process."""
     program, *words = shlex.split(line)
@@ -79,19 +85,54 @@ def run_line(line: str, root: Path) -> None:
     subprocess.run(["bash", "-euc", line], check=True, env={**os.environ, "PYTHONPATH": str(root)})
 
 
-def test_the_commands_of_the_first_hour_run(root, tmp_path):
-    """In a folder that has what a checkout has."""
+@pytest.fixture(scope="module")
+def first_hour(root, tmp_path_factory):
+    """A folder with what a checkout has, in which the commands of the first hour ran."""
+    folder = tmp_path_factory.mktemp("first_hour")
     for name in ("configs", "tools", "demo", "image_demo.py"):
-        (tmp_path / name).symlink_to(root / name)
-    blocks = _RUNNABLE.findall((root / "docs" / "first_hour.md").read_text())
+        (folder / name).symlink_to(root / name)
+    blocks = runnable(root, "first_hour.md", "bash")
     assert len(blocks) == 7
     import_ahead()
-    shown = tmp_path / "shown.txt"
     for line in "".join(blocks).splitlines():
-        code = run_forked(partial(run_line, line, root), tmp_path, shown)
-        assert code == 0, f"{line}\n{shown.read_text()[-4000:]}"
-    assert list((tmp_path / "outputs" / "vis").iterdir())
-    assert (tmp_path / "labelled" / "instances_train.json").is_file()
+        run(partial(run_line, line, root), folder, line)
+    return folder
+
+
+def run(work, folder: Path, what: str) -> None:
+    shown = folder / "shown.txt"
+    code = run_forked(work, folder, shown)
+    assert code == 0, f"{what}\n{shown.read_text()[-4000:]}"
+
+
+def test_the_commands_of_the_first_hour_run(first_hour):
+    assert list((first_hour / "outputs" / "vis").iterdir())
+    assert (first_hour / "labelled" / "instances_train.json").is_file()
+
+
+def run_examples(blocks: list[str]) -> None:
+    """One after the other, with a model of the quickstart that has random weights."""
+    import torch
+
+    from llmdet.checkpoint import write_checkpoint
+    from llmdet.registry import MODELS
+    from llmdet.utils.config import load_config
+
+    torch.manual_seed(0)
+    model = MODELS.build(load_config("configs/quickstart/llmdet.py").model)
+    write_checkpoint("work_dirs/quickstart/latest.pth", model.state_dict())
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, block, "exec"), names)
+
+
+def test_the_examples_of_the_api_run(root, first_hour):
+    blocks = runnable(root, "api.md", "python")
+    assert len(blocks) == 7
+    run(partial(run_examples, blocks), first_hour, "docs/api.md")
+    assert (first_hour / "found.png").is_file()
+    assert (first_hour / "found.json").is_file()
+    assert (first_hour / "my_detector" / "detector.json").is_file()
 
 
 def test_the_tour_runs_from_top_to_bottom(root, tmp_path, monkeypatch):
