@@ -14,6 +14,7 @@ from mmengine.model import BaseModel
 from llmdet.apis.captions import keep_language_model
 from llmdet.apis.read_images import ImagePipeline
 from llmdet.errors import ConfigError
+from llmdet.models.detectors.settings import leave_learned_classes
 from llmdet.registry import MODELS, TRANSFORMS
 from llmdet.utils.build import checked_builds
 from llmdet.utils.config import leaf_datasets, type_name
@@ -67,7 +68,9 @@ def build_model(settings: ConfigDict, captions: bool, dtype: str) -> BaseModel:
 
 
 def leave_to_checkpoint(settings: ConfigDict) -> None:
-    """Read no weights of a text encoder that a checkpoint brings: 440 MB for BERT base."""
+    """Read no weights of a text encoder that a checkpoint brings (440 MB for BERT base), and take
+    the classes that it has learned."""
+    leave_learned_classes(settings)
     encoder = settings.get("language_model") or {}
     if encoder.get("type") == "BertModel":
         encoder["pretrained"] = False

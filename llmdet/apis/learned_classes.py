@@ -74,7 +74,7 @@ def learn_from_examples(
     given = _read_examples(cleaned, examples)
     if others is None:
         others = _classes_of(config)
-    views = list(_views(look, given, settings.seed))
+    views = list(example_views(look, given, settings.seed))
     losses = learn_class(
         model,
         cleaned,
@@ -131,10 +131,16 @@ def _beside(name: str, others: Sequence[str]) -> list[str]:
     return [other for key, other in keyed.items() if key and key != class_key(name)]
 
 
-def _views(
+def example_views(
     look: Look, given: Sequence[tuple[Source, np.ndarray]], seed: int
 ) -> Iterator[ExampleView]:
-    """All views, through the backbone, which runs once for each."""
+    """Images and changed copies of them, through the backbone, which runs once for each.
+
+    Args:
+        look: runs what no text changes on one image.
+        given: images, and the boxes [N, 4] xyxy in pixels of each.
+        seed: of the changes.
+    """
     rng = np.random.default_rng(seed)
     each = max(2, math.ceil(_FEWEST_VIEWS / len(given)))
     for source, boxes in given:
@@ -153,6 +159,6 @@ def _views(
 
 
 def _towards(model: GroundingDINO, name: str, description: str) -> torch.Tensor:
-    """Offsets [k, C] that give the tokens of a name the mean feature of a description."""
+    """The offset [C] that brings the mean feature of a name to that of a description."""
     there, here = text_features(model, clean_class_name(description)), text_features(model, name)
-    return there.mean(0) - here
+    return there.mean(0) - here.mean(0)

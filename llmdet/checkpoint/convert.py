@@ -11,9 +11,9 @@ from typing import Any
 
 from llmdet.errors import CheckpointError, ConfigError
 
-from .files import StateDict, read_checkpoint, write_checkpoint
+from .files import StateDict, write_checkpoint
 from .frozen import complete, frozen_meta
-from .load import is_language_key, to_llmdet
+from .load import is_language_key, read_whole, to_llmdet
 from .systems.llmdet import llmdet_to_upstream
 from .transformers_config import config_from_state_dict, write_processor
 from .transformers_keys import LLMDET_ONLY, llmdet_to_transformers, reason_without_place
@@ -65,7 +65,7 @@ def convert_checkpoint(
     _check_formats(source_format, target_format)
     if target_format == "transformers":
         _tokenizer(tokenizer, model)
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_whole(source)
     layout, state_dict = to_llmdet(checkpoint, source_format)
     if target_format == "transformers":
         conversion = _write_transformers(Path(target), layout, state_dict, model)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.utils.suggest import did_you_mean
 
+from . import base
 from .files import CheckpointFile, StateDict, read_checkpoint
 from .frozen import note_replaced, put_back_frozen
 from .systems import system_of
@@ -72,7 +73,7 @@ def load_weights(
         ConfigError: ``load_missing`` names a part that the model does not have.
     """
     model = getattr(model, "module", model)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_whole(path)
     layout, state_dict = to_llmdet(checkpoint)
     put_back_frozen(state_dict, checkpoint.meta, model, str(path))
     report = load_state_dict(model, state_dict, str(path), layout, load_missing=load_missing)
@@ -126,6 +127,20 @@ def _training_of(meta: Mapping[str, Any]) -> str:
         return ""
     name = re.sub(r"_\d{8}_\d{6}$", "", str(meta.get("experiment_name", "")))
     return f"a training of ours: {name or 'no name'}, {meta.get('iter', '?')} iterations"
+
+
+def read_whole(path: str | Path) -> CheckpointFile:
+    """A checkpoint, with the detector around the learned classes where it holds these alone.
+
+    Raises:
+        CheckpointError: as :func:`read_checkpoint`, or that detector is not there any more.
+    """
+    checkpoint = read_checkpoint(path)
+    record = checkpoint.meta.get(base.ENTRY)
+    if record is None:
+        return checkpoint
+    _, detector = to_llmdet(read_whole(base.find_base(record, path)))
+    return replace(checkpoint, state_dict={**detector, **checkpoint.state_dict})
 
 
 def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:

@@ -63,6 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def prepare(args: argparse.Namespace) -> Config:
     """The config with everything that the command line changes."""
     from llmdet.engine import use_test_time_augmentation, write_predictions
+    from llmdet.models.detectors.settings import leave_learned_classes
     from llmdet.utils.config import load_model_config, set_work_dir
 
     config = load_model_config(args.config, args.cfg_options)
@@ -73,6 +74,7 @@ def prepare(args: argparse.Namespace) -> Config:
         config.load_missing = []  # what training may begin anew must be there when it is tested
     if config.model.get("lmm") is not None:
         config.model.lmm = None  # detection needs no language model: neither loaded nor in memory
+    leave_learned_classes(config.model)
     if args.dtype:
         config.merge_from_dict({"model.test_cfg.dtype": args.dtype})
     set_work_dir(config, args.config, args.work_dir)

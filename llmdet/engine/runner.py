@@ -22,8 +22,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from llmdet.checkpoint import load_weights
+from llmdet.checkpoint.base import ENTRY as BASE
+from llmdet.checkpoint.base import base_record, learns_classes_alone, leave_out_base
 from llmdet.checkpoint.frozen import leave_out_frozen, put_back_frozen, source_parts
-from llmdet.checkpoint.load import load_state_dict
+from llmdet.checkpoint.load import load_state_dict, read_whole
 from llmdet.checkpoint.sharded import is_sharded
 from llmdet.datasets.text_encoder import share_text_encoder
 from llmdet.errors import CheckpointError
@@ -35,6 +37,7 @@ from llmdet.utils.config import RunConfig
 from .checkpoint import latest_checkpoint, read_training_state
 from .compilation import CompileSettings, compile_for_training
 from .conversations import share_settings
+from .learned_classes import name_learned_classes
 from .logs import ROTATING_FILE, file_messages_to, report_environment, share_log
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .outcome import report_result
@@ -54,6 +57,7 @@ class SlimCheckpoints:
     """Of a runner: checkpoints without frozen language models, and without programs to execute."""
 
     model: Any
+    base: dict[str, str] | None = None  # what its checkpoints leave out, and where it is
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call all hooks; EMAHook swaps weights, so that it sees whole checkpoints."""
@@ -70,6 +74,7 @@ class SlimCheckpoints:
         if fn_name == "before_save_checkpoint":
             checkpoint["meta"]["processes"] = get_world_size()
             leave_out_frozen(checkpoint, bare(self.model))
+            leave_out_base(checkpoint, self.base)
 
 
 @RUNNERS.register_module(name="LLMDetRunner")
@@ -237,6 +242,8 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         if self._load_from is not None and not self._has_loaded:
             missing = self.cfg.get("load_missing") or ()
             load_weights(bare(self.model), self._load_from, load_missing=missing)
+            if learns_classes_alone(bare(self.model)):
+                self.base = base_record(self._load_from)
             self._has_loaded = True
             whole = self.model.module if is_model_wrapper(self.model) else self.model
             # EMAHook copied the model before it had these weights.
@@ -294,6 +301,9 @@ class Runner(SlimCheckpoints, MMEngineRunner):
                 "weights alone, which load_from starts from"
             )
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        self.base = checkpoint["meta"].get(BASE)
+        if self.base is not None:
+            checkpoint["state_dict"] = dict(read_whole(filename).state_dict)
         load_state_dict(bare(self.model), checkpoint["state_dict"], filename)
         return checkpoint
 
@@ -352,6 +362,7 @@ def build_runner(config: Config) -> MMEngineRunner:
             and data name different text encoders.
     """
     share_text_encoder(config)
+    name_learned_classes(config)
     check_settings(config)
     fitted = fit_schedule(config)
     with checked_builds():

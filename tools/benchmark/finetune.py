@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from llmdet.utils.cli import add_config_options, count, run_cli, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = ("full", "full_replay", "decoder_only", "lora")
+METHODS = ("full", "full_replay", "decoder_only", "lora", "prompt_tuning")
 #: Which runs are also measured halfway back to what they started from.
 INTERPOLATED = ("full", "full_replay")
 #: Ways that change fewer numbers want a higher rate.

@@ -33,7 +33,13 @@ _KNOWN_SHARE = 0.5  # of the objects that are drawn beside the first of an image
 
 
 def generate_new_shapes(
-    out: str | Path, *, train: int = 60, val: int = 60, size: int = 128, seed: int = 0
+    out: str | Path,
+    *,
+    train: int = 60,
+    val: int = 60,
+    size: int = 128,
+    seed: int = 0,
+    colours: Sequence[str] = tuple(COLOURS),
 ) -> Path:
     """Write the set below ``out``; equal arguments write equal files.
 
@@ -43,6 +49,7 @@ def generate_new_shapes(
         val: likewise.
         size: nominal side of an image in pixels.
         seed: of everything that is random.
+        colours: of the new shapes; known ones between them have any.
 
     Returns:
         ``out``.
@@ -58,7 +65,7 @@ def generate_new_shapes(
         scenes = {}
         for index in range(number):
             rng = np.random.default_rng([seed, 4, stream, index])
-            scene = _sample(rng, size)
+            scene = _sample(rng, size, colours)
             name = f"{split}_{index:04d}.jpg"
             pixels = draw_scene(scene, rng)[..., ::-1]
             cv2.imwrite(str(out / "images" / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
@@ -68,11 +75,12 @@ def generate_new_shapes(
     return out
 
 
-def _sample(rng: np.random.Generator, size: int) -> Scene:
-    kinds = (*NEW_KINDS, *SEEN)
+def _sample(rng: np.random.Generator, size: int, colours: Sequence[str]) -> Scene:
+    new = [kind for kind in NEW_KINDS if kind.colour in colours]
+    kinds = (*new, *SEEN)
     weights = np.full(len(kinds), _KNOWN_SHARE / len(SEEN))
-    weights[: len(NEW_KINDS)] = (1 - _KNOWN_SHARE) / len(NEW_KINDS)
-    required = [NEW_KINDS[int(rng.integers(len(NEW_KINDS)))]]
+    weights[: len(new)] = (1 - _KNOWN_SHARE) / len(new)
+    required = [new[int(rng.integers(len(new)))]]
     return sample_scene(rng, kinds, weights, required, size)
 
 
@@ -111,10 +119,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", type=int, default=60, help="training images (default 60)")
     parser.add_argument("--val", type=int, default=60, help="validation images (default 60)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--colours", nargs="+", choices=COLOURS, default=list(COLOURS), help="default: all"
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        generate_new_shapes(args.out, train=args.train, val=args.val, seed=args.seed)
+        generate_new_shapes(
+            args.out, train=args.train, val=args.val, seed=args.seed, colours=args.colours
+        )
     except DataError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -1,4 +1,4 @@
-"""Learning a class from a few images: its offsets alone, by the detector's grounding losses."""
+"""Learning a class from a few images: its offset alone, by the detector's grounding losses."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class LearningSettings:
         seed: of the order of views and of the classes beside the new one.
     """
 
-    steps: int = 100
+    steps: int = 80
     views_per_step: int = 2
-    lr: float = 0.05
+    lr: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ def learn_class(
 ) -> list[float]:
     """Learn what a class looks like; nothing else of the model changes.
 
-    The offsets of its tokens follow the gradient of the grounding losses (classification, L1 and
+    The offset of its tokens follows the gradient of the grounding losses (classification, L1 and
     GIoU of all decoder layers and of the proposals) through decoder and encoder.
 
     The class is asked for alone and among other classes. Whatever is not in its boxes, objects of
@@ -80,7 +80,7 @@ def learn_class(
         views: at least one with a box.
         others: names that may stand beside the class in a prompt.
         settings: see :class:`LearningSettings`.
-        start: [k, C] offsets of the k tokens of the name; None: zero.
+        start: offset [C] to begin with; None: zero.
 
     Returns:
         The loss of each step.
@@ -90,16 +90,13 @@ def learn_class(
     """
     if not any(len(view.boxes) for view in views):
         raise DataError(f"The examples of {name!r} have no box: at least one image shows it.")
-    tokenizer, learned = model.language_model.prompts, model.learned_classes
+    learned = model.learned_classes
     before = learned[name].detach().clone() if name in learned else None
-    like = model.level_embed
-    tokens = tokenizer(Classes((name,)))[0].token_map[0].sum()
-    offsets = learned.put(name, torch.zeros(tokens, learned.dims).to(like))
+    begin = torch.zeros(learned.dims) if start is None else start
+    offset = learned.put(name, begin.to(model.level_embed))
     try:
-        with _only(model, offsets), torch.enable_grad():
-            if start is not None:
-                offsets.data.copy_(start)
-            return _descend(model, name, views, others, settings, offsets)
+        with _only(model, offset), torch.enable_grad():
+            return _descend(model, name, views, others, settings, offset)
     except BaseException:  # an interrupted class is as it was
         learned.remove(name)
         if before is not None:
@@ -121,11 +118,11 @@ def _descend(
     views: Sequence[ExampleView],
     others: Sequence[str],
     settings: LearningSettings,
-    offsets: torch.nn.Parameter,
+    offset: torch.nn.Parameter,
 ) -> list[float]:
     rng = np.random.default_rng(settings.seed)
     size = text_features(model, name).float().square().mean().sqrt().item()
-    optimizer = torch.optim.Adam([offsets], betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam([offset], betas=(0.9, 0.99))
     turns = _in_turn(rng, len(views))
     losses = []
     for step in range(settings.steps):
@@ -134,7 +131,7 @@ def _descend(
         total = 0.0
         for _ in range(settings.views_per_step):
             prompt = _ask_beside(model, name, others, rng)
-            loss = _loss(model, name, prompt, views[next(turns)]) / settings.views_per_step
+            loss = class_loss(model, name, prompt, views[next(turns)]) / settings.views_per_step
             loss.backward()
             total += loss.item()
         optimizer.step()
@@ -143,8 +140,10 @@ def _descend(
     return losses
 
 
-def _loss(model: GroundingDINO, name: str, prompt: TokenizedPrompt, view: ExampleView) -> Tensor:
-    """The detector's loss of one view, for the tokens of the class alone."""
+def class_loss(
+    model: GroundingDINO, name: str, prompt: TokenizedPrompt, view: ExampleView
+) -> Tensor:
+    """The detector's loss of one view, for the tokens of a class that ``prompt`` names alone."""
     device = view.pyramid.feat.device
     with model.test_cfg.arithmetic(device):
         with torch.no_grad():  # the text encoder remembers what it has read

@@ -149,7 +149,7 @@ class GroundingDINO(BaseDetector):
         self.memory_trans_norm = nn.LayerNorm(dims)
         self.text_feat_map = nn.Linear(self.language_model.language_dim, dims)
         self.learned_classes = LearnedClasses(dims)
-        self.learned_classes.begin(learned_classes, self.language_model.prompts)
+        self.learned_classes.begin(learned_classes)
         self._init_own_weights()
         self._freeze()
         use_fast_linear(self)

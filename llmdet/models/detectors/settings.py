@@ -131,3 +131,15 @@ def check_text_length(head: Any, language_model: Any) -> None:
             f"model.bbox_head.contrastive_cfg.max_text_len={given}, but "
             f"model.language_model.max_tokens={language_model.max_tokens}: leave the first out"
         )
+
+
+def leave_learned_classes(model: Any) -> None:
+    """Leave it to a checkpoint which classes a model has learned.
+
+    Args:
+        model: ``model`` of a config, changed in place.
+    """
+    if not model.pop("learned_classes", None) or not model.get("tuning"):
+        return
+    parts = [part for part in model["tuning"].get("parts", ()) if part != "learned_classes"]
+    model["tuning"] = {**model["tuning"], "parts": parts} if parts else None

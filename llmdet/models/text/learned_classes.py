@@ -2,8 +2,9 @@
 
 A name keeps its tokens, their positions and their attention mask, so that a learned class is
 written, chunked and mixed with others as any class is. Its tokens enter the encoder as the text
-feature of the name plus an offset, which is all that is learned: at zero the class is its name,
-and a prompt without learned classes is not touched.
+features of the name plus one offset, which is all that is learned: at zero the class is its name,
+and a prompt without learned classes is not touched. One for all tokens of a name, as more numbers
+learn a few images by heart.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmdet.errors import CheckpointError, ConfigError, DataError
+from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.structures import TextFeatures
-from llmdet.prompts.class_names import class_key, clean_class_name
-from llmdet.prompts.tokens import PromptTokenizer
+from llmdet.prompts.class_names import class_key
 from llmdet.prompts.types import TokenizedPrompt
 
 #: Where a detector has them.
@@ -28,7 +28,7 @@ PART = "learned_classes"
 
 
 class LearnedClasses(nn.Module):
-    """Offsets of the tokens of each learned class.
+    """The offset of each learned class.
 
     The names of the parameters are the classes, so that a checkpoint says which it has:
     ``learned_classes.<my part>``. Spellings of a name that differ in capitals are one class.
@@ -50,18 +50,18 @@ class LearnedClasses(nn.Module):
         return _entry(name) in self._parameters
 
     def __getitem__(self, name: str) -> nn.Parameter:
-        """The offsets [k, C] of a class's k tokens."""
-        offsets = self._parameters[_entry(name)]
-        assert offsets is not None
-        return offsets
+        """The offset [C] of a class."""
+        offset = self._parameters[_entry(name)]
+        assert offset is not None
+        return offset
 
-    def put(self, name: str, offsets: Tensor) -> nn.Parameter:
-        """Make ``name`` a class of these offsets [k, C], in the place of earlier ones."""
-        parameter = nn.Parameter(offsets.detach().clone())
+    def put(self, name: str, offset: Tensor) -> nn.Parameter:
+        """Make ``name`` a class of this offset [C], in the place of an earlier one."""
+        parameter = nn.Parameter(offset.detach().clone())
         self._parameters[_entry(name)] = parameter
         return parameter
 
-    def begin(self, names: Sequence[str], tokenizer: PromptTokenizer) -> None:
+    def begin(self, names: Sequence[str]) -> None:
         """Make classes of names that have learned nothing yet.
 
         Raises:
@@ -69,10 +69,8 @@ class LearnedClasses(nn.Module):
         """
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             raise ConfigError(f"model.learned_classes={names!r}; give class names in a list")
-        cleaned = list(map(clean_class_name, names))
-        for name, tokens in zip(cleaned, tokenizer.count(cleaned), strict=True):
-            if tokens:  # a class without a word is found nowhere
-                self.put(name, torch.zeros(tokens, self.dims))
+        for name in filter(class_key, names):  # a class without a word is found nowhere
+            self.put(name, torch.zeros(self.dims))
 
     def remove(self, name: str) -> None:
         """Make a class its name again."""
@@ -84,9 +82,6 @@ class LearnedClasses(nn.Module):
         Args:
             text: mapped features [B, L, C]; returned as they are where nothing is learned.
             prompts: B prompts; bare texts name no class.
-
-        Raises:
-            DataError: a class is written with more or fewer tokens than it was learned with.
         """
         places, offsets = self._named(prompts)
         if not offsets and not (self._parameters and torch.is_grad_enabled()):
@@ -94,7 +89,7 @@ class LearnedClasses(nn.Module):
         embedded = text.embedded
         if offsets:
             index = torch.tensor(places).to(embedded.device, non_blocking=True)
-            added = torch.cat(offsets).to(embedded.dtype)
+            added = torch.stack(offsets).to(embedded.dtype)
             embedded = embedded.index_put((index[:, 0], index[:, 1]), added, accumulate=True)
         if torch.is_grad_enabled():
             # Every class has a gradient in every step, or processes would wait for each other.
@@ -105,7 +100,7 @@ class LearnedClasses(nn.Module):
     def _named(
         self, prompts: Sequence[TokenizedPrompt | str]
     ) -> tuple[list[tuple[int, int]], list[Tensor]]:
-        """Row and token of every offset, and the offsets of class after class."""
+        """Row and place of each token of a learned class, and the offset [C] of each."""
         places: list[tuple[int, int]] = []
         offsets: list[Tensor] = []
         if not self._parameters:
@@ -114,16 +109,10 @@ class LearnedClasses(nn.Module):
             if isinstance(prompt, str):
                 continue
             for name, tokens in zip(prompt.entities, prompt.token_map, strict=True):
-                if name not in self or not tokens.any():
-                    continue
-                at, learned = np.flatnonzero(tokens).tolist(), self[name]
-                if len(at) != len(learned):
-                    raise DataError(
-                        f"The class {name!r} was learned with {len(learned)} tokens and is written "
-                        f"with {len(at)}: leave its caption_prompt out, or learn it again."
-                    )
-                places += [(row, token) for token in at]
-                offsets.append(learned)
+                if name in self:
+                    at = np.flatnonzero(tokens).tolist()
+                    places += [(row, token) for token in at]
+                    offsets += [self[name]] * len(at)
         return places, offsets
 
     def adopt(self, state_dict: Mapping[str, Tensor], prefix: str = f"{PART}.") -> None:
@@ -140,7 +129,7 @@ class LearnedClasses(nn.Module):
             entry = key.removeprefix(prefix)
             if not key.startswith(prefix) or entry in self._parameters:
                 continue
-            if entry != _entry(_name_of(entry)) or value.shape[1:] != (self.dims,):
+            if entry != _entry(_name_of(entry)) or value.shape != (self.dims,):
                 raise CheckpointError(
                     f"{key!r} {tuple(value.shape)} is no learned class of a detector of width "
                     f"{self.dims}: it was learned with another model."

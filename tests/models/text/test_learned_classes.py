@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
-from llmdet.errors import CheckpointError, ConfigError, DataError
+from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.structures import TextFeatures
 from llmdet.models.text.learned_classes import LearnedClasses
 from llmdet.prompts import Classes, PromptTokenizer, load_tokenizer
@@ -21,9 +19,9 @@ def tokenizer(bert_folder):
 
 
 @pytest.fixture
-def learned(tokenizer):
+def learned():
     classes = LearnedClasses(DIMS)
-    classes.begin(["Red part", "v1.5 <box>", "keys"], tokenizer)
+    classes.begin(["Red part", "v1.5 <box>", "keys", "..."])
     for number, parameter in enumerate(classes.parameters(), start=1):
         torch.nn.init.constant_(parameter, float(number))
     return classes
@@ -45,7 +43,7 @@ def test_tokens_of_a_learned_class_get_its_offsets_wherever_it_stands(learned, t
     for row, prompt in enumerate(prompts):
         place = [name.lower() for name in prompt.entities].index("red part")
         tokens = torch.from_numpy(prompt.token_map[place])
-        assert tokens.sum() == len(learned["red part"])
+        assert tokens.sum() > 1
         assert (added[row, : len(tokens)][tokens] == 1).all()
         assert not added[row, : len(tokens)][~tokens].any()
 
@@ -61,7 +59,7 @@ def test_a_prompt_without_learned_classes_is_not_touched(learned, tokenizer):
 def test_every_class_has_a_gradient_whichever_a_prompt_names(learned, tokenizer):
     prompts = tokenizer(Classes(("red part",)))
     learned(text_of(prompts), prompts).embedded.sum().backward()
-    assert learned["red part"].grad.eq(1).all()
+    assert learned["red part"].grad.eq(prompts[0].token_map[0].sum()).all()
     assert learned["keys"].grad.eq(0).all()
 
 
@@ -78,17 +76,11 @@ def test_a_checkpoint_says_which_classes_it_has(learned):
 @pytest.mark.parametrize("entry", ["<Red part>", "red part", "<a\nb>"])
 def test_what_is_no_learned_class_is_refused(entry):
     with pytest.raises(CheckpointError, match="no learned class"):
-        LearnedClasses(DIMS).adopt({f"learned_classes.{entry}": torch.zeros(1, DIMS)})
+        LearnedClasses(DIMS).adopt({f"learned_classes.{entry}": torch.zeros(DIMS)})
     with pytest.raises(CheckpointError, match="no learned class"):
-        LearnedClasses(DIMS).adopt({"learned_classes.<a>": torch.zeros(1, DIMS + 1)})
+        LearnedClasses(DIMS).adopt({"learned_classes.<a>": torch.zeros(DIMS + 1)})
 
 
-def test_a_class_that_is_written_otherwise_than_it_was_learned_is_an_error(learned, tokenizer):
-    prompt = tokenizer(Classes(("keys",)))[0]
-    longer = dataclasses.replace(
-        prompt, ids=prompt.ids, token_map=torch.ones(1, len(prompt.ids)).bool().numpy()
-    )
-    with pytest.raises(DataError, match=r"was learned with .* tokens and is written with"):
-        learned(text_of([longer]), [longer])
+def test_names_that_are_no_list_are_refused(learned):
     with pytest.raises(ConfigError, match="give class names in a list"):
-        learned.begin("keys", tokenizer)
+        learned.begin("keys")
