@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pickle import UnpicklingError
 from typing import Any
 
@@ -74,8 +75,8 @@ class TransformersTower(nn.Module):
         size = int(config.image_size)
         colours: Mapping[str, Any] = _COLOURS[config.model_type]
         self.view = ViewSettings(**{"size": (size, size), **colours, **(view or {})})
-        patch = int(config.patch_size)
-        self.shape = self.view.size[0] // patch, self.view.size[1] // patch
+        self.patch = int(config.patch_size)
+        self.shape = self.view.size[0] // self.patch, self.view.size[1] // self.patch
         self._interpolate = self.view.size != (size, size)
         self.checkpoint = checkpoint
         if checkpoint:
@@ -97,7 +98,9 @@ class TransformersTower(nn.Module):
             states = self._states(view.pixels.to(self.dtype))
         maps = tuple(state.transpose(1, 2).unflatten(2, self.shape) for state in states)
         ratios = torch.ones(len(view.pixels), len(maps), 2, device=view.pixels.device)
-        return TowerOutput(states[-1], maps, ratios, view.frame)
+        # Patches leave out what remains right and below, as 6 of SigLIP's 384 pixels.
+        read = self.shape[0] * self.patch, self.shape[1] * self.patch
+        return TowerOutput(states[-1], maps, ratios, replace(view.frame, size=read))
 
     def _states(self, pixels: Tensor) -> list[Tensor]:
         """Patches [B, N, C] after each of the wanted layers."""

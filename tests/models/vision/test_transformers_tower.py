@@ -8,6 +8,8 @@ import torch
 
 from llmdet.datasets.views import make_view
 from llmdet.errors import CheckpointError, ConfigError
+from llmdet.models.regions import MaskPool
+from llmdet.models.regions.base import batch_regions
 from llmdet.models.vision.views import collate_views
 from llmdet.registry import MODELS
 
@@ -81,6 +83,16 @@ def test_a_tower_that_trains_has_gradients_wherever_it_needs_them():
 def test_a_view_of_another_size_interpolates_positions():
     tower = build({"model_type": "clip_vision_model", **SIZES}, view={"size": (14, 42)})
     assert tower(look(tower, (20, 20))).maps[0].shape == (1, 16, 2, 6)
+
+
+def test_what_patches_leave_out_of_a_view_belongs_to_no_cell():
+    tower = build({"model_type": "siglip_vision_model", **SIZES, "image_size": 34})
+    seen = tower(look(tower, (34, 34)))  # 4 patches of 7 pixels, and 6 pixels more
+    right = torch.tensor([[20.0, 0, 34, 34]])
+    regions = batch_regions([1], torch.device("cpu"), boxes=right)
+    covered = MaskPool().coverage(seen, regions)[0]
+    expected = torch.tensor([0, 0, 1 / 7, 1]).expand(4, 4)
+    torch.testing.assert_close(covered, expected)
 
 
 @pytest.mark.parametrize(
