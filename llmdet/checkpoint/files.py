@@ -67,6 +67,40 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
     return _read_pickle(location)
 
 
+def read_part(path: str | Path, prefixes: tuple[str, ...]) -> StateDict:
+    """The tensors of a file or folder whose names begin with one of ``prefixes``, without these.
+
+    Of safetensors nothing else is read.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds no such tensor.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    location = locate_checkpoint(path)
+    shards = _safetensors_of(location) if location.is_dir() else [location]
+    found: StateDict = {}
+    for shard in shards:
+        if shard.suffix != ".safetensors":
+            found.update(read_checkpoint(shard).state_dict)
+            continue
+        try:
+            with safe_open(shard, "pt") as opened:
+                names = [name for name in opened.keys() if name.startswith(prefixes)]  # noqa: SIM118
+                found.update({name: opened.get_tensor(name) for name in names})
+        except SafetensorError as error:
+            raise CheckpointError(f"{shard} is damaged or no safetensors file: {error}") from error
+    part = {
+        name.removeprefix(prefix): value
+        for name, value in found.items()
+        for prefix in prefixes
+        if name.startswith(prefix)
+    }
+    if not part:
+        raise CheckpointError(f"'{path}' holds no tensor that begins with {' or '.join(prefixes)}")
+    return part
+
+
 def locate_checkpoint(path: str | Path) -> Path:
     """Returns the file or folder that :func:`read_checkpoint` reads, fetched if it is not here.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from llmdet.checkpoint.files import read_checkpoint
+from llmdet.checkpoint.files import read_checkpoint, read_part
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.transformer.positions import encode_coordinates
 from llmdet.registry import MODELS
@@ -54,9 +54,16 @@ class MLPConnector(nn.Module):
         in_dims: width C of the features.
         hidden_size: width H of the language model.
         depth: how many maps, 2 as in LLaVA-1.5 and RegionGPT.
+        source: folder or hub id of a LLaVA-1.5 in transformers' format, whose projector it starts
+            from; None for random weights.
+
+    Raises:
+        CheckpointError: the source has no projector, or one of other widths.
     """
 
-    def __init__(self, in_dims: int, hidden_size: int, depth: int = 2) -> None:
+    def __init__(
+        self, in_dims: int, hidden_size: int, depth: int = 2, source: str | None = None
+    ) -> None:
         super().__init__()
         if depth < 1:
             raise ConfigError(f"MLPConnector: depth={depth}; it has at least one map")
@@ -64,6 +71,22 @@ class MLPConnector(nn.Module):
         for _ in range(depth - 1):
             maps += [nn.GELU(), nn.Linear(hidden_size, hidden_size)]
         self.projector = nn.Sequential(*maps)
+        if source is not None:
+            self._start_from(source)
+
+    def _start_from(self, source: str) -> None:
+        read = read_part(source, ("multi_modal_projector.", "model.multi_modal_projector."))
+        weights = {
+            name.replace("linear_1.", "0.").replace("linear_2.", "2."): value.float()
+            for name, value in read.items()
+        }
+        here = {name: tuple(value.shape) for name, value in self.projector.state_dict().items()}
+        there = {name: tuple(value.shape) for name, value in weights.items()}
+        if here != there:
+            raise CheckpointError(
+                f"the projector of '{source}' does not fit: it has {there}, the connector {here}"
+            )
+        self.projector.load_state_dict(weights)
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         """Features [..., C] as tokens [..., H]; ``boxes`` are not looked at."""
