@@ -25,6 +25,7 @@ from llmdet.models.detectors.inference import (
     read_detections,
     split_jobs,
 )
+from llmdet.models.detectors.initialisation import init_own_weights
 from llmdet.models.detectors.settings import TestSettings, check_text_length
 from llmdet.models.detectors.targets import prepare_targets
 from llmdet.models.detectors.tuning import Tuning
@@ -40,7 +41,6 @@ from llmdet.models.structures import (
     TrainingOutput,
 )
 from llmdet.models.text.learned_classes import LearnedClasses
-from llmdet.models.transformer.attention import MultiScaleDeformableAttention
 from llmdet.models.transformer.decoder import GroundingDINODecoder
 from llmdet.models.transformer.denoising import DenoisingQueryGenerator
 from llmdet.models.transformer.encoder import GroundingDINOEncoder
@@ -150,21 +150,9 @@ class GroundingDINO(BaseDetector):
         self.text_feat_map = nn.Linear(self.language_model.language_dim, dims)
         self.learned_classes = LearnedClasses(dims)
         self.learned_classes.begin(learned_classes)
-        self._init_own_weights()
+        init_own_weights(self)
         self._freeze()
         use_fast_linear(self)
-
-    def _init_own_weights(self) -> None:
-        for parameter in [*self.encoder.parameters(), *self.decoder.parameters()]:
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-        for module in self.modules():
-            if isinstance(module, MultiScaleDeformableAttention):
-                module.init_weights()
-        nn.init.normal_(self.level_embed)
-        for layer in (self.query_embedding, self.memory_trans_fc, self.text_feat_map):
-            nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(self.text_feat_map.bias)
 
     def _freeze(self) -> None:
         for part in self._frozen_parts():
