@@ -15,3 +15,4 @@ model = dict(
     tuning=dict(parts=["encoder", "decoder", "bbox_head"], lora=dict(r=8, alpha=16)),
 )
 load_missing = ["lora"]  # it begins at zero
+optim_wrapper = dict(optimizer=dict(lr=2e-3))  # fewer numbers take longer steps

@@ -133,3 +133,17 @@ def test_the_real_size_differs_in_model_and_data_alone(root, name):
     assert real.train_dataloader.sampler == tiny.train_dataloader.sampler
     assert real.custom_hooks == tiny.custom_hooks
     assert real.get("load_missing") == tiny.get("load_missing")
+
+
+def test_the_comparison_of_ways_is_a_table(root, options, tmp_path, capfd):
+    benchmark = load_program(root / "tools/benchmark/finetune.py")
+    toy = options["zero_shot_root"]
+    arguments = [options["load_from"], options["data_root"], "--toy", toy, "--steps", "1"]
+    arguments += ["--methods", "decoder_only", "--work-dir", str(tmp_path), "--cfg-options"]
+    names = ("lang_model_name", "train_dataloader.batch_size", "zero_shot_dataloader.batch_size")
+    benchmark.main([*arguments, *(f"{name}={options[name]}" for name in names)])
+    rows = [line for line in capfd.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row.count("|") for row in rows] == [len(benchmark.HEAD) + 1] * 3
+    state = read_checkpoint(options["load_from"]).state_dict
+    trained = sum(v.numel() for k, v in state.items() if k.startswith(("decoder.", "bbox_head.")))
+    assert rows[-1].startswith(f"| decoder_only | {trained:,} | 0.0 → 0.0 | 0.0 → 0.0 |")

@@ -31,8 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("full", "full_replay", "decoder_only", "lora", "prompt_tuning")
 #: Which runs are also measured halfway back to what they started from.
 INTERPOLATED = ("full", "full_replay")
-#: Ways that change fewer numbers want a higher rate.
-RATES = {"lora": 2e-3}
 HEAD = ("way", "numbers that train", "target AP", "zero-shot AP", "s", "MB")
 
 
@@ -140,7 +138,6 @@ def configured(args: argparse.Namespace, folder: Path, method: str) -> Any:
         "default_hooks.visualization.draw": False,
         "randomness.seed": 0,
         **({"replay_root": toy} if method == "full_replay" else {}),
-        **({"optim_wrapper.optimizer.lr": RATES[method]} if method in RATES else {}),
         **args.cfg_options,
     }
     path = ROOT / "configs" / "finetune" / f"{method}.py"
