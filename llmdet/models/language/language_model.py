@@ -109,6 +109,7 @@ class LanguageModel(nn.Module):
             contexts = {} if adapter is None else {"context_fn": adapter.checkpoint_contexts}
             self.causal_lm.gradient_checkpointing_enable({"use_reentrant": False, **contexts})
         use_fast_linear(self)
+        self.causal_lm.get_output_embeddings().register_forward_pre_hook(_whole_rows)
         self.eval()
 
     @property
@@ -253,6 +254,15 @@ class LanguageModel(nn.Module):
         return torch.autocast(
             self.device.type, dtype=self.dtype if halved else None, enabled=halved
         )
+
+
+def _whole_rows(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What the head reads in one piece.
+
+    transformers' generation hands it the last position of every row of the prompt; for strides
+    like those PyTorch copies the head's weights, the largest there are, once for every row.
+    """
+    return inputs[0].contiguous(), *inputs[1:]
 
 
 def _behind_end(ids: Tensor, end: int) -> Tensor:

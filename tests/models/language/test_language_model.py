@@ -109,6 +109,16 @@ def test_the_gradient_of_the_loss_reaches_the_features(make_lmm):
     assert given["region"].grad.any(1).all()
 
 
+def test_the_head_reads_the_end_of_several_prompts_in_one_piece(make_lmm):
+    lmm = make_lmm()
+    read = []
+    head = lmm.causal_lm.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].stride()))
+    lmm.generate(question_batch(lmm), features(lmm), max_new_tokens=2, do_sample=False)
+    width = lmm.hidden_size
+    assert read[:2] == [(width, width, 1)] * 2  # of the prompts, and of the first answers
+
+
 def test_generation_tells_ids_texts_and_how_sure_it_was(make_lmm, folder):
     """The probability of each token is that of one pass over the prompt and what was said."""
     lmm = make_lmm(folder)
