@@ -7,6 +7,7 @@ from torch import Tensor
 
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.vision.views import TowerOutput
+from llmdet.ops.precision import float32_island
 from llmdet.registry import MODELS
 
 from .base import RegionBatch, RegionEncoder, RegionFeatures
@@ -57,7 +58,7 @@ class MaskPool(RegionEncoder):
         feat = seen.maps[self.level]
         weights = self.weights(seen, regions)
         pooled = [
-            part.flatten(1) @ image.flatten(1).T.to(part.dtype)
+            _means(part, image)
             for part, image in zip(weights.split(list(regions.counts)), feat, strict=True)
         ]
         features = torch.cat(pooled).to(feat.dtype)
@@ -106,6 +107,12 @@ class MaskPool(RegionEncoder):
     def _shape(self, seen: TowerOutput) -> tuple[int, int]:
         height, width = seen.maps[self.level].shape[-2:]
         return int(height), int(width)
+
+
+@float32_island
+def _means(weights: Tensor, feat: Tensor) -> Tensor:
+    """[N, C] of weights [N, h, w] and a map [C, h, w]."""
+    return weights.flatten(1) @ feat.flatten(1).T
 
 
 def _centres(regions: RegionBatch, device: torch.device) -> Tensor:

@@ -91,6 +91,15 @@ def test_a_batch_is_its_regions_one_by_one_in_any_order(seen, name):
     assert none.features.shape == (0, *whole.features.shape[1:])
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_autocast_around_it_changes_nothing(seen, name):
+    encoder, by_mask = ENCODERS[name]
+    regions = regions_of(BOXES, [2, 2], masks_of(BOXES, (0, 0, 1, 1)) if by_mask else None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = encoder(seen, regions).features
+    assert torch.equal(halved, encoder(seen, regions).features)
+
+
 @st.composite
 def crops(draw):
     """An image's size, a box in it, and a view of its pixels as they are."""
