@@ -22,7 +22,8 @@ def check_complete(
     """Refuse a prediction file that lacks some of what is annotated.
 
     Only the file of ``tools/test.py --out`` has a line for an image in which nothing was found; of
-    other formats it is logged how many images they have boxes in.
+    other formats nobody can tell these from images that nobody looked at, so that they are refused
+    as well.
 
     Args:
         path: the file.
@@ -38,17 +39,19 @@ def check_complete(
     if not missing:
         return
     there = f"{len(set(wanted)) - len(missing)} of {len(set(wanted))} {what}"
-    if not is_prediction_file(path):
-        logger.warning("%s has predictions of %s; %s", path, there, others)
-        return
     if partial:
         logger.warning("%s is of %s; %s", path, there, others)
         return
+    first = f"{path} is of {there} (the first that is missing: {missing[0]})"
+    if not is_prediction_file(path):
+        raise DataError(
+            f"{first}. Whether nothing was found in the others or nobody looked, its format does "
+            f"not tell; if all were looked at, --partial evaluates it: {others}"
+        )
     torn = ", and its last line is torn" if any(map(_is_torn, files_of(path))) else ""
     raise DataError(
-        f"{path} is of {there} (the first that is missing: {missing[0]}){torn}: the test that "
-        "wrote it did not end, or had other annotations. The same command and --out complete "
-        f"it; --partial evaluates it as it is: {others}"
+        f"{first}{torn}: the test that wrote it did not end, or had other annotations. The same "
+        f"command and --out complete it; --partial evaluates it as it is: {others}"
     )
 
 

@@ -243,11 +243,13 @@ def run_omnilabel(gt: Path, pred: Path, *, partial: bool = False) -> Values:
     truth = omnilabel.read_omnilabel(gt)
     if is_prediction_file(pred):
         rows = read_predictions(pred)[1]
-        wanted = {image for image, _ in truth.pairs}
-        check_complete(pred, [row.image_id for row in rows], wanted, partial=partial)
+        predicted = [row.image_id for row in rows]
         results = omnilabel.results_from_predictions(rows)
     else:
         results = read_json(pred)
+        predicted = [require(record, "image_id", str(pred)) for record in results]
+    wanted = {image for image, _ in truth.pairs}
+    check_complete(pred, predicted, wanted, partial=partial)
     detections = omnilabel.parse_omnilabel_results(results, truth, str(pred))
     counts = omnilabel.box_counts(truth, detections)
     return {**omnilabel.omnilabel_ap(truth, detections), "boxes": counts}

@@ -218,11 +218,21 @@ def test_a_file_that_lacks_images_is_refused_unless_that_is_wanted(tmp_path, cap
     assert "of 1 of 2 images; in the others nothing counts as found" in caplog.text
 
 
-def test_other_formats_may_leave_images_out_and_it_is_said(tmp_path, caplog):
-    box = {"image_id": 2, "category_id": 7, "bbox": [1, 1, 2, 2], "score": 0.5}
-    (tmp_path / "p.json").write_text(json.dumps([box]))
-    assert len(load_detections(tmp_path / "p.json", TRUTH)) == 1
-    assert "has predictions of 1 of 2 images" in caplog.text
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_other_formats_that_lack_images_are_refused_unless_that_is_wanted(tmp_path, caplog, suffix):
+    path = tmp_path / f"p.{suffix}"
+    if suffix == "json":
+        box = {"image_id": 2, "category_id": 7, "bbox": [1, 1, 2, 2], "score": 0.5}
+        path.write_text(json.dumps([box]))
+    else:
+        np.savez(path, image_id=[2], category_id=[7], bbox_xyxy=[[1.0, 1, 3, 3]], score=[0.5])
+    sentence = r"of 1 of 2 images \(the first that is missing: 1\)\. Whether .*--partial evaluates"
+    with pytest.raises(DataError, match=sentence):
+        load_detections(path, TRUTH)
+    with pytest.raises(DataError, match="of 1 of 2 expressions"):
+        load_expression_boxes(path, [Expression(n, "refcoco", np.zeros((0, 4))) for n in (2, 6)])
+    assert len(load_detections(path, TRUTH, partial=True)) == 1
+    assert "of 1 of 2 images; in the others nothing counts as found" in caplog.text
 
 
 def test_expressions_without_a_line_are_missing(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from llmdet.errors import DataError
-from llmdet.evaluation.suite import flatten, run_metric
+from llmdet.evaluation.suite import flatten, option_types, run_metric
 from llmdet.utils.files import read_json
 
 TOLERANCE = 1e-6
@@ -196,6 +196,8 @@ def _compare(
     if pred is not None and key.startswith(RANKS):
         pred = _by_rank(pred, int(key.removeprefix(RANKS)), scratch)
     options = [*run.options, *_extra_options(folder, key, entry, scratch)]
+    if "partial" in option_types(run.metric):  # the official programs accept what lacks images
+        options.append("partial=true")
     report = run_metric(run.metric, gt, pred, options)
     ours = flatten(report.values)
     names = _class_names(gt) if "per_category_AP" in entry else {}
