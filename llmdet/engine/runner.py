@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_world_size, master_only
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -133,7 +132,10 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         self._is_initialised = True
         # mmengine writes three lines of log for each parameter.
         with file_messages_to(self.logger, Path(self.log_dir) / "initialisation.txt"):
-            super()._init_model_weights()
+            if self.strategy is not None and self.strategy.sends_weights:
+                self.model.init_weights()  # type: ignore[operator]
+            else:  # mmengine's processes send each other everything
+                super()._init_model_weights()
 
     def dump_config(self) -> None:
         """Write the complete config into the folder of the run's log, and say where it is."""
@@ -144,12 +146,17 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     def _write_config(self, folder: str) -> None:
         self.cfg.dump(Path(folder, Path(self.cfg.filename or f"{self.timestamp}.py").name))
 
+    def build_model(self, model: Any) -> nn.Module:
+        """Build the model, of which a strategy may leave weights out in some processes."""
+        self.strategy = build_strategy(self.cfg.get("strategy"))
+        with nullcontext() if self.strategy is None else self.strategy.building():
+            return super().build_model(model)
+
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap for distributed training; without CUDA there are no device ids to name.
 
         With a strategy the model stays in host memory until it has its weights.
         """
-        self.strategy = build_strategy(self.cfg.get("strategy"))
         if self.strategy is not None:
             return model
         settings = dict(
@@ -203,7 +210,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
 
     def _put_on_device(self) -> None:
         if self.strategy is not None and not self._is_spread:
-            self.model.to(get_device())
+            self.model = self.strategy.keep_whole(self.model)
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build the optimizer, over what a strategy leaves to this process."""
@@ -217,11 +224,16 @@ class Runner(SlimCheckpoints, MMEngineRunner):
 
     def _spread_model(self, strategy: Strategy) -> None:
         """Give the model all of its weights while it is whole, then spread it."""
-        self._init_model_weights()
+        gives = strategy.gives_weights
+        if gives:
+            self._init_model_weights()
+        self._is_initialised = True
         if self._resume and self._load_from is not None:
-            self._resumed = self._read_weights(str(self._load_from), "cpu")
+            self._resumed = self._read_weights(str(self._load_from), "cpu", keep=gives)
         elif not self._resume:
-            self._load_start()
+            if gives:
+                self._load_start()
+            self._has_loaded = self._load_from is not None
         for part in source_parts(self.model):
             if part.frozen and self.rank == 0:
                 part.record()  # which needs the whole weights
@@ -289,9 +301,10 @@ class Runner(SlimCheckpoints, MMEngineRunner):
                 )
         return checkpoint
 
-    def _read_weights(self, filename: str, map_location: Any) -> dict[str, Any]:
+    def _read_weights(self, filename: str, map_location: Any, keep: bool = True) -> dict[str, Any]:
+        """A training state; the model gets its weights unless ``keep`` is False."""
         if is_sharded(filename):
-            checkpoint = read_sharded(Path(filename))
+            checkpoint = read_sharded(Path(filename), weights=keep)
         else:
             checkpoint = read_training_state(filename, map_location)
         lacking = [key for key in ("state_dict", "message_hub", "meta") if key not in checkpoint]
@@ -300,8 +313,12 @@ class Runner(SlimCheckpoints, MMEngineRunner):
                 f"'{filename}' cannot be resumed: it has no {', '.join(lacking)}; it may be "
                 "weights alone, which load_from starts from"
             )
+        if not keep:
+            del checkpoint["state_dict"]
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         self.base = checkpoint["meta"].get(BASE)
+        if not keep:
+            return checkpoint
         if self.base is not None:
             checkpoint["state_dict"] = dict(read_whole(filename).state_dict)
         load_state_dict(bare(self.model), checkpoint["state_dict"], filename)

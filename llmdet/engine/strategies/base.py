@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
+from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
@@ -30,9 +33,25 @@ class Strategy:
             )
         self.checkpoints = checkpoints
 
+    #: Whether the main process sends the others its weights when the model is spread.
+    sends_weights = False
+
+    @property
+    def gives_weights(self) -> bool:
+        """Whether this process builds, initialises and loads weights; others are sent them."""
+        return True
+
+    def building(self) -> AbstractContextManager[None]:
+        """A ``with`` block in which this process builds the model."""
+        return nullcontext()
+
     def spread(self, model: nn.Module) -> nn.Module:
-        """Spread ``model``, which every process holds whole in host memory, over the devices."""
+        """Spread ``model`` over the devices; it has its weights where they are given."""
         raise NotImplementedError
+
+    def keep_whole(self, model: nn.Module) -> nn.Module:
+        """Move a model that is not trained to this process's device, with all weights."""
+        return model.to(torch.device(get_device()))
 
     def attach(self, model: nn.Module, wrapper: OptimWrapper) -> tuple[nn.Module, OptimWrapper]:
         """What trains the model that was spread, with the optimizer that was built over it."""

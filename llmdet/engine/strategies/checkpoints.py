@@ -64,12 +64,17 @@ def save_spread(
         _save_consolidated(runner, path, state)
 
 
-def read_sharded(folder: Path) -> dict[str, Any]:
-    """A training state of several processes; the optimizer's without its large tensors."""
+def read_sharded(folder: Path, *, weights: bool = True) -> dict[str, Any]:
+    """A training state of several processes; the optimizer's without its large tensors.
+
+    Args:
+        folder: that they wrote.
+        weights: with False ``state_dict`` is empty.
+    """
     if is_main_process():
         check_shards(folder)
     state = read_training_state(folder / STATE)
-    state["state_dict"] = read_shards(folder, WEIGHTS)
+    state["state_dict"] = read_shards(folder, WEIGHTS) if weights else {}
     return state
 
 

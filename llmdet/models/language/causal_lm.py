@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pickle import UnpicklingError
 from typing import Any
 
@@ -26,6 +28,21 @@ _TEXT_KEYS = {
 }
 #: Fields of configurations that change logits after the head, which the caption loss reads.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+_WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without_weights", default=False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """A ``with`` block in which language models are built on the meta device.
+
+    They take no memory, until another process of a run sends them their weights.
+    """
+    token = _WITHOUT_WEIGHTS.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_WEIGHTS.reset(token)
 
 
 def build_causal_lm(
@@ -55,7 +72,10 @@ def build_causal_lm(
             f"'{config.model_type}' changes its logits after the head ({changed[0]}), which the "
             "caption loss does not follow; choose another language model"
         )
-    if source is None:
+    if _WITHOUT_WEIGHTS.get():
+        with torch.device("meta"):
+            causal_lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    elif source is None:
         causal_lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
         causal_lm = _load(source, config, dtype)
