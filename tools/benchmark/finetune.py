@@ -113,7 +113,7 @@ def train(args: argparse.Namespace, folder: Path, method: str) -> list[list[str]
         model.load_state_dict(Ends.read(args.weights, last).at(0.5))
         halfway = shown(vars(measure_both(runner)))
         gains = [f"{a} → {b}" for a, b in zip(before, halfway, strict=True)]
-        rows.append([f"{method}, alpha 0.5", "", *gains, "", ""])
+        rows.append([f"{method}, alpha 0.5", "-", *gains, "0", "-"])
     return rows
 
 
