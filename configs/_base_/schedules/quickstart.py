@@ -1,9 +1,9 @@
 """A run of minutes on two CPU cores: warm-up, a long level, then cosine almost to zero."""
 
-max_iters = 950
+max_iters = 1400
 # With another max_iters, warm-up and decay move in proportion.
 schedule_length = max_iters
-fall = 500
+fall = 740
 
 # No validation: what the run comes to is measured afterwards, on more than one split.
 train_cfg = dict(
