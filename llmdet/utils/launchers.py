@@ -132,7 +132,10 @@ def recorded_failure() -> Iterator[None]:
         yield
     except Exception as error:
         if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-            Path(path).write_text(json.dumps(_failure(error)))
+            # torchrun may read it at any time, and ends with a traceback where it is not whole.
+            partial = Path(f"{path}.partial")
+            partial.write_text(json.dumps(_failure(error)))
+            os.replace(partial, path)
         raise
 
 

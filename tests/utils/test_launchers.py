@@ -105,6 +105,23 @@ def test_a_failure_is_recorded_with_its_time_for_torchrun(monkeypatch, tmp_path)
     assert record["lost_another"] is True
 
 
+def test_a_failure_is_in_its_file_whole_or_not_at_all(tmp_path, monkeypatch):
+    place = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(place))
+    write = Path.write_text
+
+    def watched(path, text):
+        write(path, text[:10])
+        assert not place.exists()  # torchrun would read half of it
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", watched)
+    with pytest.raises(DataError), recorded_failure():
+        raise DataError("row 7 of a.jsonl has no boxes")
+    assert json.loads(place.read_text())["kind"] == "DataError"
+    assert list(tmp_path.iterdir()) == [place]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's prctl is Linux's")
 def test_a_process_ends_with_the_one_that_started_it():
     reader, writer = os.pipe()  # nobody writes: it ends when the last process that holds it has
