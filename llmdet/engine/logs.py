@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,11 @@ _NOISE = (
     "No pre-trained weights for SwinTransformer",
 )
 
-
 #: Iterations of a young run that are shown, between those of the interval.
 _FIRST_ITERATIONS = (1, 2, 5, 10, 20, 50)
+
+#: Runs of this process, by the second at which they began.
+_BEGUN: Counter[str] = Counter()
 
 
 class LineFormatter(logging.Formatter):
@@ -144,6 +147,15 @@ class NoiseFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the message is shown."""
         return not str(record.msg).startswith(_NOISE)
+
+
+def own_timestamp(second: str) -> str:
+    """The second at which a run began, with a number for a further run of this process.
+
+    mmengine names a run's folder by it, and its logger, which a second run would share.
+    """
+    _BEGUN[second] += 1
+    return second if _BEGUN[second] == 1 else f"{second}_{_BEGUN[second]}"
 
 
 def share_log(built: logging.Logger) -> None:

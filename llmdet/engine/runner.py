@@ -37,7 +37,7 @@ from .checkpoint import latest_checkpoint, read_training_state
 from .compilation import CompileSettings, compile_for_training
 from .conversations import share_settings
 from .learned_classes import name_learned_classes
-from .logs import ROTATING_FILE, file_messages_to, report_environment, share_log
+from .logs import ROTATING_FILE, file_messages_to, own_timestamp, report_environment, share_log
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .outcome import report_result
 from .processes import start_processes, told_where_to_meet
@@ -85,6 +85,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
     go to the run's log.
     """
 
+    _timestamp: str
     _has_loaded: bool
     _load_from: str | None
     strategy: Strategy | None
@@ -102,6 +103,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
             if self.launcher == "pytorch":
                 start_processes(env_cfg.get("dist_cfg", {}))
             super().setup_env(env_cfg)
+        self._timestamp = own_timestamp(self._timestamp)
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:

@@ -51,3 +51,10 @@ def test_lines_have_a_level_only_where_it_tells_something():
         for level in (logging.INFO, logging.WARNING)
     ]
     assert [text.partition("  ")[2] for text in texts] == ["said 3", "WARNING: said 3"]
+
+
+def test_runs_of_one_second_have_names_of_their_own():
+    second = "20011231_235959"
+    names = [logs.own_timestamp(second) for _ in range(3)]
+    assert names == [second, f"{second}_2", f"{second}_3"]
+    assert logs.own_timestamp("20020101_000000") == "20020101_000000"

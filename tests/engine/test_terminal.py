@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 import pytest
 from mmengine.runner import Runner as MMEngineRunner
 from rich.console import Console
+from torch import nn
 
 from llmdet.engine.runner import Runner
 from llmdet.engine.terminal import TerminalProgress
@@ -45,6 +46,7 @@ def test_the_terminal_is_given_back_however_an_evaluation_ends(monkeypatch, what
     monkeypatch.setattr(MMEngineRunner, what, fail)
     runner = Runner.__new__(Runner)
     runner.strategy, runner._is_spread, runner.terminal = None, False, MagicMock()
+    runner.model, runner._val_dataloader, runner._test_dataloader = nn.Identity(), {}, {}
     with pytest.raises(KeyboardInterrupt):
         getattr(runner, what)()
     runner.terminal.close.assert_called_once_with()

@@ -243,7 +243,7 @@ def build_model(args: argparse.Namespace, folder: str) -> Any:
 def build_dataset(args: argparse.Namespace, folder: str, model: Any) -> Any:
     """The toy set with captions, every image scaled to the given size."""
     import llmdet.datasets  # noqa: F401  registers the classes
-    from llmdet.engine.conversations import share_conversation_settings
+    from llmdet.engine.conversations import share_settings
     from llmdet.registry import DATASETS
 
     settings = config_of("datasets/toy.py").grounding_part
@@ -253,7 +253,7 @@ def build_dataset(args: argparse.Namespace, folder: str, model: Any) -> Any:
             step.update(scales=[(args.width, args.height)], keep_ratio=False)
         if step.type == "RandomSamplingNegPos":
             step.tokenizer_name = f"{folder}/bert"
-    share_conversation_settings(model, settings)
+    share_settings(model, settings)
     return DATASETS.build(settings)
 
 
