@@ -1,4 +1,4 @@
-"""Region language models: towers, regions as tokens, a language model and an output (DESIGN 5).
+"""Region language models: towers, regions as tokens, a language model and an output.
 
 RegionGPT, ChatRex, RexSeek and GLaMM differ in which of these parts a config names.
 """
