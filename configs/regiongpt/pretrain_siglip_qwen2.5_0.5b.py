@@ -7,10 +7,6 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-sources = ["llava_558k", "visual_genome", "refcocog", "v3det_100"]
-train_dataloader = dict(
-    dataset=dict(datasets=[dict(**_base_.part, ann_file=f"{name}.jsonl") for name in sources])
-)
 optim_wrapper = dict(accumulative_counts=8)
 auto_scale_lr = dict(base_batch_size=256)
 default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1))

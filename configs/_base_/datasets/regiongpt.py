@@ -1,4 +1,4 @@
-"""Conversations with regions as JSONL (docs/regions.md); what each stage reads is in its config."""
+"""Conversations with regions as JSONL (docs/regions.md); what each of the two stages reads."""
 
 data_root = "data/regions/"
 
@@ -17,10 +17,25 @@ part = dict(
     clean_caption=False,
     pipeline=train_pipeline,
 )
+stage_one = [
+    dict(**part, ann_file=f"{name}.jsonl")
+    for name in ("llava_558k", "visual_genome", "refcocog", "v3det_100")
+]
+stage_two = [
+    dict(**part, ann_file=f"{name}.jsonl")
+    for name in (
+        "llava_instruct",
+        "visual_genome_10",
+        "refcocog_tasks",
+        "v3det_10",
+        "coco_classification",
+        "recapd",
+    )
+]
 train_dataloader = dict(
     batch_size=32,
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(type="ConcatDataset", datasets=[]),
+    dataset=dict(type="ConcatDataset", datasets=stage_one),
 )
