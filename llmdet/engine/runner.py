@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_world_size, master_only
+from mmengine.dist import all_gather_object, master_only
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 
 from llmdet.checkpoint import load_weights
 from llmdet.checkpoint.base import ENTRY as BASE
-from llmdet.checkpoint.base import base_record, learns_classes_alone, leave_out_base
-from llmdet.checkpoint.frozen import leave_out_frozen, put_back_frozen, source_parts
+from llmdet.checkpoint.base import base_record, learns_classes_alone
+from llmdet.checkpoint.frozen import source_parts
 from llmdet.checkpoint.load import load_state_dict, read_whole
 from llmdet.checkpoint.sharded import is_sharded
 from llmdet.datasets.text_encoder import share_text_encoder
@@ -44,36 +44,13 @@ from .processes import start_processes, told_where_to_meet
 from .saving import written_whole
 from .schedule import fit_schedule, schedule_ends, warn_of_old_schedule
 from .settings import check_settings
+from .slim_checkpoints import SlimCheckpoints
 from .strategies import Strategy, build_strategy
 from .strategies.checkpoints import fill_optimizer, read_sharded, save_spread
 from .terminal import TerminalProgress
 from .workers import tie_workers
 
 logger = logging.getLogger(__name__)
-
-
-class SlimCheckpoints:
-    """Of a runner: checkpoints without frozen language models, and without programs to execute."""
-
-    model: Any
-    base: dict[str, str] | None = None  # what its checkpoints leave out, and where it is
-
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks; EMAHook swaps weights, so that it sees whole checkpoints."""
-        checkpoint = kwargs.get("checkpoint", {})
-        if fn_name == "after_load_checkpoint":
-            meta = checkpoint.get("meta", {})
-            meta.pop("config", None)  # a program, which mmengine would execute
-            _report_processes(meta)
-            for entry, lead in (("state_dict", ""), ("ema_state_dict", "module.")):
-                if entry in checkpoint:
-                    path = "the checkpoint"
-                    put_back_frozen(checkpoint[entry], meta, bare(self.model), path, lead)
-        super().call_hook(fn_name, **kwargs)  # type: ignore[misc]
-        if fn_name == "before_save_checkpoint":
-            checkpoint["meta"]["processes"] = get_world_size()
-            leave_out_frozen(checkpoint, bare(self.model))
-            leave_out_base(checkpoint, self.base)
 
 
 @RUNNERS.register_module(name="LLMDetRunner")
@@ -389,14 +366,3 @@ def build_runner(config: Config) -> MMEngineRunner:
     if fitted is not None:  # the log is there now
         logger.info(fitted)
     return runner
-
-
-def _report_processes(meta: Mapping[str, Any]) -> None:
-    before = meta.get("processes", get_world_size())
-    if before != get_world_size():
-        logger.warning(
-            "the checkpoint is of a run with %d processes, and this one has %d: the order of "
-            "images and the size of a step differ from here on",
-            before,
-            get_world_size(),
-        )

@@ -6,14 +6,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from llmdet.errors import CheckpointError, ConfigError
+from llmdet.errors import ConfigError
+from llmdet.models.hub_weights import read_model
 from llmdet.utils.hub import hub_options
 
 logger = logging.getLogger(__name__)
@@ -151,34 +150,14 @@ def _read_config(source: str) -> Any:
 def _load(source: str, config: Any, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            key_mapping=_TEXT_KEYS,
-            output_loading_info=True,
-            trust_remote_code=False,
-            **hub_options(source),
-        )
-    except (OSError, EOFError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"lmm.model='{source}' holds no weights that can be read ({reason}); set "
-            "lmm.pretrained=False for random ones"
-        ) from error
-    causal_lm, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"lmm.model='{source}' lacks {len(missing)} tensors of a {config.model_type}: "
-            f"{', '.join(missing[:3])}"
-        )
-    if info["unexpected_keys"]:
+    causal_lm, others = read_model(
+        AutoModelForCausalLM, source, config, setting="lmm", keys=_TEXT_KEYS, dtype=dtype
+    )
+    if others:
         logger.info(
             "%d tensors of '%s' are not the language model's and were left out, e.g. %s",
-            len(info["unexpected_keys"]),
+            len(others),
             source,
-            sorted(info["unexpected_keys"])[0],
+            others[0],
         )
     return causal_lm

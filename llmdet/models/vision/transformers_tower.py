@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from llmdet.datasets.views import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, ViewSettings
-from llmdet.errors import CheckpointError, ConfigError
+from llmdet.errors import ConfigError
+from llmdet.models.hub_weights import read_model
 from llmdet.registry import MODELS
 from llmdet.utils.hub import hub_options
 
@@ -147,29 +146,7 @@ def _build(model: str | Mapping[str, Any], *, pretrained: bool, dtype: torch.dty
         )
     if not (pretrained and isinstance(model, str)):
         return AutoModel.from_config(config, dtype=dtype)
-    try:
-        loaded: Any = AutoModel.from_pretrained(
-            model,
-            config=config,
-            dtype=dtype,
-            key_mapping=_KEYS,
-            output_loading_info=True,
-            trust_remote_code=False,
-            **hub_options(model),
-        )
-    except (OSError, EOFError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"tower.model={model!r} holds no weights that can be read ({reason}); set "
-            "tower.pretrained=False for random ones"
-        ) from error
-    encoder, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"tower.model={model!r} lacks {len(missing)} tensors of a {config.model_type}: "
-            f"{', '.join(missing[:3])}"
-        )
+    encoder, _ = read_model(AutoModel, model, config, setting="tower", keys=_KEYS, dtype=dtype)
     return encoder
 
 
