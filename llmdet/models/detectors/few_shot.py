@@ -128,16 +128,16 @@ def _descend(
     for step in range(settings.steps):
         rate = settings.lr * size * _share_of_rate(step, settings.steps)
         optimizer.param_groups[0]["lr"] = rate
-        total = 0.0
+        total = torch.zeros((), device=offset.device)
         for _ in range(settings.views_per_step):
             prompt = _ask_beside(model, name, others, rng)
             loss = class_loss(model, name, prompt, views[next(turns)]) / settings.views_per_step
             loss.backward()
-            total += loss.item()
+            total += loss.detach()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
-    return losses
+    return torch.stack(losses).tolist()  # one transfer for all steps
 
 
 def class_loss(
