@@ -22,7 +22,6 @@ from llmdet.datasets.formats import ReadOptions, identity, open_source
 from llmdet.datasets.formats.rows import label_map_path
 from llmdet.datasets.formats.samples import Instance, Sample
 from llmdet.datasets.formats.writing import (
-    atomic_file,
     detection_row,
     grounding_row,
     label_map,
@@ -33,6 +32,7 @@ from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.pictures import read_picture
 from llmdet.datasets.row_targets import UNIFORM_PROMPT
 from llmdet.errors import DataError
+from llmdet.utils.whole_files import whole_file
 
 #: Counted up whenever the same answers would give other rows.
 VERSION = 1
@@ -130,7 +130,7 @@ def caption_dataset(
     written = progress(journal.done, source.total) if progress else lambda count: None
     run_step(source.samples, engine, journal, ledger, pace, written)
     if source.categories is not None:  # before the rows, whose file says that all is there
-        with atomic_file(label_map_path(out)) as file:
+        with whole_file(label_map_path(out)) as file:
             file.write(label_map(source.categories, out))
     return journal.finish(out, ledger)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from llmdet.datasets.formats.writing import atomic_file
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
+from llmdet.utils.whole_files import whole_file
 
 _SHOWN_CHARACTERS = 80
 _REMEDY = "Repeat the command that began it, or remove the file to begin again."
@@ -87,7 +87,7 @@ class Journal:
             The number of rows.
         """
         count = 0
-        with atomic_file(out) as rows:
+        with whole_file(out) as rows:
             for outcome in self.outcomes():
                 for cause, where in outcome.notes:
                     ledger.note(cause, where)

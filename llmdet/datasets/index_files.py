@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from llmdet.errors import DataError
-
-_TEMPORARY = ".tmp"
+from llmdet.utils.whole_files import TEMPORARY, whole_file
 
 Result = TypeVar("Result")
 
@@ -35,19 +32,13 @@ def write_whole(
     """
     problems = []
     for place in places:
-        temporary = place.with_name(f"{place.name}.{os.getpid()}.{time.time_ns()}{_TEMPORARY}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w+b") as file:
+            with whole_file(place) as file:
                 result = write(file)
-            os.replace(temporary, place)
         except OSError as error:
             problems.append(f"{place.parent}: {error.strerror}")
-            continue
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        return place, result
+        else:
+            return place, result
     raise DataError(
         f"{name}: its index can be written nowhere ({'; '.join(problems)}). Make one of the "
         "folders writable or set XDG_CACHE_HOME."
@@ -56,6 +47,6 @@ def write_whole(
 
 def remove_leftovers(place: Path) -> None:
     """Remove what writers of an index that were killed have left; to be called by the only one."""
-    for leftover in place.parent.glob(f"{glob.escape(place.name)}.*{_TEMPORARY}"):
+    for leftover in place.parent.glob(f"{glob.escape(place.name)}.*{TEMPORARY}"):
         with contextlib.suppress(OSError):
             leftover.unlink()

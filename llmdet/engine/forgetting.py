@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from llmdet.errors import ConfigError
 from llmdet.registry import HOOKS
+from llmdet.utils.whole_files import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ class ForgettingHook(Hook):
         if is_main_process():
             report = {"before": before, "after": asdict(after), "iterations": runner.iter}
             path = Path(runner.work_dir, REPORT)
-            path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            with written_whole(path) as temporary:
+                temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             rows = {} if before is None else {"before": Measured(**before)}
             logger.info("%s", comparison({**rows, f"after {runner.iter:,} iterations": after}))
             logger.info("all metrics of both are in %s", path)

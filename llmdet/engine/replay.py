@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from llmdet.errors import DataError
 
-from .saving import written_whole
+from .saving import checkpoint_file
 
 #: Folder of a work dir that has these files.
 FOLDER = "diverged"
@@ -36,7 +36,7 @@ def save_batch(work_dir: str, iteration: int, rank: int, batch: Any) -> Path:
     folder = Path(work_dir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"iter_{iteration}_rank_{rank}.pth"
-    with written_whole(path) as partial:
+    with checkpoint_file(path) as partial:
         torch.save({"iteration": iteration, "rank": rank, "batch": batch}, partial)
     return path
 

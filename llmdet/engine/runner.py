@@ -41,7 +41,7 @@ from .logs import ROTATING_FILE, file_messages_to, own_timestamp, report_environ
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
 from .outcome import report_result
 from .processes import start_processes, told_where_to_meet
-from .saving import written_whole
+from .saving import checkpoint_file
 from .schedule import fit_schedule, schedule_ends, warn_of_old_schedule
 from .settings import check_settings
 from .slim_checkpoints import SlimCheckpoints
@@ -319,7 +319,7 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         if "://" in out_dir:  # not a local file
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        with written_whole(Path(out_dir) / filename) as partial:
+        with checkpoint_file(Path(out_dir) / filename) as partial:
             super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:

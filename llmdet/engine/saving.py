@@ -15,31 +15,21 @@ from mmengine.runner import Runner
 
 from llmdet.errors import CheckpointError
 from llmdet.registry import HOOKS
+from llmdet.utils.whole_files import TEMPORARY, written_whole
 
 from .checkpoint import POINTER
 
-#: End of the name of a file that is not whole yet.
-PARTIAL = ".partial"
-
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def checkpoint_file(path: str | Path) -> Iterator[Path]:
     """Give a file name to write to, which becomes ``path`` once everything is on the disk.
 
     Raises:
         CheckpointError: the disk is full, or the folder cannot be written; nothing is left behind,
             and what had the name before still has it.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with raising_for_full_disks(path):
-            yield partial
-            flush(partial)
-            os.replace(partial, path)
-            flush(path.parent)  # the new name itself
-    finally:
-        partial.unlink(missing_ok=True)
+    with raising_for_full_disks(Path(path)), written_whole(path, durable=True) as temporary:
+        yield temporary
 
 
 @contextmanager
@@ -52,15 +42,6 @@ def raising_for_full_disks(path: Path) -> Iterator[None]:
             f"'{path}' could not be written ({error.strerror or error}); checkpoints written "
             "before are as they were: make room, then continue with --resume"
         ) from error
-
-
-def flush(path: Path) -> None:
-    """Wait until a file or a folder's names are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @HOOKS.register_module()
@@ -86,11 +67,11 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.interval = runner.train_loop.val_interval  # type: ignore[attr-defined]
         super().before_train(runner)
         if is_main_process():
-            for partial in Path(runner.work_dir).glob(f"*{PARTIAL}"):
-                if partial.is_dir():
-                    shutil.rmtree(partial)
+            for half in Path(runner.work_dir).glob(f"*{TEMPORARY}"):
+                if half.is_dir():
+                    shutil.rmtree(half)
                 else:
-                    partial.unlink()
+                    half.unlink()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         runner.call_hook("before_checkpoint")
@@ -115,7 +96,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             **self.args,
         )
         if is_main_process():
-            with written_whole(Path(runner.work_dir) / POINTER) as pointer:
+            with checkpoint_file(Path(runner.work_dir) / POINTER) as pointer:
                 pointer.write_text(_seen_from(runner.work_dir, str(self.last_ckpt)))
             for old in outdated:
                 _remove(self.file_backend, self.file_backend.join_path(self.out_dir, old))

@@ -12,12 +12,12 @@ from typing import Any
 
 from llmdet.apis.web.review import Decision, DoubtfulBox, Review
 from llmdet.data_engines.journal import Journal
-from llmdet.datasets.formats.writing import atomic_file
 from llmdet.errors import DataError
 from llmdet.labelling.output import Labels, annotation_files, annotation_hash
 from llmdet.labelling.review import read_report
 from llmdet.labelling.run import LabelJob
 from llmdet.utils.files import read_json
+from llmdet.utils.whole_files import whole_file
 
 DECISIONS = "review.json"
 #: Folder with the annotations as they were before the first decision.
@@ -141,7 +141,7 @@ class Corrections:
             for name, boxes in decisions.items()
         }
         stored = {"first_version": first, "decisions": named}
-        with atomic_file(self.job.out / DECISIONS) as file:
+        with whole_file(self.job.out / DECISIONS) as file:
             file.write(json.dumps(stored, indent=1, ensure_ascii=False).encode())
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from llmdet.apis.results import Picture, Results
-from llmdet.datasets.formats.writing import atomic_file
 from llmdet.errors import DataError
 from llmdet.labelling.output import Labels
 from llmdet.labelling.settings import LabelSettings, PictureSet
 from llmdet.utils.files import read_json
+from llmdet.utils.whole_files import whole_file
 
 SHEET = "contact_sheet.jpg"
 REVIEW = "review.txt"
@@ -60,7 +60,7 @@ class LabelReport:
 
     def write(self, out: Path) -> None:
         """Write it to the folder; a labelling with a report is finished."""
-        with atomic_file(out / REPORT) as file:
+        with whole_file(out / REPORT) as file:
             file.write(json.dumps(asdict(self), indent=1, ensure_ascii=False).encode())
 
 
@@ -107,7 +107,7 @@ def write_doubtful(
     doubts = sorted(
         (row["doubt"], row["filename"]) for row in labels.rows() if row["doubt"] < settings.doubt
     )
-    with atomic_file(out / REVIEW) as file:
+    with whole_file(out / REVIEW) as file:
         file.writelines(f"{pictures.folder / name}\n".encode() for _, name in doubts)
 
 

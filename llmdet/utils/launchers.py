@@ -15,10 +15,10 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from llmdet.errors import ConfigError, LLMDetError, sentence_of
+from llmdet.utils.whole_files import written_whole
 
 #: What each way of starting several processes leaves in the environment.
 _LAUNCHED_WITH = {
@@ -133,9 +133,8 @@ def recorded_failure() -> Iterator[None]:
     except Exception as error:
         if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
             # torchrun may read it at any time, and ends with a traceback where it is not whole.
-            partial = Path(f"{path}.partial")
-            partial.write_text(json.dumps(_failure(error)))
-            os.replace(partial, path)
+            with written_whole(path) as temporary:
+                temporary.write_text(json.dumps(_failure(error)))
         raise
 
 

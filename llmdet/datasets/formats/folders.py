@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 from llmdet.datasets.formats.coco_samples import xywh
 from llmdet.datasets.formats.samples import Instance, Sample, Source
-from llmdet.datasets.formats.writing import atomic_file
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
+from llmdet.utils.whole_files import whole_file
 
 SPLITS = ("train", "val", "test")
 #: Format -> the folder of its pictures.
@@ -87,7 +87,7 @@ def _write_settings(out: Path, names: list[str]) -> None:
     splits = {split: f"{split}.txt" for split in SPLITS if listing(out, "yolo", split).exists()}
     settings: dict[str, Any] = {**splits, "names": dict(enumerate(names))}
     text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
-    with atomic_file(out / "data.yaml") as file:
+    with whole_file(out / "data.yaml") as file:
         file.write(text.encode())
 
 
@@ -112,7 +112,7 @@ def write_voc(source: Source, out: Path, ledger: Ledger, split: str = "train") -
         stem = _stem(sample, owners)
         tree = ElementTree.ElementTree(_annotation(sample))
         ElementTree.indent(tree)
-        with atomic_file(out / "Annotations" / f"{stem}.xml") as file:
+        with whole_file(out / "Annotations" / f"{stem}.xml") as file:
             tree.write(file, encoding="utf-8")
     _write_lines(listing(out, "voc", split), list(owners))
     _write_lines(out / "classes.txt", names)
@@ -186,5 +186,5 @@ def _number(value: float) -> str:
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    with atomic_file(path) as file:
+    with whole_file(path) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())

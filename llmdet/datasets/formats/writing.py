@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +14,7 @@ from llmdet.datasets.formats.rows import label_map_path, numbered_categories, so
 from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
+from llmdet.utils.whole_files import whole_file
 
 CLASS_SEPARATOR = ". "
 
@@ -40,7 +38,7 @@ def write_odvg(source: Source, out: Path, ledger: Ledger) -> int:
         return write_grounding(source, out, ledger)
     mapping = label_map(source.categories, out)
     count = _write_jsonl(source, out, detection_row, ledger)
-    with atomic_file(label_map_path(out)) as file:
+    with whole_file(label_map_path(out)) as file:
         file.write(mapping)
     return count
 
@@ -64,7 +62,7 @@ def label_map(categories: list[dict[str, Any]], out: Path) -> bytes:
 
 def _write_jsonl(source: Source, out: Path, make_row: Any, ledger: Ledger) -> int:
     count = 0
-    with atomic_file(out) as rows, atomic_file(source_path(out)) as origins:
+    with whole_file(out) as rows, whole_file(source_path(out)) as origins:
         _write_line(origins, {"header": source.header, "categories": source.categories})
         for sample in source.samples:
             kept = [instance for instance in sample.instances if not instance.ignored]
@@ -193,7 +191,7 @@ def write_coco(source: Source, out: Path, ledger: Ledger) -> int:
         The number of images.
     """
     writer = _CocoWriter(source)
-    with atomic_file(out) as file, tempfile.TemporaryFile(dir=out.parent) as annotations:
+    with whole_file(out) as file, tempfile.TemporaryFile(dir=out.parent) as annotations:
         header = {key: value for key, value in source.header.items() if key != "categories"}
         file.write(orjson.dumps(header)[:-1] + (b"," if header else b"") + b'"images":[')
         for sample in source.samples:
@@ -265,16 +263,3 @@ class _CocoWriter:
         if self.source.categories is not None:
             return self.source.categories
         return self.source.header.get("categories") or numbered_categories(list(self.phrases))
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file for writing that appears under its name only when all of it was written."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from llmdet.utils.whole_files import TEMPORARY, whole_file
+
 logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<4sIQ")  # magic, CRC-32 and number of bytes of the content
@@ -20,7 +22,6 @@ _MAGIC = b"LLMC"
 _TOTAL = struct.Struct("<q")
 _TOTAL_FILE = "total"
 _LOCK_FILE = "lock"
-_TEMPORARY = ".tmp"
 _KEPT_SHARE = 0.9  # of the room, after something was evicted
 _TOUCH_NS = 60_000_000_000  # an entry read more often than this is marked as used but once
 _ABANDONED_NS = 3600_000_000_000  # age of a temporary file whose writer must have died
@@ -97,14 +98,9 @@ class DiskCache:
             total = _evict(path.parent, int(self._room * _KEPT_SHARE) - size)
         # Counted before it is there: after a kill in between the count is too high, never too low.
         (path.parent / _TOTAL_FILE).write_bytes(_TOTAL.pack(total + size))
-        temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
-        try:
-            with temporary.open("wb") as file:
-                file.write(_HEADER.pack(_MAGIC, zlib.crc32(content), len(content)))
-                file.write(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            file.write(_HEADER.pack(_MAGIC, zlib.crc32(content), len(content)))
+            file.write(content)
 
 
 def _checked(stored: bytes) -> bytes | None:
@@ -132,9 +128,9 @@ def _evict(folder: Path, target: int) -> int:
         if entry.name in (_TOTAL_FILE, _LOCK_FILE):
             continue
         status = entry.stat()
-        if entry.name.endswith(_TEMPORARY) and time.time_ns() - status.st_mtime_ns < _ABANDONED_NS:
+        if entry.name.endswith(TEMPORARY) and time.time_ns() - status.st_mtime_ns < _ABANDONED_NS:
             continue
-        age = 0 if entry.name.endswith(_TEMPORARY) else status.st_mtime_ns
+        age = 0 if entry.name.endswith(TEMPORARY) else status.st_mtime_ns
         entries.append((age, entry.path, status.st_size))
     total = sum(size for _, _, size in entries)
     for _, path, size in sorted(entries):

@@ -28,9 +28,10 @@ from llmdet.checkpoint.sharded import (
     write_shards,
 )
 from llmdet.engine.checkpoint import read_training_state
-from llmdet.engine.saving import PARTIAL, flush, raising_for_full_disks, written_whole
+from llmdet.engine.saving import checkpoint_file, raising_for_full_disks
 from llmdet.errors import CheckpointError
 from llmdet.models.wrappers import bare
+from llmdet.utils.whole_files import TEMPORARY, flush
 
 
 def save_spread(
@@ -130,7 +131,7 @@ def _save_consolidated(runner: Any, path: Path, state: dict[str, Any]) -> None:
     if not is_main_process():
         return
     runner.call_hook("before_save_checkpoint", checkpoint=state)
-    with written_whole(path) as partial:
+    with checkpoint_file(path) as partial:
         torch.save(state, partial)
 
 
@@ -162,7 +163,7 @@ def _folder_written_whole(folder: Path) -> Iterator[Path]:
 
     Where the disk is full nothing is left behind.
     """
-    partial = folder.with_name(folder.name + PARTIAL)
+    partial = folder.with_name(folder.name + TEMPORARY)
     try:
         with raising_for_full_disks(folder):
             if is_main_process():
@@ -185,7 +186,7 @@ def _folder_written_whole(folder: Path) -> Iterator[Path]:
 
 def _replace(partial: Path, folder: Path) -> None:
     """Give a folder its name; what had it before is removed when the new one stands."""
-    old = folder.with_name(f"{folder.name}.old{PARTIAL}")
+    old = folder.with_name(f"{folder.name}.old{TEMPORARY}")
     if folder.is_dir():
         folder.rename(old)
     elif folder.exists():
