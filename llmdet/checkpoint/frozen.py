@@ -1,4 +1,4 @@
-"""Frozen language models stay out of checkpoints: their source has them already.
+"""Frozen language models and image encoders stay out of checkpoints: their source has them.
 
 A checkpoint records in ``meta["frozen"]`` where the weights that it leaves out are from, and the
 hash of their values. Loading takes them from the model, which was built from its source, and
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,21 @@ logger = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 
+#: ``source_kind`` of what speaks; other kinds see.
+LANGUAGE_MODEL = "language model"
 #: Types are compared in this one where they differ: every wider type rounds to it in one way.
 _COMMON = torch.bfloat16
 
 
 @dataclass(frozen=True)
 class SourcePart:
-    """Weights of a model that were read from a published language model."""
+    """Weights of a model that were read from a published language model or image encoder.
 
-    module: Any  # has ``source`` (folder or hub id) and ``source_names``
+    The module that holds them says so by ``source`` (folder or hub id), ``source_names`` (their
+    names there), ``source_part`` (its attribute that has them) and ``source_kind``.
+    """
+
+    module: Any
     prefix: str  # of its keys in the state dict of the whole model
     tensors: StateDict  # key of the source -> tensor of the model
     keys: dict[str, str]  # key of the source -> key of the whole model
@@ -48,6 +54,7 @@ class SourcePart:
             dtype = next(iter(self.tensors.values())).dtype
             kinds = {dtype, _COMMON}
             known = self.module.source_record = {
+                "kind": self.module.source_kind,
                 "source": str(self.module.source),
                 "dtype": _name(dtype),
                 "sha256": {_name(kind): digest(self.tensors, kind) for kind in kinds},
@@ -56,16 +63,17 @@ class SourcePart:
 
     def verify(self, record: Mapping[str, Any], path: str) -> None:
         """Raise a CheckpointError unless these are the weights that ``record`` describes."""
-        verify(self.tensors, record, str(self.module.source), path)
+        verify(self.tensors, record, str(self.module.source), path, self.prefix)
 
 
 def source_parts(model: nn.Module) -> Iterator[SourcePart]:
-    """The parts of ``model`` whose weights a published language model has."""
+    """The parts of ``model`` whose weights a published model has."""
     for name, module in model.named_modules():
         if getattr(module, "source", None) is None or not hasattr(module, "source_names"):
             continue
-        prefix = f"{name}.causal_lm." if name else "causal_lm."
-        present = module.causal_lm.state_dict(keep_vars=True)
+        holder = str(module.source_part)
+        prefix = f"{name}.{holder}." if name else f"{holder}."
+        present = getattr(module, holder).state_dict(keep_vars=True)
         names = {source: _present_name(source, present) for source in module.source_names}
         tensors = {source: present[present_name] for source, present_name in names.items()}
         yield SourcePart(
@@ -81,8 +89,8 @@ def source_parts(model: nn.Module) -> Iterator[SourcePart]:
 def leave_out_frozen(checkpoint: dict[str, Any], model: nn.Module) -> None:
     """Take out of a training checkpoint, in place, what its source has, and record where it is.
 
-    Of a language model that trains, the second names of tied weights are left out. A model whose
-    sizes are not those of the state dict is saved as it is.
+    Of a part that trains, the second names of tied weights are left out. A model whose sizes are
+    not those of the state dict is saved as it is.
     """
     state_dict = checkpoint.get("state_dict", {})
     for part in source_parts(model):
@@ -100,7 +108,12 @@ def leave_out_frozen(checkpoint: dict[str, Any], model: nn.Module) -> None:
 
 
 def put_back_frozen(
-    state_dict: StateDict, meta: Mapping[str, Any], model: nn.Module, path: str, lead: str = ""
+    state_dict: StateDict,
+    meta: Mapping[str, Any],
+    model: nn.Module,
+    path: str,
+    lead: str = "",
+    load_missing: Sequence[str] = (),
 ) -> None:
     """Add to ``state_dict``, in place, the frozen weights that its file leaves out.
 
@@ -109,16 +122,28 @@ def put_back_frozen(
         meta: of the file.
         model: built from the same source, and not trained since.
         path: of the file, for the error.
+        load_missing: parts of the model that the file may lack.
 
     Raises:
-        CheckpointError: the model's source holds other weights than the file was trained with.
+        CheckpointError: the model's source holds other weights than the file was trained with, or
+            the model was built without one.
     """
-    records = meta.get("frozen") or {}
+    records = dict(meta.get("frozen") or {})
     for part in source_parts(model):
+        record = records.pop(part.prefix, None)
         missing = [name for name, key in part.keys.items() if lead + key not in state_dict]
-        if part.prefix in records and missing:
-            part.verify(records[part.prefix], path)
+        if record is not None and missing:
+            part.verify(record, path)
             state_dict.update({lead + part.keys[name]: part.tensors[name] for name in missing})
+    keys = model.state_dict() if records else ()
+    for prefix, record in records.items():
+        new = prefix.startswith(tuple(f"{part}." for part in load_missing))
+        if not new and any(k.startswith(prefix) and lead + k not in state_dict for k in keys):
+            raise CheckpointError(
+                f"'{path}' leaves out the weights of the frozen {_kind(record)} "
+                f"'{record['source']}', and the model was not built from it: let "
+                f"{_setting(prefix)} of the config name it, with pretrained=True"
+            )
 
 
 def frozen_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,12 +166,15 @@ def complete(
         CheckpointError: the source cannot be read, or holds other weights.
     """
     from llmdet.models.language.causal_lm import build_causal_lm
+    from llmdet.models.vision.transformers_tower import build_encoder
 
     full = dict(state_dict)
     for prefix, record in (meta.get("frozen") or {}).items():
-        place = source if isinstance(source, str) else record["source"]
-        base = build_causal_lm(place, dtype=getattr(torch, record["dtype"])).state_dict()
-        verify(base, record, place, path)
+        speaks = _kind(record) == LANGUAGE_MODEL
+        place = source if speaks and isinstance(source, str) else record["source"]
+        build = build_causal_lm if speaks else build_encoder
+        base = build(place, dtype=getattr(torch, record["dtype"])).state_dict()
+        verify(base, record, place, path, prefix)
         for name, value in base.items():
             stem, _, kind = name.rpartition(".")
             adapted = f"{prefix}{stem}.lora_A.default.weight" in full
@@ -169,8 +197,8 @@ def note_replaced(model: nn.Module, loaded: Mapping[str, Tensor]) -> None:
             mine = part.tensors[name]
             if key in loaded and not torch.equal(loaded[key].to(mine), mine):
                 logger.info(
-                    "the checkpoint's language model is not that of '%s': checkpoints of this run "
-                    "will hold it",
+                    "the checkpoint's %s is not that of '%s': checkpoints of this run will hold it",
+                    part.module.source_kind,
                     part.module.source,
                 )
                 part.module.source = part.module.source_record = None
@@ -178,17 +206,27 @@ def note_replaced(model: nn.Module, loaded: Mapping[str, Tensor]) -> None:
 
 
 def verify(
-    tensors: Mapping[str, Tensor], record: Mapping[str, Any], source: str, path: str
+    tensors: Mapping[str, Tensor], record: Mapping[str, Any], source: str, path: str, prefix: str
 ) -> None:
     """Raise a CheckpointError unless ``tensors`` are those that a checkpoint was trained with."""
     dtype = next(iter(tensors.values())).dtype
     kind = dtype if _name(dtype) in record["sha256"] else _COMMON
     if digest(tensors, kind) != record["sha256"][_name(kind)]:
         raise CheckpointError(
-            f"'{path}' was trained on the frozen language model '{record['source']}', and "
+            f"'{path}' was trained on the frozen {_kind(record)} '{record['source']}', and "
             f"'{source}' holds other weights today (their hash differs): give the model that it "
-            "was trained with (lmm.model of the config)"
+            f"was trained with ({_setting(prefix)} of the config)"
         )
+
+
+def _kind(record: Mapping[str, Any]) -> str:
+    """What was left out; files of versions that knew nothing else do not say it."""
+    return record.get("kind", LANGUAGE_MODEL)
+
+
+def _setting(prefix: str) -> str:
+    """The setting of a config that names the source of the weights under a prefix."""
+    return f"{prefix.rstrip('.').rpartition('.')[0]}.model"
 
 
 def digest(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:

@@ -75,7 +75,7 @@ def load_weights(
     model = getattr(model, "module", model)
     checkpoint = read_whole(path)
     layout, state_dict = to_llmdet(checkpoint)
-    put_back_frozen(state_dict, checkpoint.meta, model, str(path))
+    put_back_frozen(state_dict, checkpoint.meta, model, str(path), load_missing=load_missing)
     report = load_state_dict(model, state_dict, str(path), layout, load_missing=load_missing)
     report = replace(report, training=_training_of(checkpoint.meta))
     logger.info(report.summary())

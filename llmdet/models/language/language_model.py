@@ -67,6 +67,9 @@ class LanguageModel(nn.Module):
         adapter: changes the layers; handed in by the system that needs it.
     """
 
+    #: Where the weights are that llmdet.checkpoint.frozen leaves out of checkpoints.
+    source_part, source_kind = "causal_lm", "language model"
+
     def __init__(
         self,
         model: str | Mapping[str, Any],
@@ -83,7 +86,7 @@ class LanguageModel(nn.Module):
         default = "bfloat16" if torch.cuda.is_available() else "float32"
         self.dtype: torch.dtype = getattr(torch, dtype or default)
         self.causal_lm = build_causal_lm(model, pretrained=pretrained, dtype=self.dtype)
-        # What llmdet.checkpoint.frozen leaves out of checkpoints: names before LoRA wraps its maps.
+        # Names before LoRA wraps its maps.
         self.source = model if pretrained and isinstance(model, str) else None
         self.source_names = tuple(self.causal_lm.state_dict())
         source = tokenizer or model

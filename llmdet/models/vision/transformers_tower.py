@@ -52,6 +52,9 @@ class TransformersTower(nn.Module):
         CheckpointError: the folder lacks its weights.
     """
 
+    #: Where the weights are that llmdet.checkpoint.frozen leaves out of checkpoints.
+    source_part, source_kind = "encoder", "image encoder"
+
     def __init__(
         self,
         model: str | Mapping[str, Any],
@@ -67,7 +70,9 @@ class TransformersTower(nn.Module):
         self.dtype: torch.dtype = getattr(torch, dtype or ("bfloat16" if halved else "float32"))
         if not frozen and self.dtype != torch.float32:
             raise ConfigError(f"a tower with frozen=False trains in float32, not in {self.dtype}")
-        self.encoder: Any = _build(model, pretrained=pretrained, dtype=self.dtype)
+        self.encoder: Any = build_encoder(model, pretrained=pretrained, dtype=self.dtype)
+        self.source = model if pretrained and isinstance(model, str) else None
+        self.source_names = tuple(self.encoder.state_dict())
         config = self.encoder.config
         self.frozen, self.dims = frozen, int(config.hidden_size)
         self.layers = tuple(_layer_number(layer, config.num_hidden_layers) for layer in layers)
@@ -135,7 +140,10 @@ def _layer_number(layer: int, count: int) -> int:
     return number
 
 
-def _build(model: str | Mapping[str, Any], *, pretrained: bool, dtype: torch.dtype) -> Any:
+def build_encoder(
+    model: str | Mapping[str, Any], *, pretrained: bool = True, dtype: torch.dtype
+) -> Any:
+    """An image encoder of transformers; arguments as of :class:`TransformersTower`."""
     from transformers import AutoModel
 
     config = _read_config(model)

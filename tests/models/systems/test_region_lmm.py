@@ -20,6 +20,7 @@ from llmdet.errors import ConfigError, DataError
 from llmdet.models.accumulation import accumulating
 from llmdet.prompts.conversation import Conversation, Turn
 from llmdet.registry import MODELS
+from llmdet.testing.region_models import tiny_region_lmm
 
 QUESTION = "What colour is <region>?"
 COLOURS = {"red": (0, 0, 255), "blue": (255, 0, 0)}  # blue first, as pictures are decoded
@@ -27,39 +28,9 @@ SIZE = (30, 40)
 LEFT, RIGHT = [0.0, 0, 20, 30], [20.0, 0, 40, 30]
 
 
-def settings(qwen, **changes):
-    """A tower of random weights, finer maps, and a language model without language."""
-    clip = {
-        "model_type": "clip_vision_model",
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 28,
-        "patch_size": 7,
-    }
-    return {
-        "type": "RegionLMM",
-        "towers": {
-            "clip": {
-                "type": "RefinedTower",
-                "tower": {"type": "TransformersTower", "model": clip},
-                "refinement": "deconv",
-            }
-        },
-        "slots": {
-            "image": {"tower": "clip", "encoder": {"type": "AverageGrid", "size": 2}},
-            "region": {"tower": "clip", "encoder": {"type": "MaskPool"}, "connector": "image"},
-        },
-        "lmm": {"type": "LanguageModel", "model": qwen, "dtype": "float32", "frozen": False},
-        "talk": {"max_length": 200, "max_new_tokens": 4, "system": None},
-        **changes,
-    }
-
-
 @pytest.fixture
 def model(qwen):
-    return MODELS.build(settings(qwen))
+    return MODELS.build(tiny_region_lmm(qwen))
 
 
 def picture(left, right):
@@ -149,7 +120,7 @@ def test_a_mark_without_its_region_is_named(model):
 )
 def test_slots_that_cannot_be_filled_are_named(qwen, slots, message):
     with pytest.raises(ConfigError, match=message):
-        MODELS.build(settings(qwen, slots=slots))
+        MODELS.build(tiny_region_lmm(qwen, slots=slots))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +158,7 @@ def training(qwen, folder: Path, work_dir: Path) -> Config:
     return Config(
         {
             "default_scope": "llmdet",
-            "model": settings(qwen),
+            "model": tiny_region_lmm(qwen),
             "work_dir": str(work_dir),
             "train_dataloader": {
                 "dataset": dataset,
@@ -212,7 +183,7 @@ def test_the_runner_trains_it_and_it_answers(qwen, conversation_set, tmp_path):
     config = training(qwen, conversation_set, tmp_path)
     runner = Runner.from_cfg(config)
     runner.train()
-    (tmp_path / "config.py").write_text(f"model = {settings(qwen)!r}\n")
+    (tmp_path / "config.py").write_text(f"model = {tiny_region_lmm(qwen)!r}\n")
     chat = RegionChat.from_config(tmp_path / "config.py", tmp_path / "iter_60.pth", device="cpu")
     image = conversation_set / "1.png"  # blue, red
     assert chat.ask(image, QUESTION, [LEFT]) == "blue"

@@ -1,0 +1,91 @@
+"""Checkpoints of region language models without the frozen image encoder."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from llmdet.checkpoint import load_weights
+from llmdet.checkpoint.frozen import complete, leave_out_frozen
+from llmdet.errors import CheckpointError, ConfigError
+from llmdet.registry import MODELS
+from llmdet.testing.region_models import TINY_CLIP, tiny_clip, tiny_region_lmm
+
+ENCODER = "towers.clip.tower.encoder."
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+def build(qwen, tower, seed=0):
+    torch.manual_seed(seed)
+    lmm = {"type": "LanguageModel", "model": qwen, "dtype": "float32"}
+    return MODELS.build(tiny_region_lmm(qwen, tower, lmm=lmm))
+
+
+@pytest.fixture
+def slim(qwen, clip, tmp_path):
+    """A model of frozen parts, and its checkpoint as training saves it."""
+    model = build(qwen, clip, seed=1)
+    checkpoint = {"state_dict": dict(model.state_dict()), "meta": {"processes": 1}}
+    leave_out_frozen(checkpoint, model)
+    torch.save(checkpoint, tmp_path / "slim.pth")
+    return model, tmp_path / "slim.pth"
+
+
+def test_what_is_frozen_is_left_out_and_what_trains_around_it_is_not(slim):
+    model, path = slim
+    saved = set(torch.load(path)["state_dict"])
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert trained == saved
+    assert any(name.startswith("towers.clip.refinement.") for name in saved)
+    assert set(torch.load(path)["meta"]["frozen"]) == {ENCODER, "lmm.causal_lm."}
+
+
+def test_such_a_file_loads_back_equal(slim, qwen, clip):
+    model, path = slim
+    again = build(qwen, clip, seed=2)
+    assert not load_weights(again, path).kept
+    content = torch.load(path)
+    whole = complete(content["state_dict"], content["meta"], str(path))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+        assert torch.equal(value, whole[key]), key
+
+
+def test_an_encoder_that_trains_is_saved(qwen, clip):
+    settings = tiny_region_lmm(qwen, clip)
+    settings["towers"]["clip"]["tower"] |= {"frozen": False, "dtype": "float32"}
+    model = MODELS.build(settings)
+    checkpoint = {"state_dict": dict(model.state_dict())}
+    leave_out_frozen(checkpoint, model)
+    encoder = {key for key in model.state_dict() if key.startswith(ENCODER)}
+    assert encoder <= set(checkpoint["state_dict"])
+
+
+def test_another_encoder_is_refused(slim, qwen, tmp_path):
+    _, path = slim
+    other = build(qwen, tiny_clip(tmp_path / "other", seed=3))
+    message = r"frozen image encoder .* other weights .*\(towers\.clip\.tower\.model of the config"
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(other, path)
+
+
+def test_an_encoder_without_a_source_is_named(slim, qwen, clip):
+    _, path = slim
+    message = rf"leaves out .* image encoder '{clip}'.*let towers\.clip\.tower\.model of the config"
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(build(qwen, TINY_CLIP), path)
+
+
+def test_a_folder_that_is_gone_is_named_before_anything_is_loaded(qwen, clip, tmp_path):
+    gone = tmp_path / "gone"
+    shutil.copytree(clip, gone)
+    build(qwen, str(gone))
+    shutil.rmtree(gone)
+    with pytest.raises(ConfigError, match=rf"tower\.model='{gone}' is no folder with a config"):
+        build(qwen, str(gone))
