@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,20 +174,27 @@ def _show_classes(names: Sequence[str], tokenizer: PromptTokenizer, findings: Fi
 def _count_long_texts(leaf: Any, tokenizer: PromptTokenizer, findings: Findings) -> None:
     limit = tokenizer.max_tokens
     indices = spread_indices(len(leaf), _COUNTED_TEXTS)
-    longest, beyond = 0, 0
+    longest = beyond = counted = 0
     for index in indices:
         try:
-            text = leaf.get_data_info(index).get("text")
+            texts = _texts_of(leaf.get_data_info(index))
         except DataError:
             continue  # the check of the file has named it
-        if isinstance(text, str):
-            length = tokenizer.count([text])[0] + limit - tokenizer.room
+        counted += len(texts)
+        for length in (count + limit - tokenizer.room for count in tokenizer.count(texts)):
             longest, beyond = max(longest, length), beyond + (length > limit)
     findings.write_line(
-        f"{Path(getattr(leaf, 'ann_file', '')).name}: the longest of {len(indices)} sentences has "
+        f"{Path(getattr(leaf, 'ann_file', '')).name}: the longest of {counted} sentences has "
         f"{longest} tokens of {limit}; {beyond} are longer, and boxes named beyond the limit are "
         "dropped and counted"
     )
+
+
+def _texts_of(info: Mapping[str, Any]) -> list[str]:
+    """The sentence of a row, or the expressions of its boxes."""
+    if "expressions" in info:
+        return [text for pair in info["expressions"] for text in pair.positives]
+    return [info["text"]] if isinstance(info.get("text"), str) else []
 
 
 def compare_classes(train: Any, other: Any, split: str, findings: Findings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmdet.datasets.masks import mask_problem
@@ -29,6 +29,10 @@ class Fields:
 
     def __contains__(self, key: str) -> bool:
         return self._values.get(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of values that are not null."""
+        return (key for key in self._values if key in self)
 
     def fault(self, key: str, problem: str) -> DataError:
         """Make the error for a field."""
@@ -59,6 +63,9 @@ class Fields:
         if not isinstance(value, list):
             raise self.fault(key, f"must be a list, not {type(value).__name__}")
         return value
+
+    def is_array(self, key: str) -> bool:
+        return isinstance(self.get(key), list)
 
     def object(self, key: str) -> Fields:
         return Fields(self.get(key), self.where, f"{self.path}.{key}" if self.path else key)

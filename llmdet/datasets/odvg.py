@@ -19,6 +19,7 @@ from llmdet.datasets.row_targets import (
     CaptionOptions,
     conversations,
     label_targets,
+    pair_targets,
     phrase_targets,
 )
 from llmdet.datasets.rows import Row, read_row
@@ -37,7 +38,8 @@ IMAGE_SMALL = "image smaller than min_size"
 class ODVGDataset(StoredData, RefetchingDataset):
     """Object detection and visual grounding data with optional captions, one JSON row an image.
 
-    Rows are in grounding form (a caption, phrases with character spans, boxes) or, with
+    Rows are in grounding form (a caption, phrases with character spans, boxes), in expression form
+    (boxes with expressions that do and do not describe them, as Real-Data has them) or, with
     `label_map_file`, in detection form (boxes with labels); without one, rows may also have a
     conversation alone. docs/data.md has the schema. The file is indexed once and
     memory-mapped, so that start-up and memory do not grow with it; `dropped` counts what rows
@@ -148,7 +150,9 @@ class ODVGDataset(StoredData, RefetchingDataset):
             img_path, height, width, img_id, instances, dataset_mode, tags (list), conversations
             (tuple of ``Conversation``), regions (that they speak of), sample_idx; in grounding
             form text (the caption; not in a row that has a conversation alone) and phrases
-            (number -> dict(phrase, tokens_positive)); in detection form text (the label map).
+            (number -> dict(phrase, tokens_positive)); in expression form expressions (tuple of
+            ``ExpressionPair``, of which the label of a box is the number); in detection form text
+            (the label map).
 
         Raises:
             DataError: the row is broken.
@@ -172,7 +176,10 @@ class ODVGDataset(StoredData, RefetchingDataset):
             "sample_idx": idx,
             **self.reading_options(),
         }
-        if self.label_map is None:
+        if row.pairs is not None:
+            info["expressions"] = tuple(row.pairs)
+            info["instances"] = pair_targets(row, size, self.dropped)
+        elif self.label_map is None:
             instances, phrases = phrase_targets(row, size, self.dropped)
             info.update(instances=instances, phrases=phrases)
             if row.caption is not None:
@@ -184,12 +191,14 @@ class ODVGDataset(StoredData, RefetchingDataset):
         return info
 
     def _check_form(self, row: Row) -> None:
-        if self.label_map is not None and row.boxes is None and row.caption is not None:
+        other = "grounding" if row.pairs is None else "expression"
+        spoken_of = row.caption is not None or row.pairs is not None
+        if self.label_map is not None and row.boxes is None and spoken_of:
             raise DataError(
-                f"{row.where}: field 'detection' is missing: the row is in grounding form, which "
+                f"{row.where}: field 'detection' is missing: the row is in {other} form, which "
                 "the data set reads without label_map_file."
             )
-        if self.label_map is None and row.caption is None:
+        if self.label_map is None and not spoken_of:
             if row.boxes is not None:
                 raise DataError(
                     f"{row.where}: field 'grounding' is missing: the row is in detection form, "
@@ -256,7 +265,7 @@ def _size(row: Row, path: str, backend_args: Mapping[str, Any] | None) -> tuple[
     """Width and height; those of the picture where a row without any box lacks them."""
     if row.width is not None and row.height is not None:
         return row.width, row.height
-    if row.phrases or row.boxes or len(row.regions):
+    if row.phrases or row.boxes or row.pairs or len(row.regions):
         missing = "width" if row.width is None else "height"
         raise DataError(f"{row.where}: field {missing!r} is missing.")
     return image_size(path, row.where, backend_args)

@@ -107,6 +107,16 @@ def label_targets(row: Row, size: tuple[int, int], dropped: Ledger) -> list[dict
     ]
 
 
+def pair_targets(row: Row, size: tuple[int, int], dropped: Ledger) -> list[dict[str, Any]]:
+    """Boxes of a row in expression form, the label being the number of the pair."""
+    return [
+        instance(box, number)
+        for number, pair in enumerate(row.pairs or ())
+        for box in pair.boxes
+        if is_usable(box, size, dropped)
+    ]
+
+
 def instance(box: list[float], label: int, mask: Mask | None = None) -> dict[str, Any]:
     """A box in mmdet's form."""
     made: dict[str, Any] = {"ignore_flag": 0, "bbox": box, "bbox_label": label}

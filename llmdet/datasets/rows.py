@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from llmdet.datasets.expressions import ExpressionPair, read_pairs
 from llmdet.datasets.fields import Fields, is_index
 from llmdet.datasets.masks import mask_box
 from llmdet.datasets.sample import Mask, Regions
@@ -58,6 +59,7 @@ class Row:
     caption: str | None = None  # of grounding form: the text that spans point into
     phrases: list[Phrase] = field(default_factory=list)  # of grounding form
     boxes: list[LabelledBox] | None = None  # of detection form, None without "detection"
+    pairs: list[ExpressionPair] | None = None  # of expression form, None without "pairs"
     conversation: Conversation | None = None
     regions: Regions = field(default_factory=Regions)  # what the conversation's marks stand for
     tags: list[Any] | None = None  # None without the field
@@ -86,6 +88,10 @@ def read_row(values: Any, where: str, num_classes: int | None = None) -> Row:
     if "detection" in row:
         items = row.object("detection").objects("instances")
         boxes = [_labelled_box(item, size, num_classes) for item in items]
+    pairs = read_pairs(row) if "pairs" in row else None
+    if pairs is not None and (caption is not None or boxes is not None):
+        other = "detection" if caption is None else "grounding"
+        raise row.fault("pairs", f"stands beside {other!r}, and a row has one form")
     regions = read_regions(row, size)
     return Row(
         where=where,
@@ -96,6 +102,7 @@ def read_row(values: Any, where: str, num_classes: int | None = None) -> Row:
         caption=caption,
         phrases=phrases,
         boxes=boxes,
+        pairs=pairs,
         conversation=read_conversation(row, len(regions)),
         regions=regions,
         tags=row.array("tags") if "tags" in row else None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmdet.datasets.expressions import said_of
 from llmdet.datasets.formats.samples import Sample
 from llmdet.datasets.rows import ROLES
 
@@ -115,12 +116,20 @@ def collect(
     statistics = Statistics()
     for sample in samples:
         _add_sample(statistics, sample)
-        if sample.caption is not None and count_tokens is not None:
-            statistics.tokens_per_text.add(count_tokens(sample.caption))
+        if count_tokens is not None:
+            for text in _texts(sample):
+                statistics.tokens_per_text.add(count_tokens(text))
         if len(statistics.classes) > 2 * MOST_PHRASES:
             statistics.classes = Counter(dict(statistics.classes.most_common(MOST_PHRASES)))
             statistics.facts["times that counts of rare phrases were dropped"] += 1
     return statistics
+
+
+def _texts(sample: Sample) -> list[str]:
+    """What the text encoder may read of a sample: its sentence, or the expressions of its boxes."""
+    if sample.pairs is not None:
+        return [text for pair in sample.pairs for text in pair.positives]
+    return [] if sample.caption is None else [sample.caption]
 
 
 def _add_sample(statistics: Statistics, sample: Sample) -> None:
@@ -140,6 +149,10 @@ def _add_sample(statistics: Statistics, sample: Sample) -> None:
         statistics.box_sizes[_size(instance.bbox)] += 1
     if sample.caption is not None:
         statistics.phrases_per_text.add(len(named))
+    if sample.pairs is not None:
+        statistics.facts.update(said_of(sample.pairs))
+        for text in _texts(sample):
+            statistics.words_per_phrase.add(len(text.split()))
     turns = sample.fields.get("conversations") or []
     answers = [turn for turn in turns if ROLES.get(turn.get("from")) == "assistant"]
     if answers:

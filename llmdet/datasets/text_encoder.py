@@ -9,7 +9,7 @@ from llmdet.prompts.tokenizers import MAX_TOKENS, TEXT_ENCODER
 from llmdet.utils.config import type_name, typed_parts
 
 #: Transforms that write prompts.
-_WRITERS = ("RandomSamplingNegPos", "RandomSamplingNegPos2")
+_WRITERS = ("RandomSamplingNegPos", "RandomSamplingNegPos2", "SampleExpressions")
 
 
 def share_text_encoder(config: Any) -> None:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from llmdet.datasets.expressions import ExpressionPair, said_of
 from llmdet.datasets.fields import Fields
 from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.ledger import BROKEN, Ledger
 from llmdet.datasets.pictures import SIZE_TOLERANCE, check_picture, picture_path
 from llmdet.datasets.rows import read_conversation, read_regions
 from llmdet.errors import DataError, naming
+from llmdet.prompts.expressions import clean_expression
 
 EXAMPLES_PER_CAUSE = 10
 _MAX_REMEMBERED = 5_000_000  # samples among which repetitions are looked for
@@ -109,6 +111,7 @@ def validate(
             _check_box(instance, sample, report)
         _check_text(sample, report)
         _check_conversation(sample, report)
+        _check_expressions(sample, report)
         if report.facts["images"] <= _MAX_REMEMBERED:
             _check_repetition(sample, seen, annotation_ids, report)
     if report.facts["images"] > _MAX_REMEMBERED:
@@ -231,6 +234,30 @@ def _check_conversation(sample: Sample, report: ValidationReport) -> None:
         report.facts["regions spoken of"] += len(regions)
     if any(turn.learned and not turn.text.strip() for turn in conversation.turns):
         report.error("empty caption", f"{sample.where}: field 'conversations'")
+
+
+def _check_expressions(sample: Sample, report: ValidationReport) -> None:
+    if sample.pairs is None:
+        return
+    report.facts.update(said_of(sample.pairs))
+    if not sample.pairs:
+        report.note("row of expressions without any", f"{sample.where}: field 'pairs' is empty")
+    for pair in sample.pairs:
+        _check_pair(pair, f"{sample.where}: pairs.{pair.source}, boxes {pair.boxes}", report)
+
+
+def _check_pair(pair: ExpressionPair, where: str, report: ValidationReport) -> None:
+    said, denied = (set(map(clean_expression, t)) for t in (pair.positives, pair.negatives))
+    if "" in said or "" in denied:
+        report.note("expression without a word, will be left out", where)
+    for text in sorted((said & denied) - {""}):
+        report.error(
+            "expression that is positive and negative of the same boxes", f"{where}: {text!r}"
+        )
+    if not said - {""} and not pair.category:
+        report.note("pair with neither a positive expression nor a category", where)
+    if pair.relation == "single" and len(pair.boxes) > 1:
+        report.note("relation 'single' with several boxes", where)
 
 
 def _check_repetition(

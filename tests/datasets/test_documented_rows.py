@@ -20,11 +20,13 @@ def rows(root: Path) -> list[Row]:
     return [read_row(values, "docs/data.md") for values in parsed]
 
 
-def test_four_kinds_of_rows_are_shown(rows: list[Row]) -> None:
-    grounding, detection, caption, dialogue = rows
+def test_five_kinds_of_rows_are_shown(rows: list[Row]) -> None:
+    grounding, detection, expressions, caption, dialogue = rows
     assert [len(phrase.boxes) for phrase in grounding.phrases] == [1, 2]
     assert grounding.caption[slice(*grounding.phrases[1].spans[0])] == "two red balls"
     assert detection.boxes[0].category == "dog"
+    assert [pair.relation for pair in expressions.pairs] == ["single", "multi"]
+    assert expressions.pairs[1].positives == ("the two red balls",)
     assert (caption.filename, caption.width) == ("000012.jpg", None)
     assert caption.conversation.turns[1].learned
     assert [slot.index for slot in dialogue.conversation.slots] == [0, 0, 1, 2, 0]
@@ -33,7 +35,7 @@ def test_four_kinds_of_rows_are_shown(rows: list[Row]) -> None:
 def test_the_masks_of_the_documented_regions_lie_in_their_boxes(rows: list[Row]) -> None:
     from pycocotools import mask as coco_mask
 
-    regions = rows[3].regions
+    regions = rows[4].regions
     assert regions.boxes[1].tolist() == [300, 310, 340, 350]
     encoded = regions.masks[2]
     x, y, width, height = coco_mask.toBbox(encoded).tolist()

@@ -29,7 +29,7 @@ from llmdet.datasets.formats.writing import write_coco, write_grounding, write_o
 from llmdet.datasets.formats.yolo import IMAGE_SUFFIXES, read_yolo
 from llmdet.datasets.jsonl_index import file_digest
 from llmdet.datasets.ledger import Ledger
-from llmdet.errors import ConfigError
+from llmdet.errors import ConfigError, DataError
 
 READERS: dict[str, Callable[[Path, ReadOptions, Ledger], Source]] = {
     "coco": read_coco,
@@ -142,6 +142,7 @@ def convert(
     if path.resolve() == out.resolve():
         raise ConfigError(f"{out}: the output would overwrite the input")
     source = open_source(path, source_format, options, ledger)
+    source.samples = _without_expressions(source.samples)
     if progress is not None:
         source.samples = progress(source.samples, source.total)
     if target_format not in FOLDER_WRITERS:
@@ -150,6 +151,16 @@ def convert(
     if options.images is not None:
         link_pictures(options.images.resolve(), out / PICTURES[target_format])
     return count
+
+
+def _without_expressions(samples: Iterator[Sample]) -> Iterator[Sample]:
+    for sample in samples:
+        if sample.pairs is not None:
+            raise DataError(
+                f"{sample.where}: field 'pairs' has no place in other formats: rows of expressions "
+                "are trained as they are."
+            )
+        yield sample
 
 
 def written_file(out: Path, target_format: str, split: str | None = None) -> Path:

@@ -23,7 +23,7 @@ from llmdet.utils.files import read_json
 
 logger = logging.getLogger(__name__)
 
-ROW_KEYS = ("filename", "width", "height", "grounding", "detection")
+ROW_KEYS = ("filename", "width", "height", "grounding", "detection", "pairs")
 
 
 def label_map_path(path: Path) -> Path:
@@ -130,11 +130,15 @@ def row_sample(values: dict[str, Any], where: str, num_classes: int | None = Non
     known = (*ROW_KEYS, "image") if "filename" not in values else ROW_KEYS
     rest = {key: value for key, value in values.items() if key not in known}
     sample = Sample(row.filename, row.width, row.height, [], where, row.caption, rest)
+    sample.pairs = row.pairs
     if row.caption is None:
         sample.instances = [
             Instance(item.box, item.category, item.label, mask=item.mask)
             for item in row.boxes or ()
         ]
+    for pair in row.pairs or ():
+        words = pair.category or next(iter(pair.positives), "")
+        sample.instances += [Instance(box, words) for box in pair.boxes]
     for number, phrase in enumerate(row.phrases):
         problem = span_problem(phrase.spans, row.caption or "")
         if problem:

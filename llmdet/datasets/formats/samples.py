@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmdet.datasets.expressions import ExpressionPair
 from llmdet.datasets.pictures import picture_size
 from llmdet.datasets.sample import Mask
 from llmdet.errors import DataError, naming
@@ -43,6 +44,7 @@ class Sample:
     caption: str | None = None  # the sentence that Instance.spans point into
     fields: dict[str, Any] = field(default_factory=dict)  # conversations, tags ...
     extra: dict[str, Any] = field(default_factory=dict)  # the source's other fields
+    pairs: list[ExpressionPair] | None = None  # of expression form, which instances stand for too
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ a second.
 """
 
 from llmdet.datasets.transforms.conversations import TokenizeConversations
+from llmdet.datasets.transforms.expression_sampling import SampleExpressions
 from llmdet.datasets.transforms.loading import LoadImageFromFile
 from llmdet.datasets.transforms.packing import PackGroundingInputs
 from llmdet.datasets.transforms.resizing import FixScaleResize, Resize
@@ -20,5 +21,6 @@ __all__ = [
     "RandomSamplingNegPos",
     "RandomSamplingNegPos2",
     "Resize",
+    "SampleExpressions",
     "TokenizeConversations",
 ]

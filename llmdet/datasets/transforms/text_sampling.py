@@ -108,6 +108,11 @@ class RandomSamplingNegPos(BaseTransform):
             DataError: a box has a label without words; names the image.
         """
         with naming(results.get("img_path")):
+            if "expressions" in results:
+                raise DataError(
+                    "the row has the field 'pairs': its expressions are sampled by the transform "
+                    "SampleExpressions, in the place of RandomSamplingNegPos."
+                )
             if "phrases" in results and results.get("text") is None:  # a conversation alone
                 _keep_boxes(results, _not_ignored(results))
                 return results
