@@ -19,6 +19,8 @@ import torch
 from hypothesis import settings
 from mmengine.registry import DefaultScope
 
+from llmdet.testing.chat import ChatServer
+
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,6 +56,15 @@ def real_data() -> Path:
 def golden() -> Path:
     """Folder of recorded outputs that are too large for ``tests/golden``."""
     return folder_from("LLMDET_GOLDEN")
+
+
+@pytest.fixture
+def chat_server(monkeypatch) -> Iterator[ChatServer]:
+    """An OpenAI-compatible endpoint on this machine."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = ChatServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ PROGRAMS = (
     "tools/export.py",
     "tools/convert/checkpoint.py",
     "tools/convert/data.py",
-    "tools/caption_dataset.py",
+    "tools/data_engine.py",
     "tools/analysis/browse.py",
     "tools/analysis/stats.py",
     "tools/benchmark/data.py",

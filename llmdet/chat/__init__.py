@@ -3,6 +3,6 @@
 Data engines ask them through one protocol, :class:`ChatModel`.
 """
 
-from llmdet.chat.messages import ChatModel, ChatRequest, Message, ask
+from llmdet.chat.messages import ChatModel, ChatRequest, Message, Pace, Usage, ask
 
-__all__ = ["ChatModel", "ChatRequest", "Message", "ask"]
+__all__ = ["ChatModel", "ChatRequest", "Message", "Pace", "Usage", "ask"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from llmdet.chat.messages import ChatRequest
+from llmdet.chat.messages import ChatRequest, Pace, Usage
 from llmdet.errors import ConfigError, DataError
 
 RETRIES = 5
@@ -58,6 +58,8 @@ class EndpointChat:
         self.url = url.rstrip("/")
         self.model = model
         self.max_new_tokens = max_new_tokens
+        self.pace = Pace(concurrency=concurrency)
+        self.usage = Usage()
         # Servers that want no key ignore it; the client insists on one.
         key = os.environ.get("OPENAI_API_KEY") or "none"
         self._client = openai.OpenAI(
@@ -72,6 +74,8 @@ class EndpointChat:
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[str]:
         """Send all requests at the same time."""
+        if len(requests) == 1:  # of a caller that has threads of its own
+            return [self._send(requests[0])]
         return list(self._pool.map(self._send, requests))
 
     def _send(self, request: ChatRequest) -> str:
@@ -83,6 +87,7 @@ class EndpointChat:
                 messages=_messages(request),
                 max_tokens=self.max_new_tokens,
                 temperature=request.temperature,
+                seed=request.seed if request.temperature else openai.omit,
             )
         except openai.APIStatusError as error:
             problem = f"status {error.status_code}: {error.response.text[:300]}"
@@ -100,11 +105,18 @@ class EndpointChat:
         except (openai.APIError, ValueError) as error:
             raise DataError(f"{self.url} answered nonsense: {error}") from None
         try:
-            return completion.choices[0].message.content or ""
+            answer = completion.choices[0].message.content or ""
         except (AttributeError, LookupError, TypeError):
             raise DataError(
                 f"{self.url} answered {str(completion)[:200]!r}, not a completion"
             ) from None
+        tokens = completion.usage  # None where the server does not count
+        self.usage.add(
+            1,
+            getattr(tokens, "prompt_tokens", None) or 0,
+            getattr(tokens, "completion_tokens", None) or 0,
+        )
+        return answer
 
 
 def _messages(request: ChatRequest) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmdet.chat.messages import ChatRequest
+from llmdet.chat.messages import ChatRequest, Pace, Usage
 from llmdet.errors import ConfigError
 
 
@@ -19,12 +18,15 @@ class LocalChat:
         model: a folder, or a name in the hub's cache.
         device: for example ``"cuda"`` or ``"cpu"``.
         max_new_tokens: the longest answer.
+        batch_size: requests that pass through the model together.
 
     Raises:
         ConfigError: the model or its processor cannot be loaded, or has no chat template.
     """
 
-    def __init__(self, model: str, device: str, max_new_tokens: int = 512) -> None:
+    def __init__(
+        self, model: str, device: str, max_new_tokens: int = 512, *, batch_size: int = 8
+    ) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
@@ -41,6 +43,8 @@ class LocalChat:
         self.name = model
         self.model: Any = loaded.to(device).eval()
         self.max_new_tokens = max_new_tokens
+        self.pace = Pace(batch_size)
+        self.usage = Usage()
         # Answers are appended to the end of each row: padding must be in front.
         self.processor.tokenizer.padding_side = "left"
         if self.processor.tokenizer.pad_token is None:
@@ -56,19 +60,11 @@ class LocalChat:
         return identity
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[str]:
-        """Answer a batch; requests of the same temperature share a forward pass."""
-        groups: dict[float, list[int]] = defaultdict(list)
-        for index, request in enumerate(requests):
-            groups[request.temperature].append(index)
-        answers = [""] * len(requests)
-        for temperature, indices in groups.items():
-            texts = self._generate([requests[i] for i in indices], temperature)
-            for index, text in zip(indices, texts, strict=True):
-                answers[index] = text
-        return answers
-
-    def _generate(self, requests: Sequence[ChatRequest], temperature: float) -> list[str]:
+        """Answer a batch; what a request gets does not depend on the others."""
         import torch
+        from transformers import LogitsProcessorList
+
+        from llmdet.chat.sampling import SeededSampling
 
         inputs = self.processor.apply_chat_template(
             [_conversation(request) for request in requests],
@@ -78,11 +74,19 @@ class LocalChat:
             return_tensors="pt",
             processor_kwargs={"padding": True},
         ).to(self.model.device, self.model.dtype)
-        sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
-        options = {"do_sample": False, "max_new_tokens": self.max_new_tokens} | sampling
+        sampling = LogitsProcessorList()
+        if any(request.temperature for request in requests):
+            sampling.append(SeededSampling(requests, self.model.device))
         with torch.inference_mode():
-            ids = self.model.generate(**inputs, **options)
+            ids = self.model.generate(
+                **inputs,
+                do_sample=False,
+                max_new_tokens=self.max_new_tokens,
+                logits_processor=sampling,
+            )
         new_ids = ids[:, inputs["input_ids"].shape[1] :]
+        prompt, padding = inputs["attention_mask"], self.processor.tokenizer.pad_token_id
+        self.usage.add(len(requests), int(prompt.sum()), int((new_ids != padding).sum()))
         return self.processor.batch_decode(new_ids, skip_special_tokens=True)
 
 

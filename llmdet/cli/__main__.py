@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("llmdet.cli.evaluate", "compute a metric from a prediction file"),
     "convert checkpoint": ("llmdet.cli.convert_checkpoint", "weights from one format to another"),
     "convert data": ("llmdet.cli.convert_data", "annotations from one format to another"),
+    "data-engine": ("llmdet.cli.data_engine", "make training data with language models"),
     "demo": ("llmdet.cli.demo", "serve a page in which pictures are asked for what words name"),
     "export": ("llmdet.cli.export", "write a detector as a file of ONNX or of torch.export"),
     "doctor": ("llmdet.cli.doctor", "check everything that a training needs before it begins"),

@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         detector = build_detector(config, weights, device=args.device, captions=bool(args.captions))
         if report is None:
             engine = LabelEngine(detector, job.pictures.folder, job.settings, args.batch_size)
-            report = job.run(engine, journal, args.batch_size, _progress)
+            report = job.run(engine, journal, _progress)
     code = tell(report, args.out)
     if args.review:
         review(detector, job, journal)

@@ -1,5 +1,6 @@
-"""What makes training data with language models: resumable steps over JSON Lines.
+"""What makes training data with language models: resumable flows over JSON Lines.
 
-An engine turns items into rows (:mod:`llmdet.data_engines.steps`); finished rows wait in a journal
-(:mod:`llmdet.data_engines.journal`) that knows what they depend on.
+An engine is a program of one item; :mod:`llmdet.data_engines.flow` takes all items through it and
+through the models, and finished items wait in a journal (:mod:`llmdet.data_engines.journal`) that
+knows what they depend on.
 """

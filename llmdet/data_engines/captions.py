@@ -1,14 +1,14 @@
-"""Captions for any annotated data set: the engine behind tools/caption_dataset.py."""
+"""Long captions, and phrases of regions, for any annotated data set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from llmdet.chat import ChatModel, ChatRequest, ask
+from llmdet.chat import ChatModel, ask
+from llmdet.data_engines.annotations import Annotations
 from llmdet.data_engines.caption_rules import (
     MIN_CAPTION_WORDS,
     caption_fault,
@@ -16,9 +16,14 @@ from llmdet.data_engines.caption_rules import (
     clean_phrase,
     phrase_fault,
 )
+from llmdet.data_engines.flow import Progress, Shard, Steps, identities, run_flow, silent
 from llmdet.data_engines.journal import Journal, Outcome
-from llmdet.data_engines.steps import Pace, Question, ask_until_accepted, faults, run_step
-from llmdet.datasets.formats import ReadOptions, identity, open_source
+from llmdet.data_engines.questions import (
+    Question,
+    RejectedAnswerError,
+    accepted_replies,
+    left_out,
+)
 from llmdet.datasets.formats.rows import label_map_path
 from llmdet.datasets.formats.samples import Instance, Sample
 from llmdet.datasets.formats.writing import (
@@ -35,7 +40,9 @@ from llmdet.errors import DataError
 from llmdet.utils.whole_files import whole_file
 
 #: Counted up whenever the same answers would give other rows.
-VERSION = 1
+VERSION = 2
+#: Who is asked.
+ROLE = "captioner"
 CAPTION_PROMPT = (
     "Describe this image in detail in one paragraph of at least 100 words: the objects, their "
     "number, colour, material and state, where they are in relation to each other, and the "
@@ -68,32 +75,16 @@ class CaptionSettings:
     min_words: int = MIN_CAPTION_WORDS
 
 
-@dataclass(frozen=True)
-class Annotations:
-    """What is to be captioned.
-
-    Attributes:
-        path: an annotation file, or the folder of a format that has one file per image.
-        images: the folder of the pictures.
-        source_format: a key of :data:`llmdet.datasets.formats.READERS`, where the name of the
-            file does not tell it.
-        options: what the annotations themselves do not say.
-    """
-
-    path: Path
-    images: Path
-    source_format: str | None = None
-    options: ReadOptions = field(default_factory=ReadOptions)
-
-
 def caption_dataset(
     annotations: Annotations,
     out: Path,
     chat: ChatModel,
     settings: CaptionSettings,
     ledger: Ledger,
-    pace: Pace,
-    progress: Callable[[int, int | None], Callable[[int], object]] | None = None,
+    *,
+    in_flight: int = 32,
+    shard: Shard | None = None,
+    progress: Progress = silent,
 ) -> int:
     """Write the samples of annotations as JSONL rows with captions.
 
@@ -107,9 +98,9 @@ def caption_dataset(
         chat: the model.
         settings: what to ask.
         ledger: counts rejected answers and broken pictures.
-        pace: samples per call, and calls at a time.
-        progress: given the number of samples of earlier runs and, where it is known, of all;
-            returns what is called with the number of samples that have been written.
+        in_flight: samples under way at a time.
+        shard: the part of the samples to be captioned; all by default.
+        progress: shows how far it is.
 
     Returns:
         The number of rows.
@@ -118,17 +109,22 @@ def caption_dataset(
         ConfigError: ``OUT.partial`` was begun with something else, which is named.
         DataError: a picture is broken and ``ledger`` permits no more of them.
     """
-    source = open_source(annotations.path, annotations.source_format, annotations.options, ledger)
-    journal = Journal(out.with_name(f"{out.name}.partial"), decided_by(annotations, chat, settings))
-    engine = CaptionEngine(
-        annotations.images,
-        chat,
-        settings,
-        as_labels=source.categories is not None and not settings.regions,
-        batch_size=pace.batch_size,
+    shard = shard or Shard()
+    source = annotations.open(ledger)
+    decided = decided_by(annotations, chat, settings, shard)
+    journal = Journal(out.with_name(f"{out.name}.partial"), decided)
+    as_labels = source.categories is not None and not settings.regions
+    program = CaptionProgram(annotations.images, settings, as_labels)
+    run_flow(
+        source.samples,
+        program,
+        {ROLE: chat},
+        journal,
+        ledger,
+        in_flight=in_flight,
+        shard=shard,
+        finished=progress(journal.done, shard.size(source.total)),
     )
-    written = progress(journal.done, source.total) if progress else lambda count: None
-    run_step(source.samples, engine, journal, ledger, pace, written)
     if source.categories is not None:  # before the rows, whose file says that all is there
         with whole_file(label_map_path(out)) as file:
             file.write(label_map(source.categories, out))
@@ -136,104 +132,88 @@ def caption_dataset(
 
 
 def decided_by(
-    annotations: Annotations, chat: ChatModel, settings: CaptionSettings
+    annotations: Annotations, chat: ChatModel, settings: CaptionSettings, shard: Shard
 ) -> dict[str, object]:
     """All on which the rows depend, under names that a sentence can show."""
     return {
         "caption engine": VERSION,
-        **identity(annotations.path, annotations.source_format, annotations.options),
-        "images": str(annotations.images.resolve()),
-        **chat.identity,
+        **annotations.identity,
+        "shard": str(shard),
+        **identities({ROLE: chat}),
         **{name.replace("_", " "): value for name, value in asdict(settings).items()},
     }
 
 
 @dataclass(frozen=True)
-class CaptionEngine:
-    """Turns samples into rows with captions.
+class CaptionProgram:
+    """Turns a sample into a row with captions.
 
     Attributes:
         images: the folder of the pictures.
-        chat: the model.
         settings: what to ask.
         as_labels: rows are in detection form, else in grounding form.
-        batch_size: questions per call of the model.
     """
 
     images: Path
-    chat: ChatModel
     settings: CaptionSettings
     as_labels: bool
-    batch_size: int
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Outcome]:
-        """One outcome for each sample; the questions of all of them are asked together."""
-        prepared = [self._questions(sample) for sample in samples]
-        questions = [q for of_sample in prepared if isinstance(of_sample, list) for q in of_sample]
-        ask_until_accepted(questions, self.chat, self.settings.attempts, self.batch_size)
-        return [
-            Outcome(None, problem=of_sample)
-            if isinstance(of_sample, str)
-            else Outcome(self._row(sample), notes=faults(of_sample, sample.where))
-            for sample, of_sample in zip(samples, prepared, strict=True)
-        ]
-
-    def _questions(self, sample: Sample) -> list[Question] | str:
-        """What is asked of a sample, or what is wrong with its picture."""
-        path = self.images / sample.filename
+    def __call__(self, sample: Sample) -> Steps:
+        """Ask about the picture and its regions at the same time."""
         try:
-            image = read_picture(path)
+            image = read_picture(self.images / sample.filename)
         except DataError as error:
-            return f"{sample.where}: {error}"
+            return Outcome(None, problem=f"{sample.where}: {error}")
         learnt = [instance for instance in sample.instances if not instance.ignored]
-        names = ", ".join(sorted({_name(instance) for instance in learnt}))
-        prompt = self.settings.caption_prompt.replace("{names}", names)
-        accept = _caption_taker(sample, self.settings.min_words)
-        questions = [Question(_asker(prompt, image), accept, "caption")]
-        if self.settings.regions and learnt:
-            if sample.caption is None:
-                sample.caption = name_the_classes(learnt)
-            for instance in sorted(learnt, key=_area, reverse=True)[: self.settings.regions]:
-                prompt = self.settings.phrase_prompt.replace("{name}", _name(instance))
-                part = _region(image, instance.bbox)
-                if part is not None:
-                    accept = _phrase_taker(instance)
-                    questions.append(Question(_asker(prompt, part), accept, "phrase"))
-        return questions
-
-    def _row(self, sample: Sample) -> dict[str, object]:
-        kept = [instance for instance in sample.instances if not instance.ignored]
-        row, _ = (detection_row if self.as_labels else grounding_row)(sample, kept)
-        return row
-
-
-def _asker(prompt: str, image: Image.Image) -> Callable[[float], ChatRequest]:
-    return lambda temperature: ask(prompt, image, temperature=temperature)
-
-
-def _caption_taker(sample: Sample, min_words: int) -> Callable[[str], str | None]:
-    def accept(answer: str) -> str | None:
-        cleaned = clean_caption(answer)
-        fault = caption_fault(answer, cleaned, min_words)
-        if fault is None:
+        described = self._described(learnt, image)
+        questions = [self._about_picture(learnt, image)]
+        questions += [self._about_region(instance, part) for instance, part in described]
+        replies = yield from accepted_replies(questions, self.settings.attempts)
+        caption, *phrases = (reply.value for reply in replies)
+        if caption is not None:
             sample.fields["conversations"] = [
                 {"from": "human", "value": UNIFORM_PROMPT},
-                {"from": "gpt", "value": cleaned},
+                {"from": "gpt", "value": caption},
             ]
-        return fault
+        if self.settings.regions and learnt and sample.caption is None:
+            sample.caption = name_the_classes(learnt)
+        for (instance, _), phrase in zip(described, phrases, strict=True):
+            instance.phrase = instance.phrase if phrase is None else phrase
+        row, _ = (detection_row if self.as_labels else grounding_row)(sample, learnt)
+        return Outcome(row, notes=left_out(replies, sample.where))
 
-    return accept
+    def _described(
+        self, instances: list[Instance], image: Image.Image
+    ) -> list[tuple[Instance, Image.Image]]:
+        """The largest regions with what they show."""
+        largest = sorted(instances, key=_area, reverse=True)[: self.settings.regions]
+        parts = [(instance, _region(image, instance.bbox)) for instance in largest]
+        return [(instance, part) for instance, part in parts if part is not None]
+
+    def _about_picture(self, instances: list[Instance], image: Image.Image) -> Question:
+        names = ", ".join(sorted({_name(instance) for instance in instances}))
+        prompt = self.settings.caption_prompt.replace("{names}", names)
+
+        def read(answer: str) -> str:
+            cleaned = clean_caption(answer)
+            return _accepted(cleaned, caption_fault(answer, cleaned, self.settings.min_words))
+
+        return Question(ROLE, ask(prompt, image), read, "caption")
+
+    def _about_region(self, instance: Instance, part: Image.Image) -> Question:
+        prompt = self.settings.phrase_prompt.replace("{name}", _name(instance))
+
+        def read(answer: str) -> str:
+            cleaned = clean_phrase(answer)
+            return _accepted(cleaned, phrase_fault(answer, cleaned))
+
+        return Question(ROLE, ask(prompt, part), read, "phrase")
 
 
-def _phrase_taker(instance: Instance) -> Callable[[str], str | None]:
-    def accept(answer: str) -> str | None:
-        cleaned = clean_phrase(answer)
-        fault = phrase_fault(answer, cleaned)
-        if fault is None:
-            instance.phrase = cleaned
-        return fault
-
-    return accept
+def _accepted(cleaned: str, fault: str | None) -> str:
+    if fault is not None:
+        raise RejectedAnswerError(fault)
+    return cleaned
 
 
 def _name(instance: Instance) -> str:

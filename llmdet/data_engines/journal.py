@@ -1,8 +1,9 @@
-"""Finished items of a step, kept on disk so that an interrupted run goes on where it stopped."""
+"""Finished items of a flow, kept on disk so that an interrupted run goes on where it stopped."""
 
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,24 +17,31 @@ from llmdet.utils.whole_files import whole_file
 
 _SHOWN_CHARACTERS = 80
 _REMEDY = "Repeat the command that began it, or remove the file to begin again."
+_MISSING = -1
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one item."""
 
-    row: dict[str, Any] | None  # None where the item is broken
+    row: dict[str, Any] | None  # None where the item is broken, or left out for what notes say
     problem: str = ""  # why it is broken, with its place
     notes: tuple[tuple[str, str], ...] = ()  # (cause, place) for the ledger
 
 
 class Journal:
-    """A JSONL file: what decides its rows in the first line, then one :class:`Outcome` a line.
+    """A JSONL file: what decides its rows in the first line, then one numbered outcome a line.
+
+    Outcomes are appended as items finish; they are read in the order of the items.
 
     Args:
         path: made where it is missing, else continued; a line cut short is removed.
         decided_by: everything on which the rows depend, as JSON.
         remedy: what to do where that differs, a sentence.
+
+    Attributes:
+        done: the number of finished items.
+        problems: what was wrong with the broken ones of earlier runs.
 
     Raises:
         ConfigError: the file was begun with something else; the sentence names it.
@@ -43,6 +51,7 @@ class Journal:
         self.path = path
         self.done = 0
         self.problems: list[str] = []
+        self._places = array("q")  # number of an item -> where its line begins
         header = orjson.dumps({"decided_by": decided_by}, option=orjson.OPT_APPEND_NEWLINE)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
@@ -53,32 +62,52 @@ class Journal:
                 file.write(header)
                 return
             _compare(path, first, orjson.loads(header)["decided_by"], remedy)
-            end = file.tell()
+            end = len(first)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self.done += 1
-                outcome = orjson.loads(line)
-                if outcome["row"] is None:
-                    self.problems.append(outcome["problem"])
+                self._remember(line, end, remedy)
                 end += len(line)
             file.truncate(end)
 
-    def append(self, outcomes: Iterable[Outcome]) -> None:
-        """Add outcomes and wait until they are on the disk: what was paid for must survive."""
+    def _remember(self, line: bytes, place: int, remedy: str) -> None:
+        outcome = orjson.loads(line)
+        if "number" not in outcome:
+            raise ConfigError(f"{self.path} was begun by another version of LLMDet. {remedy}")
+        self._place(outcome["number"], place)
+        if outcome["problem"]:
+            self.problems.append(outcome["problem"])
+
+    def _place(self, number: int, place: int) -> None:
+        if number >= len(self._places):
+            self._places.extend([_MISSING] * (number + 1 - len(self._places)))
+        self._places[number] = place
+        self.done += 1
+
+    def holds(self, number: int) -> bool:
+        """Whether an item is finished."""
+        return number < len(self._places) and self._places[number] != _MISSING
+
+    def append(self, outcomes: Iterable[tuple[int, Outcome]]) -> None:
+        """Add numbered outcomes and wait for the disk: what was paid for must survive."""
         with self.path.open("ab") as file:
-            for outcome in outcomes:
-                file.write(orjson.dumps(asdict(outcome), option=orjson.OPT_APPEND_NEWLINE))
-                self.done += 1
+            for number, outcome in outcomes:
+                place = file.tell()
+                line = {"number": number, **asdict(outcome)}
+                file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+                self._place(number, place)
             file.flush()
             os.fsync(file.fileno())
 
     def outcomes(self) -> Iterator[Outcome]:
-        """All finished items, of this and earlier runs."""
+        """All finished items of this and earlier runs, in the order of their numbers."""
         with self.path.open("rb") as file:
-            next(file)
-            for line in file:
-                yield Outcome(**orjson.loads(line))
+            for place in self._places:
+                if place != _MISSING:
+                    file.seek(place)
+                    line = orjson.loads(file.readline())
+                    del line["number"]
+                    yield Outcome(**line)
 
     def finish(self, out: Path, ledger: Ledger) -> int:
         """Write the rows to their place, count the notes of all runs, and remove the journal.

@@ -11,6 +11,7 @@ import numpy as np
 
 from llmdet.apis.detector import Detector
 from llmdet.apis.results import Results
+from llmdet.chat import Pace
 from llmdet.data_engines.journal import Outcome
 from llmdet.errors import DataError
 from llmdet.labelling.settings import LabelSettings
@@ -35,7 +36,12 @@ class LabelEngine:
     settings: LabelSettings
     batch_size: int = 1
 
-    def __call__(self, filenames: Sequence[str]) -> list[Outcome]:
+    @property
+    def pace(self) -> Pace:
+        """How many pictures it takes at a time."""
+        return Pace(self.batch_size)
+
+    def answer(self, filenames: Sequence[str]) -> list[Outcome]:
         """One outcome for each picture; of those that cannot be read it says why."""
         settings = self.settings
         found = self.detector.predict(

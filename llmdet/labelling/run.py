@@ -10,8 +10,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from llmdet.data_engines.flow import Call, Model, Steps, run_flow
 from llmdet.data_engines.journal import Journal
-from llmdet.data_engines.steps import Pace, run_step
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
 from llmdet.labelling.output import (
@@ -25,10 +25,17 @@ from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet,
 
 JOURNAL = "journal.jsonl"
 _LOCK = ".lock"
+_ROLE = "labeller"
 _REMEDY = "Repeat the command that began it, or name another folder."
 
 #: Given the number of finished pictures and of all, returns what is called with each new number.
 Progress = Callable[[int, int], Callable[[int], object]]
+
+
+def label_picture(filename: str) -> Steps:
+    """What becomes of a picture: whatever the engine says about it."""
+    (outcome,) = yield [Call(_ROLE, filename)]
+    return outcome
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,8 @@ class LabelJob:
 
     def run(
         self,
-        engine: Callable[..., Any],
+        engine: Model,
         journal: Journal,
-        batch_size: int = 1,
         progress: Progress | None = None,
     ) -> LabelReport:
         """Label what the journal does not hold yet, and write the data set.
@@ -96,7 +102,6 @@ class LabelJob:
         Args:
             engine: a :class:`~llmdet.labelling.engine.LabelEngine`.
             journal: from :meth:`journal`.
-            batch_size: pictures of one call of the engine.
             progress: shows how far it is.
 
         Raises:
@@ -105,7 +110,15 @@ class LabelJob:
         names = self.pictures.filenames
         written = progress(journal.done, len(names)) if progress else lambda count: None
         ledger = Ledger(max_bad_rows=len(names))
-        run_step(names, engine, journal, ledger, Pace(batch_size), written)
+        run_flow(
+            names,
+            label_picture,
+            {_ROLE: engine},
+            journal,
+            ledger,
+            in_flight=engine.pace.batch_size,
+            finished=lambda outcomes: written(len(outcomes)),
+        )
         labels = Labels(journal)
         place_pictures(labels, self.pictures, self.output, self.out)
         write_doubtful(labels, self.pictures, self.settings, self.out)

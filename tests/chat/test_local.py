@@ -1,5 +1,6 @@
 """A vision-language model of transformers answers batches as it answers single requests."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,74 +9,12 @@ from PIL import Image
 from llmdet.chat import ChatRequest, Message, ask
 from llmdet.chat.local import LocalChat
 from llmdet.errors import ConfigError
+from llmdet.testing.chat import tiny_llava
 
 
 @pytest.fixture(scope="module")
 def vlm(tmp_path_factory) -> str:
     return tiny_llava(tmp_path_factory.mktemp("vlm"))
-
-
-def tiny_llava(folder: Path) -> str:
-    """A LLaVA of random weights: CLIP 16 px, Qwen2 with its own tokenizer and chat template."""
-    import torch
-    from transformers import (
-        AutoTokenizer,
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-        Qwen2Config,
-    )
-
-    from llmdet.datasets.toy.models import tiny_qwen
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_qwen(folder / "qwen"))
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    config = LlavaConfig(
-        text_config=Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=16,
-            patch_size=8,
-            projection_dim=32,
-        ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-    )
-    template = (
-        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-        "{% for part in message.content %}"
-        "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}"
-        "{% endfor %}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(
-            size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
-        ),
-        tokenizer=tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        chat_template=template,
-        num_additional_image_tokens=1,
-    )
-    torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return str(folder)
 
 
 def colourful(seed: int, prompt: str, temperature: float = 0.0) -> ChatRequest:
@@ -98,11 +37,40 @@ def test_a_model_of_transformers_answers_each_request_of_a_batch_as_it_would_alo
     assert not any("Describe" in answer and "<|im_start|>" in answer for answer in together)
 
 
-def test_requests_of_several_temperatures_may_share_a_batch(vlm: str) -> None:
+def test_sampled_answers_depend_on_seed_and_question_and_not_on_the_batch(vlm: str) -> None:
     chat = LocalChat(vlm, "cpu", max_new_tokens=8)
-    first, again = colourful(0, "A dog?"), colourful(0, "A dog?", temperature=0.7)
-    answers = chat.answer([again, first, again])
-    assert answers[1] == chat.answer([first])[0]
+    greedy = colourful(0, "A dog?")
+    sampled = [replace(greedy, temperature=3.0, seed=seed) for seed in (0, 1, 2)]
+    other = colourful(1, "A ball?", temperature=3.0)
+    batch = [sampled[0], greedy, other, sampled[1], sampled[2], sampled[0]]
+    answers = chat.answer(batch)
+    assert answers == [chat.answer([request])[0] for request in batch]
+    assert answers[0] == answers[-1]
+    assert len(set(answers)) == 5
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    import torch
+
+    from llmdet.chat.sampling import SeededSampling
+
+    scores = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    count = 4000
+    requests = [ask("?", temperature=2.0, seed=seed) for seed in range(count)]
+    sampling = SeededSampling(requests, torch.device("cpu"))
+    drawn = sampling(torch.zeros(count, 1), scores.expand(count, -1)).argmax(-1)
+    found = torch.bincount(drawn, minlength=4) / count
+    torch.testing.assert_close(found, (scores / 2).softmax(-1), atol=0.03, rtol=0)
+
+
+def test_requests_and_tokens_are_counted(vlm: str) -> None:
+    chat = LocalChat(vlm, "cpu", max_new_tokens=8)
+    chat.answer([colourful(0, "A dog?")])
+    alone = chat.usage.prompt_tokens
+    chat.answer([colourful(0, "A dog?"), colourful(0, "A brown dog on the left of the window?")])
+    assert chat.usage.requests == 3
+    assert chat.usage.prompt_tokens > 3 * alone > 0  # padding is no token
+    assert 0 < chat.usage.answer_tokens <= 24
 
 
 def test_several_turns_and_pictures_make_one_conversation(vlm: str) -> None:

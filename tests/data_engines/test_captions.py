@@ -5,23 +5,27 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llmdet.chat import ChatRequest
-from llmdet.data_engines.captions import Annotations, CaptionSettings, caption_dataset
-from llmdet.data_engines.steps import RETRY_TEMPERATURE, Pace
+from llmdet.chat import ChatRequest, Pace, Usage
+from llmdet.data_engines.annotations import Annotations
+from llmdet.data_engines.captions import CaptionSettings, caption_dataset
+from llmdet.data_engines.flow import Shard
+from llmdet.data_engines.questions import RETRY_TEMPERATURE
 from llmdet.datasets.formats import ReadOptions
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
 
 GOOD = "A brown dog runs over green grass towards a red ball beside a tree."
 SETTINGS = CaptionSettings(min_words=5)
-PACE = Pace(batch_size=2)
 
 
 class Scripted:
     """Answers by a function of the request and remembers all requests."""
 
-    def __init__(self, answer=lambda request: GOOD, model="a", url="http://a/v1") -> None:
+    def __init__(
+        self, answer=lambda request: GOOD, model="a", url="http://a/v1", pace=None
+    ) -> None:
         self.reply = answer
+        self.pace, self.usage = pace or Pace(2), Usage()
         self.identity = {"model": model, "url": url}
         self.requests: list[ChatRequest] = []
         self.batches: list[int] = []
@@ -66,7 +70,8 @@ def run(
     settings=SETTINGS,
     max_bad_rows: int = 0,
     *,
-    pace=PACE,
+    in_flight: int = 2,
+    shard: Shard | None = None,
     images: Path | None = None,
     options: ReadOptions | None = None,
     source_format: str | None = None,
@@ -74,7 +79,9 @@ def run(
     ledger = Ledger(max_bad_rows)
     out = path.with_name("out.jsonl")
     annotations = Annotations(path, images or path.parent, source_format, options or ReadOptions())
-    count = caption_dataset(annotations, out, chat, settings, ledger, pace)
+    count = caption_dataset(
+        annotations, out, chat, settings, ledger, in_flight=in_flight, shard=shard
+    )
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == count
     return rows, ledger
@@ -171,7 +178,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(coco: Path) -> None:
         run(coco, Scripted(fail_later))
     partial = coco.with_name("out.jsonl.partial")
     with partial.open("a") as file:
-        file.write('{"row": {"torn')
+        file.write('{"number": 4, "row": {"torn')
     chat = Scripted()
     rows, _ = run(coco, chat)
     assert rows == whole
@@ -208,8 +215,12 @@ def stop(request: ChatRequest) -> str:
             dict(settings=CaptionSettings("Say it.", min_words=5)),
             r"caption prompt 'Describe this image .* \.\.\. .* \(now 'Say it\.'\)",
         ),
-        (dict(chat=Scripted(model="b")), r"model 'a' \(now 'b'\)"),
-        (dict(chat=Scripted(url="http://b/v1")), r"url 'http://a/v1' \(now 'http://b/v1'\)"),
+        (dict(chat=Scripted(model="b")), r"captioner model 'a' \(now 'b'\)"),
+        (
+            dict(chat=Scripted(url="http://b/v1")),
+            r"captioner url 'http://a/v1' \(now 'http://b/v1'\)",
+        ),
+        (dict(shard=Shard(0, 2)), r"shard '0/1' \(now '0/2'\)"),
         (dict(images="elsewhere"), r"images '.*' \(now '.*elsewhere'\)"),
         (dict(classes="red\n"), r"annotations 'of hash \w+' \(now 'of hash \w+'\)"),
         (dict(annotations="more"), r"annotations 'of hash \w+' \(now 'of hash \w+'\)"),
@@ -241,11 +252,19 @@ def test_a_run_that_differs_in_anything_does_not_continue(coco: Path, change, me
     assert not chat.requests
 
 
-def test_batch_size_and_workers_may_change_on_the_way(coco: Path) -> None:
+def test_the_pace_may_change_on_the_way(coco: Path) -> None:
     with pytest.raises(InterruptedRunError):
         run(coco, Scripted(stop))
-    rows, _ = run(coco, Scripted(), pace=Pace(batch_size=1, workers=3))
+    rows, _ = run(coco, Scripted(pace=Pace(1, concurrency=3)), in_flight=4)
     assert [row["filename"] for row in rows] == [f"{i}.png" for i in range(5)]
+
+
+def test_shards_have_their_part_of_the_samples(coco: Path) -> None:
+    parts = []
+    for index in range(2):
+        rows, _ = run(coco, Scripted(), shard=Shard(index, 2))
+        parts.append([row["filename"] for row in rows])
+    assert parts == [["0.png", "2.png", "4.png"], ["1.png", "3.png"]]
 
 
 def test_a_broken_picture_stops_the_run_before_anything_is_asked_about_it(coco: Path) -> None:

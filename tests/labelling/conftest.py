@@ -5,6 +5,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from llmdet.chat import Pace
 from llmdet.data_engines.journal import Outcome
 from llmdet.labelling.corrections import Corrections
 from llmdet.labelling.run import LabelJob
@@ -18,6 +19,13 @@ FOUND = {
     "c.png": ((2, 0.8),),
     "d.png": (),
 }
+
+
+class Engine:
+    pace = Pace(2)
+
+    def answer(self, names):
+        return [Outcome(row_of(name)) for name in names]
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def labelled(tmp_path):
         output = OutputSettings(target, val=0.25)
         job = LabelJob(pictures, LabelSettings(CLASSES, **changes), output, tmp_path / "out")
         with job.journal(Config({"model": {"type": "Tiny"}}), None) as journal:
-            job.run(lambda names: [Outcome(row_of(name)) for name in names], journal)
+            job.run(Engine(), journal)
         return Corrections(job, journal)
 
     return labelled

@@ -10,6 +10,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from llmdet.chat import Pace
 from llmdet.data_engines.journal import Outcome
 from llmdet.datasets.formats import ReadOptions, open_source
 from llmdet.datasets.ledger import Ledger
@@ -36,10 +37,11 @@ def pictures(tmp_path):
 class Engine:
     """Each picture has boxes by its number; picture 5 is damaged."""
 
-    def __init__(self, stop_at=-1, stop=None, captions=False):
+    def __init__(self, stop_at=-1, stop=None, captions=False, batch_size=1):
+        self.pace = Pace(batch_size)
         self.stop_at, self.stop, self.captions, self.seen = stop_at, stop, captions, []
 
-    def __call__(self, filenames):
+    def answer(self, filenames):
         return [self.look(filename) for filename in filenames]
 
     def look(self, filename):
@@ -70,9 +72,9 @@ def job_of(pictures, out, target="coco", **changes):
     return LabelJob(pictures, settings, OutputSettings(target, **{"val": 0.3, **output}), out)
 
 
-def run(job, engine, batch_size=1):
+def run(job, engine):
     with job.journal(CONFIG, None) as journal:
-        return job.run(engine, journal, batch_size)
+        return job.run(engine, journal)
 
 
 def read(path, split=None, **options):
@@ -99,7 +101,7 @@ def expected(pictures):
 @pytest.mark.parametrize("copy", [False, True])
 def test_every_format_reads_back_with_its_pictures(pictures, tmp_path, target, copy):
     out = tmp_path / "out"
-    report = run(job_of(pictures, out, target, copy=copy), Engine(), 2)
+    report = run(job_of(pictures, out, target, copy=copy), Engine(batch_size=2))
     assert report.splits == {"train": 4, "val": 2}
     found = {}
     for split in ("train", "val"):
@@ -158,16 +160,16 @@ def test_a_killed_labelling_repeats_only_what_was_in_flight(pictures, tmp_path):
         os.kill(os.getpid(), signal.SIGKILL)
 
     process = multiprocessing.get_context("fork").Process(
-        target=run, args=(job, Engine(order[4], kill), 2)
+        target=run, args=(job, Engine(order[4], kill, batch_size=2))
     )
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert read_report(job.out) is None
     with (job.out / "journal.jsonl").open("ab") as file:
-        file.write(b'{"row": {"filename": "torn')
-    engine = Engine()
-    resumed = run(job, engine, 2)
+        file.write(b'{"number": 9, "row": {"filename": "torn')
+    engine = Engine(batch_size=2)
+    resumed = run(job, engine)
     assert engine.seen == order[4:]
     whole = run(job_of(pictures, tmp_path / "whole"), Engine())
     assert resumed == whole
