@@ -109,7 +109,7 @@ def test_models_need_nothing_that_runs_them(graph):
     [
         ("AutoTokenizer.from_pretrained", "prompts/tokenizers.py"),
         ("get_close_matches", "utils/suggest.py"),
-        ("ijson.", "datasets/coco_file.py"),
+        ("ijson.", "datasets/json_stream.py"),
     ],
 )
 def test_tokenizers_near_matches_and_long_json_are_read_in_one_place(root, tool, place):

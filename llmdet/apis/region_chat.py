@@ -20,16 +20,12 @@ from llmdet.datasets.transforms import LoadImageFromFile, MakeViews, PackViews
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.systems.region_lmm import RegionLMM
 from llmdet.prompts.conversation import Conversation, Turn
+from llmdet.prompts.region_tasks import ask_of_regions
 from llmdet.registry import MODELS
 
 #: Said of an image as a whole, and of each of its regions.
 DESCRIBE_IMAGE = "Describe the image in detail."
 DESCRIBE_REGION = "Describe the region <region> in detail."
-#: Of RegionGPT: the task's format stands in the question, in training as in the test.
-CLASSIFY = (
-    "What category name best describes the region represented by <region>? Answer the question "
-    "using a single word or phrase from {vocabulary} categories."
-)
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class RegionChat:
             image, boxes, masks, generation: as in :meth:`ask`.
         """
         regions = _regions(boxes, masks)
-        question = CLASSIFY.replace("{vocabulary}", vocabulary)
+        question = ask_of_regions("classify", vocabulary=vocabulary)
         questions = [_numbered(question, number) for number in range(len(regions))]
         answers = self._ask_all(image, regions, questions, **generation)
         known = {name.lower(): name for name in names}

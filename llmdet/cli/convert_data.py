@@ -4,6 +4,7 @@ python tools/convert/data.py instances_train.json train.jsonl --from coco --to o
 python tools/convert/data.py VOC2007 train.jsonl --from voc --to grounding --split trainval
 python tools/convert/data.py train.jsonl instances.json --from odvg --to coco
 python tools/convert/data.py instances.json FOLDER --from coco --to yolo --split val --images val/
+python tools/convert/data.py "refs(umd).p" refcocog.jsonl --from refer --to regions --task caption
 python tools/convert/data.py train.jsonl --check --images images/
 """
 
@@ -13,8 +14,13 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmdet.utils.cli import refuse_existing, write_result
+
+if TYPE_CHECKING:
+    from llmdet.datasets.ledger import Ledger
+    from llmdet.datasets.regions import RegionSettings
 
 SOURCES = (
     "coco",
@@ -24,12 +30,16 @@ SOURCES = (
     "odvg",
     "grounding",
     "refcoco",
+    "refer",
     "flickr30k",
     "v3det",
     "objects365",
     "openimages",
+    "visual_genome",
+    "llava",
 )
-TARGETS = ("grounding", "odvg", "coco", "yolo", "voc")
+TARGETS = ("grounding", "odvg", "coco", "yolo", "voc", "regions")
+TASKS = ("classify", "caption", "refer", "choose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +62,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         dest="target",
         choices=TARGETS,
         help="grounding: JSONL with a text per image; odvg: JSONL with labels and a label map; "
-        "coco: one JSON document; yolo, voc: a folder with a label file for each picture",
+        "coco: one JSON document; yolo, voc: a folder with a label file for each picture; "
+        "regions: JSONL with conversations about regions",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT where it exists")
     parser.add_argument("--check", action="store_true", help="only validate the input")
@@ -67,7 +78,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="further folders that file names may lead to, as picture_folders of the data set",
     )
     parser.add_argument("--classes", type=Path, help="class names: one a line, or a label map")
-    parser.add_argument("--split", help="which part of a voc or yolo folder is read, or written")
+    parser.add_argument(
+        "--split", help="which part of a voc or yolo folder, or of refer, is read, or written"
+    )
     parser.add_argument(
         "--max-bad-rows",
         type=int,
@@ -75,23 +88,81 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="skip and count up to N broken records instead of stopping at the first",
     )
+    _add_region_arguments(parser)
     args = parser.parse_args(argv)
     if not args.check and not (args.output and args.source and args.target):
         parser.error("give OUTPUT, --from and --to, or --check")
+    if args.task and args.target != "regions":
+        parser.error("--task is for --to regions")
     return args
+
+
+def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("conversations about regions (--to regions)")
+    group.add_argument(
+        "--task",
+        choices=TASKS,
+        help="what is asked of regions: their class, a description, an expression that refers to "
+        "them alone, or which of several an expression means; without it the conversations that "
+        "the input holds are kept",
+    )
+    group.add_argument("--per-class", type=int, metavar="N", help="most objects of a class")
+    group.add_argument("--per-image", type=int, metavar="N", help="most objects of a picture")
+    group.add_argument("--turns", type=int, default=10, metavar="N", help="most questions of a row")
+    group.add_argument(
+        "--candidates", type=int, default=4, metavar="N", help="most regions to choose from"
+    )
+    group.add_argument(
+        "--none-share",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the choices, how many leave the right region out",
+    )
+    group.add_argument(
+        "--vocabulary",
+        metavar="NAME",
+        help="what questions call all classes together, such as COCO-80; default: the name of the "
+        "format where it is a data set (LVIS, V3Det, Objects365), else nothing",
+    )
+    group.add_argument(
+        "--one-wording", action="store_true", help="ask as in a test: all questions in one wording"
+    )
+    group.add_argument("--masks", action="store_true", help="regions have masks where objects do")
+    group.add_argument(
+        "--objects",
+        type=Path,
+        metavar="FILE",
+        help="all objects of the same pictures with their classes; refer has its instances.json",
+    )
+    group.add_argument("--objects-from", choices=SOURCES, help="format of --objects")
+    group.add_argument("--folder", default="", help="put in front of the pictures' names")
+    group.add_argument("--seed", type=int, default=0, help="of what is drawn")
 
 
 def convert(args: argparse.Namespace) -> int:
     """Write the annotations in another format; returns the exit code."""
-    from tqdm import tqdm
-
-    from llmdet.datasets.formats import ReadOptions, written_file
-    from llmdet.datasets.formats import convert as convert_annotations
+    from llmdet.datasets.formats import written_file
     from llmdet.datasets.ledger import Ledger
 
     refuse_existing([written_file(args.output, args.target, args.split)], args.overwrite)
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
-    count = convert_annotations(
+    if args.target == "regions":
+        write_result(f"{args.output}: {_write_regions(args, ledger):,} rows")
+    else:
+        write_result(f"{args.output}: {_convert(args, ledger):,} images")
+    if ledger.counts:
+        write_result(ledger.report())
+    return 0
+
+
+def _convert(args: argparse.Namespace, ledger: Ledger) -> int:
+    from tqdm import tqdm
+
+    from llmdet.datasets.formats import ReadOptions
+    from llmdet.datasets.formats import convert as convert_annotations
+
+    return convert_annotations(
         args.input,
         args.output,
         args.source,
@@ -100,10 +171,52 @@ def convert(args: argparse.Namespace) -> int:
         ledger=ledger,
         progress=lambda samples, total: tqdm(samples, total=total, unit="image"),
     )
-    write_result(f"{args.output}: {count:,} images")
-    if ledger.counts:
-        write_result(ledger.report())
-    return 0
+
+
+def _write_regions(args: argparse.Namespace, ledger: Ledger) -> int:
+    from tqdm import tqdm
+
+    from llmdet.datasets.formats import ReadOptions, guess_format, open_source
+    from llmdet.datasets.formats.refer import objects_beside
+    from llmdet.datasets.regions import write_regions
+    from llmdet.errors import ConfigError
+
+    if args.input.resolve() == args.output.resolve():
+        raise ConfigError(f"{args.output}: the output would overwrite the input")
+    options = ReadOptions(args.images, args.classes, split=args.split)
+    source = open_source(args.input, args.source, options, ledger)
+    source.samples = iter(tqdm(source.samples, total=source.total, unit="image"))
+    file, form = args.objects, args.objects_from
+    if file is None and args.source == "refer" and args.task is not None:
+        file, form = objects_beside(args.input), "coco"
+    objects = None
+    if file is not None:
+        form = form or guess_format(file)
+        objects = open_source(file, form, ReadOptions(args.images), ledger)
+    return write_regions(source, args.output, _region_settings(args, form), ledger, objects)
+
+
+def _region_settings(args: argparse.Namespace, objects_form: str | None) -> RegionSettings:
+    from llmdet.datasets.regions import RegionSettings
+    from llmdet.datasets.regions.settings import VOCABULARIES
+
+    vocabulary = args.vocabulary
+    if vocabulary is None:
+        vocabulary = VOCABULARIES.get(objects_form or args.source)
+    return RegionSettings(
+        args.task,
+        seed=args.seed,
+        per_class=args.per_class,
+        per_image=args.per_image,
+        turns=args.turns,
+        candidates=args.candidates,
+        none_share=args.none_share,
+        vocabulary=vocabulary or None,
+        masks=args.masks,
+        folder=args.folder,
+        one_wording=args.one_wording,
+        whole_expressions=args.source in ("refcoco", "refer"),
+    )
 
 
 def check(args: argparse.Namespace) -> int:

@@ -15,19 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
-import ijson
 import numpy as np
 import orjson
 
+from llmdet.datasets.json_stream import read_items, read_members
 from llmdet.datasets.jsonl_index import open_checked
 from llmdet.datasets.numbers import is_number
 from llmdet.errors import DataError
 from llmdet.utils.files import read_json
 
 Json = dict[str, Any]
-
-_UTF8_BOM = b"\xef\xbb\xbf"
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,8 @@ class CocoStream:
         weakref.finalize(self, self._spill.close)
         self._end = 0
         with open_checked(self.path) as file:
-            self.header = self._members(file)  # all but images and annotations
+            # All members but these two.
+            self.header = read_members(self.path, file, ("images", "annotations"))
             self._images, _ = self._copy(file, "images", "id", self._new_image)
             places, owners = self._copy(file, "annotations", "image_id", self._owner)
         if not self._positions:
@@ -216,24 +214,12 @@ class CocoStream:
             self.orphans.add(identity)
         return position
 
-    def _members(self, file: BinaryIO) -> Json:
-        builder = ijson.ObjectBuilder()
-        for prefix, event, value in self._events(ijson.parse, file):
-            member = prefix.partition(".")[0]
-            if member not in ("images", "annotations"):
-                builder.event(event, value)
-            elif prefix == member and event not in ("start_array", "end_array"):
-                raise DataError(f"{self.path}: {member!r} is not a list")
-        if not isinstance(getattr(builder, "value", None), dict):
-            raise DataError(f"{self.path}: a COCO file is one JSON object")
-        return builder.value
-
     def _copy(
         self, file: BinaryIO, member: str, key: str, owner: Callable[[Any], int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Copy a list; returns places [n, 2] int64 (start, length) and owners [n] int64."""
         places, owners = array("q"), array("q")
-        for number, item in enumerate(self._events(ijson.items, file, f"{member}.item")):
+        for number, item in enumerate(read_items(self.path, file, f"{member}.item")):
             if not isinstance(item, dict) or item.get(key) is None:
                 raise DataError(f"{self.path}: {member}[{number}] has no {key}")
             if not is_id(item[key]):
@@ -244,13 +230,3 @@ class CocoStream:
             owners.append(owner(item[key]))
             self._end += len(text)
         return np.array(places, np.int64).reshape(-1, 2), np.array(owners, np.int64)
-
-    def _events(self, read: Callable[..., Any], file: BinaryIO, *prefix: str) -> Iterator[Any]:
-        file.seek(0)
-        if file.read(len(_UTF8_BOM)) != _UTF8_BOM:
-            file.seek(0)
-        try:
-            yield from read(file, *prefix, use_float=True, buf_size=_BLOCK_BYTES)
-        except ijson.JSONError as error:
-            problem = " ".join(str(error).split())
-            raise DataError(f"{self.path}: not valid JSON ({problem})") from None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmdet.datasets import coco_file
+from llmdet.datasets import json_stream
 from llmdet.datasets.coco_file import CocoFile, CocoStream
 from llmdet.errors import DataError
 
@@ -60,7 +60,7 @@ def test_a_stream_gives_every_image_its_annotations_as_the_whole_document_does(
 
 
 def test_blocks_may_end_anywhere(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(coco_file, "_BLOCK_BYTES", 3)
+    monkeypatch.setattr(json_stream, "_BLOCK_BYTES", 3)
     images = [{"id": 1, "name": "naïve ☕"}, {"id": 2, "width": 1.5e-7}]
     path = tmp_path / "a.json"
     text = json.dumps({"images": images, "annotations": []}, ensure_ascii=False)

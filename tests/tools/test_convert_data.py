@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from llmdet.cli import convert_data
+from llmdet.datasets.formats import FOLDER_WRITERS, READERS, WRITERS
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.region_tasks import TASKS
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert" / "data.py"
 COCO = {
@@ -84,7 +86,61 @@ def test_check_reports_and_its_exit_code_tells_whether_all_is_well(coco: Path) -
     assert "must be fixed" in result.stdout
 
 
+def test_the_program_offers_every_format_and_task():
+    assert set(convert_data.SOURCES) == set(READERS)
+    assert set(convert_data.TARGETS) == {*WRITERS, *FOLDER_WRITERS, "regions"}
+    assert set(convert_data.TASKS) == set(TASKS)
+
+
 def test_missing_arguments_are_explained() -> None:
     result = run("in.json")
     assert result.returncode == 2
     assert "give OUTPUT, --from and --to, or --check" in result.stderr
+
+
+REFS = [
+    {"ann_id": 5, "image_id": 1, "split": "train", "sentences": [{"sent": "left dog"}]},
+    {"ann_id": 6, "image_id": 1, "split": "val", "sentences": [{"sent": "right dog"}]},
+]
+
+
+def test_conversations_about_regions_are_written_and_losses_reported(coco, tmp_path, capsys):
+    annotations = [*COCO["annotations"], COCO["annotations"][0] | {"id": 6, "bbox": [20, 2, 9, 9]}]
+    (tmp_path / "instances.json").write_text(json.dumps(COCO | {"annotations": annotations}))
+    refs, out = tmp_path / "refs(umd).json", tmp_path / "out" / "rows.jsonl"
+    refs.write_text(json.dumps(REFS))
+    arguments = [str(refs), str(out), "--from", "refer", "--to", "regions", "--split", "train"]
+    task = ["--task", "choose", "--none-share", "0", "--folder", "train2014/"]
+    assert convert_data.main([*arguments, *task]) == 0
+    assert f"{out}: 1 rows" in capsys.readouterr().out
+    row = json.loads(out.read_text())
+    assert row["filename"] == "train2014/a.jpg"
+    assert sorted(region["bbox"] for region in row["regions"]) == [[1, 2, 10, 11], [20, 2, 29, 11]]
+    right = row["regions"].index({"bbox": [1, 2, 10, 11]}) + 1
+    assert row["conversations"][1]["value"] == f"Region [{right}]."
+    (tmp_path / "instances.json").write_text(json.dumps(COCO))  # nothing else to choose
+    with pytest.raises(DataError, match="no row is left to write"):
+        convert_data.main([*arguments, *task, "--overwrite"])
+    assert json.loads(out.read_text()) == row
+    convert_data.main([*arguments, "--task", "classify", "--overwrite"])
+    assert json.loads(out.read_text())["conversations"][1]["value"] == "dog"
+
+
+def test_llavas_list_becomes_rows_of_the_same_conversations(tmp_path, capsys):
+    talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]
+    path, out = tmp_path / "llava.json", tmp_path / "llava.jsonl"
+    path.write_text(json.dumps([{"id": 1, "image": "a.jpg", "conversations": talk}, {"id": 2}]))
+    convert_data.main([str(path), str(out), "--from", "llava", "--to", "regions"])
+    assert json.loads(out.read_text()) == {"filename": "a.jpg", "conversations": talk}
+    assert "1  conversation without a picture" in capsys.readouterr().out
+
+
+def test_a_task_is_refused_where_no_regions_are_written(coco, tmp_path, capsys):
+    arguments = [str(coco), str(tmp_path / "rows.jsonl"), "--from", "coco", "--to", "odvg"]
+    with pytest.raises(SystemExit):
+        convert_data.main([*arguments, "--task", "classify"])
+    assert "--task is for --to regions" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="would overwrite the input"):
+        convert_data.main(
+            [str(coco), str(coco), "--from", "coco", "--to", "regions", "--overwrite"]
+        )

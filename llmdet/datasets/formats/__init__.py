@@ -20,10 +20,13 @@ from llmdet.datasets.formats.folders import (
     write_voc,
     write_yolo,
 )
+from llmdet.datasets.formats.llava import read_llava
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
+from llmdet.datasets.formats.refer import objects_beside, read_refer
 from llmdet.datasets.formats.rows import label_map_path, read_rows, source_path
 from llmdet.datasets.formats.samples import ReadOptions, Sample, Source
+from llmdet.datasets.formats.visual_genome import IMAGE_FILE, read_visual_genome
 from llmdet.datasets.formats.voc import read_voc
 from llmdet.datasets.formats.writing import write_coco, write_grounding, write_odvg
 from llmdet.datasets.formats.yolo import IMAGE_SUFFIXES, read_yolo
@@ -39,10 +42,13 @@ READERS: dict[str, Callable[[Path, ReadOptions, Ledger], Source]] = {
     "odvg": read_rows,
     "grounding": read_rows,
     "refcoco": read_refcoco,
+    "refer": read_refer,
     "flickr30k": read_flickr30k,
     "v3det": read_coco,
     "objects365": read_objects365,
     "openimages": read_openimages,
+    "visual_genome": read_visual_genome,
+    "llava": read_llava,
 }
 WRITERS: dict[str, Callable[[Source, Path, Ledger], int]] = {
     "grounding": write_grounding,
@@ -77,7 +83,12 @@ def identity(path: Path, source_format: str | None, options: ReadOptions) -> dic
 
     Pictures in the folder of the annotations count by name alone.
     """
-    beside = (label_map_path(path), source_path(path)) if path.suffix == ".jsonl" else ()
+    beside = {
+        "refer": (objects_beside(path),),
+        "visual_genome": (path.with_name(IMAGE_FILE),),
+    }.get(source_format or "", ())
+    if path.suffix == ".jsonl":
+        beside = (label_map_path(path), source_path(path))
     files = [path, *(file for file in (options.classes, *beside) if file and file.exists())]
     digest = hashlib.blake2b(digest_size=8)
     for root in files:

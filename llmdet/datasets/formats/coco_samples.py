@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llmdet.datasets.coco_file import CocoStream, check_annotation, check_ids, is_box, not_a_box
 from llmdet.datasets.formats.samples import (
@@ -17,6 +17,8 @@ from llmdet.datasets.formats.samples import (
 )
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import DataError
+
+Made = TypeVar("Made")
 
 # Fields of an image that a JSONL row carries under the same name.
 ROW_FIELDS = ("conversations", "tags")
@@ -95,17 +97,17 @@ def _samples(
 
 def each_image(
     stream: CocoStream,
-    convert: Callable[[dict[str, Any], list[dict[str, Any]]], Sample],
+    convert: Callable[[dict[str, Any], list[dict[str, Any]]], Made],
     ledger: Ledger,
-) -> Iterator[Sample]:
+) -> Iterator[Made]:
     """``convert(image, its annotations)`` for every image, in the order of the file."""
     for position, image, owned in stream:
         try:
-            sample = convert(image, owned)
+            made = convert(image, owned)
         except DataError as error:
             ledger.reject(error, f"{stream.path}: image {position}")
         else:
-            yield sample
+            yield made
 
 
 def image_sample(image: dict[str, Any], path: str, options: ReadOptions) -> Sample:
