@@ -8,13 +8,18 @@ import pytest
 
 from llmdet.datasets.formats.rows import row_sample
 from llmdet.datasets.rows import Row, read_row
+from llmdet.prompts.region_tasks import TASKS, read_choice
+
+
+def documented(root: Path, title: str) -> list[dict]:
+    section = (root / "docs/data.md").read_text().partition(f"\n## {title}\n")[2]
+    blocks = re.findall(r"```json\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    return [json.loads(block) for block in blocks]
 
 
 @pytest.fixture(scope="module")
 def rows(root: Path) -> list[Row]:
-    section = (root / "docs/data.md").read_text().partition("## The JSONL format")[2]
-    blocks = re.findall(r"```json\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
-    parsed = [json.loads(block) for block in blocks]
+    parsed = documented(root, "The JSONL format")
     for values in parsed:
         row_sample(values, "docs/data.md")  # what converters and the validator read
     return [read_row(values, "docs/data.md") for values in parsed]
@@ -40,3 +45,22 @@ def test_the_masks_of_the_documented_regions_lie_in_their_boxes(rows: list[Row])
     encoded = regions.masks[2]
     x, y, width, height = coco_mask.toBbox(encoded).tolist()
     assert [x, y, x + width, y + height] == regions.boxes[2].tolist()
+
+
+def test_a_row_of_each_task_is_shown_in_a_wording_that_the_program_writes(root: Path) -> None:
+    shown = documented(root, "Conversations about regions")
+    assert [values["task"] for values in shown] == list(TASKS)
+    for values in shown:
+        read = read_row(values, "docs/data.md")
+        marks = re.compile(r"<region(?::\d+)?>(?:, <region(?::\d+)?>)*")
+        kind = TASKS[values["task"]]
+        possible = [
+            wording.replace("<region>", "MARKS").replace("{marks}", "MARKS")
+            for wording in kind.wordings
+        ]
+        for turn in read.conversation.turns[::2]:
+            asked = re.sub('".*"', '"{text}"', marks.sub("MARKS", turn.text))
+            form = kind.form.format(vocabulary="COCO-80")
+            assert asked.removeprefix("<image>\n").removesuffix(f" {form}") in possible
+    chosen = [read_choice(turn["value"]) for turn in shown[3]["conversations"][1::2]]
+    assert chosen == [3, 0]

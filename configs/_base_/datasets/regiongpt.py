@@ -1,6 +1,7 @@
 """Conversations with regions as JSONL (docs/regions.md); what each of the two stages reads."""
 
 data_root = "data/regions/"
+picture_folders = []  # where links below data_root lead to
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -12,6 +13,7 @@ part = dict(
     type="ODVGDataset",
     data_root=data_root,
     data_prefix=dict(img=""),
+    picture_folders=picture_folders,
     filter_cfg=dict(filter_empty_gt=False),
     use_uniform_prompt=False,
     clean_caption=False,
@@ -26,7 +28,8 @@ stage_two = [
     for name in (
         "llava_instruct",
         "visual_genome_10",
-        "refcocog_tasks",
+        "refcocog",
+        "refcocog_choose",
         "v3det_10",
         "coco_classification",
         "recapd",

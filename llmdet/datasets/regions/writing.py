@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 
 from llmdet.datasets.formats.samples import Source
-from llmdet.datasets.formats.writing import atomic_file
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.regions.pictures import PictureStore, read_picture
 from llmdet.datasets.regions.selection import select
 from llmdet.datasets.regions.settings import RegionSettings
 from llmdet.datasets.regions.tasks import rows_of
 from llmdet.errors import ConfigError, DataError
+from llmdet.utils.whole_files import whole_file
 
 NO_CONVERSATION = "picture without a conversation"
 
@@ -51,7 +51,7 @@ def write_regions(
     else:
         rows = _rows(_store(source, objects, settings, ledger), settings, ledger)
     count = 0
-    with atomic_file(out) as file:
+    with whole_file(out) as file:
         for row in rows:
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             count += 1
