@@ -83,12 +83,11 @@ def identity(path: Path, source_format: str | None, options: ReadOptions) -> dic
 
     Pictures in the folder of the annotations count by name alone.
     """
-    beside = {
-        "refer": (objects_beside(path),),
-        "visual_genome": (path.with_name(IMAGE_FILE),),
-    }.get(source_format or "", ())
+    beside: tuple[Path, ...] = ()
     if path.suffix == ".jsonl":
-        beside = (label_map_path(path), source_path(path))
+        beside = label_map_path(path), source_path(path)
+    elif source_format in ("refer", "visual_genome"):
+        beside = (objects_beside(path), path.with_name(IMAGE_FILE))
     files = [path, *(file for file in (options.classes, *beside) if file and file.exists())]
     digest = hashlib.blake2b(digest_size=8)
     for root in files:
