@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,13 +166,19 @@ def complete(
         CheckpointError: the source cannot be read, or holds other weights.
     """
     from llmdet.models.language.causal_lm import build_causal_lm
+    from llmdet.models.vision.sam import build_sam_encoder
     from llmdet.models.vision.transformers_tower import build_encoder
 
+    builders: dict[str, Callable[..., nn.Module]] = {
+        LANGUAGE_MODEL: build_causal_lm,
+        "image encoder": build_encoder,
+        "SAM": build_sam_encoder,
+    }
     full = dict(state_dict)
     for prefix, record in (meta.get("frozen") or {}).items():
         speaks = _kind(record) == LANGUAGE_MODEL
         place = source if speaks and isinstance(source, str) else record["source"]
-        build = build_causal_lm if speaks else build_encoder
+        build = builders[_kind(record)]
         base = build(place, dtype=getattr(torch, record["dtype"])).state_dict()
         verify(base, record, place, path, prefix)
         for name, value in base.items():

@@ -19,8 +19,12 @@ CLIP_MEAN: Triple = (122.7709383, 116.7460125, 104.09373615)
 CLIP_STD: Triple = (68.5005327, 66.6321579, 70.32316245)
 SIGLIP_MEAN: Triple = (127.5, 127.5, 127.5)
 SIGLIP_STD: Triple = (127.5, 127.5, 127.5)
+#: SAM's.
+SAM_MEAN: Triple = (123.675, 116.28, 103.53)
+SAM_STD: Triple = (58.395, 57.12, 57.375)
 
 FITS = ("pad", "stretch", "crop", "inside")
+PADDINGS = ("colour", "zero")
 _METHODS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -39,7 +43,9 @@ class ViewSettings:
             "inside": the whole image, its shorter and longer side at most those of ``size``,
             without padding, as detectors see it.
         centred: the image stands in the middle of the padding, not in the upper left corner.
-        mean, std: of colours 0..255, red first; padding has the mean colour.
+        mean, std: of colours 0..255, red first.
+        padding: "colour": padding has the mean colour, in whole numbers; "zero": it is 0 behind
+            the normalisation.
         interpolation: "bicubic", "bilinear" or "nearest", as Pillow has them: but for "nearest"
             they smooth what shrinks.
     """
@@ -50,6 +56,7 @@ class ViewSettings:
     mean: Triple = CLIP_MEAN
     std: Triple = CLIP_STD
     interpolation: str = "bicubic"
+    padding: str = "colour"
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -58,6 +65,8 @@ class ViewSettings:
             raise ConfigError(
                 f"a view has interpolation={self.interpolation!r}; known: {', '.join(_METHODS)}"
             )
+        if self.padding not in PADDINGS:
+            raise ConfigError(f"a view has padding={self.padding!r}; known: {', '.join(PADDINGS)}")
         if len(self.size) != 2 or min(self.size) < 1:
             raise ConfigError(f"a view has size={self.size!r}; give (height, width) in pixels")
 
@@ -188,7 +197,7 @@ def _resized(height: int, width: int, settings: ViewSettings) -> Size:
         sides = math.ceil(height * factor - 0.5), math.ceil(width * factor - 0.5)
         return max(sides[0], settings.size[0]), max(sides[1], settings.size[1])
     factor = min(ratios)
-    sides = round(height * factor), round(width * factor)
+    sides = int(height * factor + 0.5), int(width * factor + 0.5)
     return max(1, min(sides[0], settings.size[0])), max(1, min(sides[1], settings.size[1]))
 
 

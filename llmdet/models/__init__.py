@@ -10,7 +10,7 @@ from llmdet.models.backbones import SwinTransformer
 from llmdet.models.detectors import GroundingDINO
 from llmdet.models.heads import GroundingDINOHead
 from llmdet.models.language import LanguageModel
-from llmdet.models.outputs import Text
+from llmdet.models.outputs import MaskDecoder, Text
 from llmdet.models.regions import (
     AllQueries,
     AverageGrid,
@@ -28,6 +28,7 @@ from llmdet.models.text.bert import BertModel
 from llmdet.models.vision.detector_memory import DetectorMemory
 from llmdet.models.vision.preprocessor import ViewPreprocessor
 from llmdet.models.vision.refinement import RefinedTower
+from llmdet.models.vision.sam import SamTower
 from llmdet.models.vision.transformers_tower import TransformersTower
 
 __all__ = [
@@ -42,11 +43,13 @@ __all__ = [
     "LLMDet",
     "LanguageModel",
     "MLPConnector",
+    "MaskDecoder",
     "MaskPool",
     "ObjectQueries",
     "RefinedTower",
     "RegionLMM",
     "RoIAlign",
+    "SamTower",
     "SwinTransformer",
     "Text",
     "TransformersTower",

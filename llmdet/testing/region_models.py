@@ -15,6 +15,50 @@ TINY_CLIP: dict[str, Any] = {
     "image_size": 28,
     "patch_size": 7,
 }
+#: Fields of configurations of SAM and SAM 2: views of 64 x 64 pixels, coarsest maps of 4 x 4.
+_TINY_PROMPTS = {"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4}
+_TINY_DECODER = {
+    "hidden_size": 16,
+    "mlp_dim": 32,
+    "num_attention_heads": 2,
+    "iou_head_hidden_dim": 16,
+}
+TINY_SAM: dict[str, Any] = {
+    "model_type": "sam",
+    "vision_config": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "global_attn_indexes": [1],
+        "window_size": 2,
+        "output_channels": 16,
+        "image_size": 64,
+        "num_pos_feats": 8,
+    },
+    "prompt_encoder_config": _TINY_PROMPTS,
+    "mask_decoder_config": _TINY_DECODER,
+}
+TINY_SAM2: dict[str, Any] = {
+    "model_type": "sam2",
+    "vision_config": {
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model",
+            "hidden_size": 8,
+            "image_size": [64, 64],
+            "blocks_per_stage": [1, 1, 2, 1],
+            "embed_dim_per_stage": [8, 16, 32, 64],
+            "num_attention_heads_per_stage": [1, 1, 2, 2],
+            "window_size_per_stage": [4, 4, 4, 4],
+            "window_positional_embedding_background_size": [4, 4],
+            "global_attention_blocks": [3],
+        },
+        "backbone_channel_list": [64, 32, 16, 8],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "fpn_hidden_size": 16,
+    },
+    "prompt_encoder_config": _TINY_PROMPTS,
+    "mask_decoder_config": _TINY_DECODER,
+}
 
 
 def tiny_clip(folder: str | Path, seed: int = 0) -> str:

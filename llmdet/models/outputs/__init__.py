@@ -1,5 +1,6 @@
 """What a language model's answer becomes: text, and later indices of objects or masks."""
 
+from llmdet.models.outputs.mask_decoder import MaskDecoder
 from llmdet.models.outputs.text import Text
 
-__all__ = ["Text"]
+__all__ = ["MaskDecoder", "Text"]

@@ -141,7 +141,8 @@ def collate_views(views: Sequence[ImageView], device: torch.device | str = "cpu"
     pixels = torch.zeros(len(views), 3, height, width, device=device)
     for place, view in zip(pixels, views, strict=True):
         colours = torch.from_numpy(view.pixels).to(device, non_blocking=True)
-        place[:, : colours.shape[1], : colours.shape[2]] = (colours.float() - mean) / std
+        rows, columns = _filled_part(view)
+        place[:, rows, columns] = (colours[:, rows, columns].float() - mean) / std
     frame = Frame(
         scale=moved([placement.scale for placement in placements]),
         offset=moved([placement.offset for placement in placements]),
@@ -151,6 +152,14 @@ def collate_views(views: Sequence[ImageView], device: torch.device | str = "cpu"
         corner=moved([placement.corner for placement in placements]),
     )
     return View(pixels, frame)
+
+
+def _filled_part(view: ImageView) -> tuple[slice, slice]:
+    """Rows and columns of a view that are not left at 0."""
+    if view.settings.padding == "colour":
+        return slice(view.pixels.shape[1]), slice(view.pixels.shape[2])
+    (x, y), (height, width) = view.placement.corner, view.placement.valid
+    return slice(y, y + height), slice(x, x + width)
 
 
 def frame_of(samples: Sequence[DetDataSample], pixels: Tensor) -> Frame:

@@ -1,0 +1,35 @@
+"""Masks and what they cost equal the original's."""
+
+import shutil
+
+import pytest
+import torch
+
+from llmdet.testing.parity import masks
+
+
+def failures(folder):
+    rows = list(masks.check(folder))
+    assert rows
+    return [row for row in rows if not row.passed]
+
+
+@pytest.mark.parametrize("kind", ["sam_mask_path", "mask_losses"])
+def test_masks_equal_the_original(kind, root):
+    assert not failures(root / "tests/golden/regions" / kind)
+
+
+@pytest.mark.parametrize("kind", ["sam_mask_path", "losses"])
+def test_masks_equal_the_original_on_full_recordings(kind, golden):
+    assert not failures(golden / "regions/public/glamm" / kind)
+
+
+def test_a_difference_is_found(root, tmp_path):
+    folder = shutil.copytree(root / "tests/golden/regions/sam_mask_path", tmp_path / "masks")
+    weights = torch.load(folder / "state_dict.pt", weights_only=True)
+    key = "model.grounding_encoder.mask_decoder.mask_tokens.weight"
+    weights[key] = weights[key] + 0.1
+    torch.save(weights, folder / "state_dict.pt")
+    wrong = {row.name for row in failures(folder)}
+    assert "img0.low_res_masks" in wrong
+    assert "image_embeddings" not in wrong
