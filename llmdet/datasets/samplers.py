@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence, Sized
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class DefaultSampler(MMEngineDefaultSampler):
 
 @DATA_SAMPLERS.register_module()
 class ShareSampler(Sampler):
-    """Endlessly mixes the parts of a `ConcatDataset` in given shares, whatever their sizes.
+    """Mixes the parts of a `ConcatDataset` in given shares, whatever their sizes, without an end.
 
     After any number of images each part has given its share of them, to within one image; each is
     shuffled anew when it has been gone through. Every rank mixes alike, and no two ranks give the
@@ -66,12 +66,22 @@ class ShareSampler(Sampler):
         dataset: its parts are what is mixed.
         shares: of each part, e.g. ``[0.75, 0.25]``; numbers above 0, of which the sum counts as 1.
         seed: of the orders; default: one that all ranks draw together.
+        images: after so many images, of all ranks together, an epoch ends, and the next one has
+            other orders: for loops that count epochs.
 
     Raises:
-        ConfigError: there is not one share above 0 for each part.
+        ConfigError: there is not one share above 0 for each part, or an epoch has no image.
     """
 
-    def __init__(self, dataset: Any, shares: Sequence[float], seed: int | None = None) -> None:
+    epoch = 0
+
+    def __init__(
+        self,
+        dataset: Any,
+        shares: Sequence[float],
+        seed: int | None = None,
+        images: int | None = None,
+    ) -> None:
         parts = getattr(dataset, "datasets", None)
         if parts is None or len(parts) != len(shares):
             count = 1 if parts is None else len(parts)
@@ -81,37 +91,61 @@ class ShareSampler(Sampler):
             )
         if not all(0 < share < math.inf for share in shares):
             raise ConfigError(f"ShareSampler: shares={list(shares)}; give numbers above 0")
+        if images is not None and images < 1:
+            raise ConfigError(f"ShareSampler: images={images}; an epoch has at least one")
         self.dataset = dataset
         self.shares = [share / sum(shares) for share in shares]
         self.seed = sync_random_seed() if seed is None else seed
+        self.images = images
         self.rank, self.world_size = get_dist_info()
 
     def __len__(self) -> int:
-        """As many as the images of all parts, though they do not end there."""
-        return len(self.dataset)
+        """Images of an epoch of this rank; without one, of all parts, though they do not end."""
+        if self.images is None:
+            return len(self.dataset)
+        return -(-self.images // self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; without `images` there is but one."""
+        self.epoch = 0 if self.images is None else epoch
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this rank."""
+        return islice(self._mixed(), None if self.images is None else len(self))
+
+    def _mixed(self) -> Iterator[int]:
+        parts = self.parts()
+        return (next(parts[number]) for number in in_shares(self.shares))
+
+    def parts(self) -> list[Iterator[int]]:
+        """Of each part the indices that this rank gives, without an end."""
         sizes = [len(part) for part in self.dataset.datasets]
         starts = [0, *accumulate(sizes)]
-        orders = [self._order(number, size) for number, size in enumerate(sizes)]
-        given = [0] * len(sizes)
-        while True:
-            wanted = [share * (sum(given) + 1) for share in self.shares]
-            # The part that is furthest behind its share.
-            part = max(range(len(sizes)), key=lambda n: wanted[n] - given[n])
-            given[part] += 1
-            yield starts[part] + next(orders[part])
+        return [self._order(number, starts[number], size) for number, size in enumerate(sizes)]
 
-    def _order(self, part: int, size: int) -> Iterator[int]:
-        """Indices within a part: this rank's of one shuffled row after another."""
+    def _order(self, part: int, start: int, size: int) -> Iterator[int]:
+        """This rank's indices of a part that begins at `start`, one shuffled row after another."""
         generator = torch.Generator()
-        generator.manual_seed(self.seed + part)
+        generator.manual_seed(self.seed + part + self.epoch * len(self.shares))
         place = self.rank
         while True:
             order = torch.randperm(size, generator=generator)
-            yield from _integers(order[place :: self.world_size])
+            yield from _integers(start + order[place :: self.world_size])
             place = (place - size) % self.world_size
+
+
+def in_shares(shares: Sequence[float]) -> Iterator[int]:
+    """Numbers of parts, each as often as its share says: always the one that is furthest behind.
+
+    Args:
+        shares: above 0; their sum is 1.
+    """
+    given = [0] * len(shares)
+    while True:
+        wanted = [share * (sum(given) + 1) for share in shares]
+        part = max(range(len(shares)), key=lambda number: wanted[number] - given[number])
+        given[part] += 1
+        yield part
 
 
 def _integers(order: Tensor) -> Iterator[int]:
@@ -158,6 +192,74 @@ class AspectRatioBatchSampler(BatchSampler):
                 yield batch
 
     def __len__(self) -> int:
+        assert isinstance(self.sampler, Sized)
+        if self.drop_last:
+            return len(self.sampler) // self.batch_size
+        return -(-len(self.sampler) // self.batch_size)
+
+
+@DATA_SAMPLERS.register_module()
+class TaskBatchSampler(BatchSampler):
+    """Batches of one task each, as often as the shares of a :class:`ShareSampler` say.
+
+    Shares hold for tasks to within one batch. Every rank gives a batch of the same task in the
+    same step, and which one follows from the number of the step alone.
+
+    Args:
+        sampler: a `ShareSampler`: its shares count, and its orders within the parts.
+        batch_size: images in a batch.
+        tasks: the name of each part's task; parts of one name share batches.
+        drop_last: leave out the last batch of an epoch if it is not full.
+
+    Raises:
+        ConfigError: the sampler is another one, or there is not one task for each part.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        batch_size: int,
+        tasks: Sequence[str],
+        drop_last: bool = False,
+    ) -> None:
+        if not isinstance(sampler, ShareSampler):
+            raise ConfigError(
+                "TaskBatchSampler takes its batches in the shares of a ShareSampler, not of a "
+                f"{type(sampler).__name__}: set sampler=dict(type='ShareSampler', shares=[...])"
+            )
+        if len(tasks) != len(sampler.shares):
+            raise ConfigError(
+                f"TaskBatchSampler: {len(tasks)} tasks for {len(sampler.shares)} data set(s): give "
+                "one for each part of the ConcatDataset"
+            )
+        super().__init__(sampler, batch_size, drop_last)
+        self._shares = sampler.shares
+        self._parts_of_task = [
+            [number for number, task in enumerate(tasks) if task == name]
+            for name in dict.fromkeys(tasks)
+        ]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Batches of this rank."""
+        assert isinstance(self.sampler, ShareSampler)
+        indices = self.sampler.parts()
+        shares = [[self._shares[part] for part in parts] for parts in self._parts_of_task]
+        of_tasks = [sum(of_parts) for of_parts in shares]
+        within = [
+            in_shares([share / whole for share in of_parts])
+            for whole, of_parts in zip(of_tasks, shares, strict=True)
+        ]
+        for number, task in enumerate(in_shares(of_tasks)):
+            size = self.batch_size
+            if self.sampler.images is not None:
+                size = min(size, len(self.sampler) - number * size)
+            if size < (self.batch_size if self.drop_last else 1):
+                return
+            parts = [self._parts_of_task[task][next(within[task])] for _ in range(size)]
+            yield [next(indices[part]) for part in parts]
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
         assert isinstance(self.sampler, Sized)
         if self.drop_last:
             return len(self.sampler) // self.batch_size

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from torch.utils.data import ConcatDataset
 
 from llmdet.datasets.toy.models import tiny_qwen
 from llmdet.engine.settings import check_settings
-from llmdet.registry import MODELS
+from llmdet.registry import DATA_SAMPLERS, MODELS
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "regiongpt"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -90,6 +92,21 @@ def build(name, qwen):
     settings["lmm"] |= {"model": PUBLISHED[names[1]], "tokenizer": qwen}
     with torch.device("meta"):
         return MODELS.build(settings), names, config
+
+
+def test_the_documented_shares_are_one_for_each_file_of_stage_two(root, tmp_path):
+    text = (root / "docs/regions.md").read_text().partition("### Shares of the tasks")[2]
+    snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    path = tmp_path / "shares.py"
+    path.write_text(snippet.replace("configs/regiongpt", str(CONFIGS)))
+    loader = Config.fromfile(path).train_dataloader
+    parts = ConcatDataset([range(5) for _ in loader.dataset.datasets])
+    sampler = DATA_SAMPLERS.build(loader.sampler, default_args=dict(dataset=parts, seed=0))
+    batches = DATA_SAMPLERS.build(
+        loader.batch_sampler, default_args=dict(sampler=sampler, batch_size=loader.batch_size)
+    )
+    assert len(batches) == -(-953_000 // loader.batch_size)
+    assert len(next(iter(batches))) == loader.batch_size
 
 
 def size(module, trained=False):

@@ -16,6 +16,7 @@ from llmdet.datasets.samplers import (
     DefaultSampler,
     InfiniteSampler,
     ShareSampler,
+    TaskBatchSampler,
     is_upright,
 )
 from llmdet.errors import ConfigError
@@ -210,3 +211,94 @@ def test_another_round_through_a_part_has_another_order_and_a_seed_repeats_it():
 def test_shares_that_are_not_one_for_each_part_are_refused(shares):
     with pytest.raises(ConfigError, match="ShareSampler"):
         ShareSampler(ConcatDataset([Shapes([1.0]), Shapes([1.0])]), shares)
+
+
+def share_sampler(sizes, shares, rank=0, world_size=1, **settings):
+    """Of a rank, over parts of given sizes."""
+    dataset = ConcatDataset([Shapes([1.0] * size) for size in sizes])
+    sampler = ShareSampler(dataset, shares, **{"seed": 3, **settings})
+    sampler.rank, sampler.world_size = rank, world_size
+    return sampler
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_an_epoch_of_shares_ends_after_its_images_and_the_next_one_differs(world_size):
+    epochs = []
+    for rank in range(world_size):
+        sampler = share_sampler([40, 4], [0.5, 0.5], rank, world_size, images=20)
+        assert len(list(sampler)) == len(sampler) == -(-20 // world_size)
+        first = list(sampler)
+        sampler.set_epoch(1)
+        epochs.append([first, list(sampler)])
+        assert epochs[-1][0] != epochs[-1][1]
+        sampler.set_epoch(0)
+        assert list(sampler) == first
+    large = [index for first, _ in epochs for index in first if index < 40]
+    assert len(set(large)) == len(large)
+
+
+def test_without_an_epoch_the_orders_go_on():
+    sampler = share_sampler([5, 5], [0.5, 0.5])
+    first = list(itertools.islice(sampler, 30))
+    sampler.set_epoch(1)
+    assert list(itertools.islice(sampler, 30)) == first
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=4),
+    weights=st.lists(st.floats(0.1, 1), min_size=4, max_size=4),
+    names=st.lists(st.sampled_from("abc"), min_size=4, max_size=4),
+    batch_size=st.integers(1, 5),
+    world_size=st.integers(1, 3),
+)
+def test_batches_have_one_task_the_same_on_all_ranks_in_the_shares_of_the_tasks(
+    sizes, weights, names, batch_size, world_size
+):
+    shares, tasks = weights[: len(sizes)], names[: len(sizes)]
+    of_ranks = []
+    for rank in range(world_size):
+        sampler = share_sampler(sizes, shares, rank, world_size)
+        batches = list(itertools.islice(TaskBatchSampler(sampler, batch_size, tasks), 40))
+        assert all(len(batch) == batch_size for batch in batches)
+        parts = np.searchsorted(sampler.dataset.cumulative_sizes, batches, side="right")
+        named = np.array(tasks)[parts]
+        assert (named == named[:, :1]).all()
+        of_ranks.append(parts)
+    assert all((parts == of_ranks[0]).all() for parts in of_ranks)
+    for name in set(tasks):
+        share = sum(s for s, task in zip(shares, tasks, strict=True) if task == name) / sum(shares)
+        given_so_far = (named[:, 0] == name).cumsum()
+        assert (abs(given_so_far - share * np.arange(1, 41)) <= 1 + 1e-6).all()
+
+
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 3), st.booleans())
+def test_an_epoch_of_tasks_has_as_many_batches_as_it_says(images, size, world_size, drop_last):
+    numbers = set()
+    for rank in range(world_size):
+        sampler = share_sampler([7, 3], [2, 1], rank, world_size, images=images)
+        batches = TaskBatchSampler(sampler, size, ["a", "b"], drop_last)
+        given_batches = list(batches)
+        assert len(given_batches) == len(batches)
+        assert sum(map(len, given_batches)) == (len(batches) * size if drop_last else len(sampler))
+        numbers.add(len(batches))
+    assert len(numbers) == 1
+
+
+def test_parts_of_one_task_share_a_batch_and_every_image_comes_before_any_comes_again():
+    sampler = share_sampler([6, 2, 4], [0.5, 1 / 6, 1 / 3])
+    batches = list(itertools.islice(TaskBatchSampler(sampler, 4, ["a", "a", "b"]), 3))
+    assert sorted(itertools.chain(*batches)) == list(range(12))
+    assert sum(max(batch) < 8 for batch in batches) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "tasks", "message"),
+    [
+        (lambda: DefaultSampler(range(4), seed=0), ["a"], "not of a DefaultSampler"),
+        (lambda: share_sampler([1, 1], [1, 1]), ["a"], r"1 tasks for 2 data set\(s\)"),
+        (lambda: share_sampler([1, 1], [1, 1], images=0), ["a"], "images=0; an epoch has"),
+    ],
+)
+def test_tasks_without_shares_or_for_other_parts_are_refused(make, tasks, message):
+    with pytest.raises(ConfigError, match=message):
+        TaskBatchSampler(make(), 2, tasks)
