@@ -7,7 +7,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from llmdet.datasets.toy.models import write_toy_models
+from llmdet.datasets.toy.conversations import write_region_questions
+from llmdet.datasets.toy.models import write_region_language_model, write_toy_models
 from llmdet.datasets.toy.writer import ToySettings, generate
 from llmdet.errors import DataError
 
@@ -32,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="grey backgrounds alone, where scikit-image is not installed",
     )
+    parser.add_argument(
+        "--regions",
+        action="store_true",
+        help="also questions about regions with their answers, and a language model for them",
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -41,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     write_toy_models(folder)
+    if args.regions:
+        write_region_questions(folder)
+        write_region_language_model(folder)
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import string
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -51,6 +52,7 @@ _HEADERS = (
     "{{ message.content }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
+_MARK = re.compile(r"<(image|region)>")
 #: Captions that the language model's vocabulary is learned from; more of them add no new word.
 _CORPUS_ROWS = 500
 
@@ -80,11 +82,40 @@ def write_toy_models(folder: str | Path) -> None:
         logger.info("wrote the language model %s", folder / "language_model")
 
 
+def write_region_language_model(folder: str | Path) -> None:
+    """Write ``region_language_model/`` beside the toy set, unless it is there.
+
+    Args:
+        folder: the toy set with its questions about regions, see
+            :func:`llmdet.datasets.toy.conversations.write_region_questions`.
+    """
+    target = Path(folder) / "region_language_model"
+    if not (target / "config.json").is_file():
+        tiny_qwen(
+            target,
+            corpus=_questions(Path(folder)),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=3,
+            initializer_range=0.09,
+        )
+        logger.info("wrote the language model %s", target)
+
+
 def _captions(folder: Path) -> Iterator[str]:
-    with (folder / "annotations" / "train_grounding.jsonl").open(encoding="utf-8") as stream:
-        for row in map(json.loads, islice(stream, _CORPUS_ROWS)):
-            yield row["grounding"]["caption"]
-            yield from (turn["value"] for turn in row["conversations"])
+    for row in _rows(folder, "train_grounding.jsonl"):
+        yield row["grounding"]["caption"]
+        yield from (turn["value"] for turn in row["conversations"])
+
+
+def _questions(folder: Path) -> Iterator[str]:
+    for row in _rows(folder, "train_regions.jsonl"):
+        yield from (_MARK.sub("", turn["value"]) for turn in row["conversations"])
+
+
+def _rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    with (folder / "annotations" / name).open(encoding="utf-8") as stream:
+        yield from map(json.loads, islice(stream, _CORPUS_ROWS))
 
 
 def tiny_bert(

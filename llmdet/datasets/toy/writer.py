@@ -39,7 +39,8 @@ VERSION = 11
 PROMPT = "<image>\nDescribe the image in detail."
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
-_MODEL_FOLDERS = ("bert", "language_model")  # what write_toy_models makes
+#: What write_toy_models and write_region_language_model make.
+_MODEL_FOLDERS = ("bert", "language_model", "region_language_model")
 _LISTED_NEGATIVES = 12  # classes per image that LVIS may count as absent
 _INEXHAUSTIVE_PROBABILITY = 0.5  # of a class with several objects to lose one in the LVIS file
 

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmdet.checkpoint.files import read_checkpoint
 from llmdet.datasets.views import ViewSettings
+from llmdet.errors import CheckpointError
 from llmdet.models.structures import EncoderOutput
 from llmdet.prompts.types import TokenizedPrompt
 from llmdet.registry import MODELS
@@ -29,12 +31,20 @@ class DetectorOutput(TowerOutput):
 
 @MODELS.register_module()
 class DetectorMemory(nn.Module):
-    """Reads views with a detector's backbone, neck and encoder; no decoder runs.
+    """Reads views with a detector's backbone, neck and encoder, and its decoder where asked to.
 
     Args:
         detector: a text-prompted detector, built or to be built.
         size: most pixels of a view's shorter and longer side.
         frozen: the detector does not train.
+        weights: checkpoint of a training of the detector, ours or the original's, whose language
+            model is left out; None for weights as built.
+        prompt: the text that the encoder fuses with every image, for instance the class names of
+            its training; a detector that only ever read texts sees little without one.
+        queries: run the decoder too, for encoders of regions that read object queries.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or lack a tensor of the detector.
     """
 
     def __init__(
@@ -42,11 +52,17 @@ class DetectorMemory(nn.Module):
         detector: nn.Module | Mapping[str, Any],
         size: tuple[int, int] = (800, 1333),
         frozen: bool = False,
+        weights: str | None = None,
+        prompt: str = "",
+        queries: bool = False,
     ) -> None:
         super().__init__()
         built: Any = MODELS.build(detector) if isinstance(detector, Mapping) else detector
         self.detector, self.dims = built, int(built.encoder.embed_dims)
         self.size, self.frozen = (size[0], size[1]), frozen
+        self.prompt, self.queries = prompt, queries
+        if weights is not None:
+            self._start_from(weights)
         if frozen:
             self.requires_grad_(False).eval()
 
@@ -64,12 +80,38 @@ class DetectorMemory(nn.Module):
     def forward(
         self, view: View, prompts: Sequence[TokenizedPrompt | str] | None = None
     ) -> DetectorOutput:
-        """Memory of the view; ``prompts`` are the B texts that the encoder fuses with it, or ""."""
-        frame = view.frame
-        texts = [""] * len(view.pixels) if prompts is None else prompts
+        """Memory of the view, with the object queries where the decoder runs.
+
+        Args:
+            view: of B images.
+            prompts: their B texts; None for the tower's own.
+        """
+        frame, detector = view.frame, self.detector
+        texts = [self.prompt] * len(view.pixels) if prompts is None else prompts
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            encoded = self.detector.read_memory(view.pixels, frame.valid_sizes, texts)
-        return detector_output(encoded, frame)
+            encoded = detector.read_memory(view.pixels, frame.valid_sizes, texts)
+            if not self.queries:
+                return detector_output(encoded, frame)
+            decoded = detector.decode(encoded, detector.propose(encoded))
+            found = detector.bbox_head(decoded, encoded.text)
+        scores = found.logits[-1].amax(-1)
+        return detector_output(encoded, frame, decoded.hidden_states[-1], found.boxes[-1], scores)
+
+    def _start_from(self, source: str) -> None:
+        read = read_checkpoint(source).state_dict
+        here = self.detector.state_dict()
+        misfits = [
+            name
+            for name, value in here.items()
+            if name not in read or read[name].shape != value.shape
+        ]
+        if misfits:
+            raise CheckpointError(
+                f"the detector of '{source}' does not fit: {len(misfits)} of {len(here)} tensors "
+                f"are missing or of another shape, the first is {misfits[0]}; take the settings "
+                "of the detector from the config that it was trained with"
+            )
+        self.detector.load_state_dict({name: read[name] for name in here})
 
 
 def detector_output(

@@ -11,6 +11,7 @@ from mmdet.structures import DetDataSample
 
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.datasets.views import make_view
+from llmdet.errors import CheckpointError
 from llmdet.models.vision.detector_memory import DetectorMemory
 from llmdet.models.vision.views import View, collate_views, frame_of
 from llmdet.registry import MODELS
@@ -18,8 +19,12 @@ from llmdet.testing.models import tiny_config
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory):
-    config = tiny_config(tiny_bert(tmp_path_factory.mktemp("bert")))
+def config(tmp_path_factory):
+    return tiny_config(tiny_bert(tmp_path_factory.mktemp("bert")))
+
+
+@pytest.fixture(scope="module")
+def tower(config):
     torch.manual_seed(0)
     return MODELS.build({"type": "DetectorMemory", "detector": config}).eval()
 
@@ -51,3 +56,32 @@ def test_a_frozen_detector_reads_views_made_for_it_without_a_prompt(tower):
     torch.testing.assert_close(view.pixels[0, :, 0, 0], (200 - mean) / std)
     assert seen.valid_ratios[0, 0].tolist() == pytest.approx([1, 0.75])
     assert not seen.tokens.requires_grad
+
+
+@torch.no_grad()
+def test_a_tower_of_its_own_prompt_gives_the_queries_that_detection_would_give(tower):
+    queried = DetectorMemory(
+        deepcopy(tower.detector), size=(64, 96), prompt="red circle. blue ring. ", queries=True
+    ).eval()
+    view = collate_views([make_view(np.full((64, 96, 3), 90, np.uint8), queried.view)])
+    seen = queried(view)
+    sample = DetDataSample(metainfo={"img_shape": (64, 96)})
+    pyramid = queried.detector.read_images(view.pixels, [sample])
+    found = queried.detector.forward_prompts(pyramid, [queried.prompt])
+    torch.testing.assert_close(seen.queries, found.decoded.hidden_states[-1])
+    torch.testing.assert_close(seen.query_boxes, found.predictions.boxes[-1])
+    torch.testing.assert_close(seen.query_scores, found.predictions.logits[-1].amax(-1))
+    assert not torch.allclose(seen.tokens, tower(view).tokens)  # which has read no text
+
+
+def test_a_tower_starts_from_the_training_of_a_detector_with_language(config, tower, tmp_path):
+    trained = tower.detector.state_dict()
+    language = {"lmm.head.weight": torch.ones(2, 2)}
+    torch.save({"state_dict": {**trained, **language}}, tmp_path / "weights.pth")
+    torch.manual_seed(1)
+    started = DetectorMemory(config, weights=str(tmp_path / "weights.pth"))
+    assert all(torch.equal(a, trained[n]) for n, a in started.detector.state_dict().items())
+    trained.pop("level_embed")
+    torch.save({"state_dict": trained}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"1 of \d+ tensors are missing .* level_embed"):
+        DetectorMemory(config, weights=str(tmp_path / "weights.pth"))
