@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,25 @@ from mmengine.config import Config
 from llmdet.apis.building import choose_device
 from llmdet.apis.images import expand
 from llmdet.checkpoint import load_weights
+from llmdet.datasets.candidates import choose_boxes
 from llmdet.datasets.masks import mask_box
 from llmdet.datasets.sample import Regions
 from llmdet.datasets.transforms import LoadImageFromFile, MakeViews, PackViews
 from llmdet.errors import ConfigError, DataError
+from llmdet.models.outputs.object_index import ObjectIndex
 from llmdet.models.systems.region_lmm import RegionLMM
 from llmdet.prompts.conversation import Conversation, Turn
+from llmdet.prompts.objects import ObjectAnswer
 from llmdet.prompts.region_tasks import ask_of_regions
 from llmdet.registry import MODELS
+
+logger = logging.getLogger(__name__)
 
 #: Said of an image as a whole, and of each of its regions.
 DESCRIBE_IMAGE = "Describe the image in detail."
 DESCRIBE_REGION = "Describe the region <region> in detail."
+#: Of ChatRex and RexSeek, whose models were trained with it.
+FIND = "Please detect {phrase} in this image. Answer the question with object indexes."
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,19 @@ class RegionClass:
 
     name: str | None  # one of the given names; None where the answer is none of them
     answer: str  # what the model said
+
+
+@dataclass(frozen=True, eq=False)
+class FoundObjects:
+    """Those M of an image's candidate boxes that are what was asked for."""
+
+    phrase: str
+    boxes: np.ndarray  # [M, 4] float32 xyxy in pixels of the image
+    scores: np.ndarray  # [M] float32, the probability with which the model named each
+    indices: np.ndarray  # [M] int64 into the candidates that were given
+    answer: str  # what the model said
+    absent: bool  # whether it said that there is no such thing
+    left_out: int  # candidates that the model was not shown
 
 
 class RegionChat:
@@ -96,9 +117,9 @@ class RegionChat:
         turns = []
         for asked, said in history:
             turns += [Turn("user", asked), Turn("assistant", said)]
-        conversation = with_image(Conversation((*turns, Turn("user", question))))
+        conversation = Conversation((*turns, Turn("user", question)))
         regions = _regions(boxes, masks)
-        return self._answers(image, regions, [conversation], **generation)[0]
+        return str(self._answers(image, regions, [conversation], **generation)[0])
 
     def describe(
         self, image: Any, boxes: Any = (), masks: Sequence[Any] | None = None, **generation: Any
@@ -109,7 +130,8 @@ class RegionChat:
         """
         regions = _regions(boxes, masks)
         questions = [_numbered(DESCRIBE_REGION, number) for number in range(len(regions))]
-        return self._ask_all(image, regions, questions or [DESCRIBE_IMAGE], **generation)
+        answers = self._ask_all(image, regions, questions or [DESCRIBE_IMAGE], **generation)
+        return [str(answer) for answer in answers]
 
     def classify(
         self,
@@ -130,14 +152,72 @@ class RegionChat:
         regions = _regions(boxes, masks)
         question = ask_of_regions("classify", vocabulary=vocabulary)
         questions = [_numbered(question, number) for number in range(len(regions))]
-        answers = self._ask_all(image, regions, questions, **generation)
+        answers = map(str, self._ask_all(image, regions, questions, **generation))
         known = {name.lower(): name for name in names}
         return [RegionClass(known.get(_first_part(answer)), answer) for answer in answers]
 
+    def find(
+        self,
+        image: Any,
+        phrase: str,
+        boxes: Any,
+        scores: Any = None,
+        keep: str = "score",
+        **generation: Any,
+    ) -> FoundObjects:
+        """Those of an image's candidate boxes that a phrase means, with a model of object indices.
+
+        Args:
+            image: as in :meth:`ask`.
+            phrase: a class, or words that single out one object or several.
+            boxes: [N, 4] candidates, xyxy in pixels of the image, of any detector.
+            scores: [N] of the candidates.
+            keep: by what the best are chosen where there are more than the model can name, see
+                :func:`~llmdet.datasets.candidates.choose_boxes`.
+            generation: as in :meth:`ask`.
+
+        Raises:
+            ConfigError: the model's answers are no indices of objects.
+            DataError: there are too many candidates, and no scores to choose by.
+        """
+        return self.find_each(image, [phrase], boxes, scores, keep, **generation)[0]
+
+    def find_each(
+        self,
+        image: Any,
+        phrases: Sequence[str],
+        boxes: Any,
+        scores: Any = None,
+        keep: str = "score",
+        **generation: Any,
+    ) -> list[FoundObjects]:
+        """As :meth:`find` for each of several phrases, which are asked for side by side."""
+        output = self.model.output
+        if not isinstance(output, ObjectIndex):
+            raise ConfigError(
+                f"this model answers with {type(output).__name__}; finding objects needs one with "
+                "output=dict(type='ObjectIndex')"
+            )
+        candidates = _regions(boxes, None).boxes
+        given = None if scores is None else np.asarray(scores, np.float32)
+        shown = choose_boxes(candidates, output.grammar.count, keep, given)
+        left_out = len(candidates) - len(shown)
+        if left_out:
+            logger.warning(
+                "%d of %d candidates are left out: the model names %d, the best by %s.",
+                *(left_out, len(candidates), output.grammar.count, keep),
+            )
+        questions = [FIND.replace("{phrase}", phrase) for phrase in phrases]
+        answers = self._ask_all(image, Regions(candidates[shown]), questions, **generation)
+        return [
+            _found(phrase, answer, candidates, shown)
+            for phrase, answer in zip(phrases, answers, strict=True)
+        ]
+
     def _ask_all(
         self, image: Any, regions: Regions, questions: Sequence[str], **generation: Any
-    ) -> list[str]:
-        conversations = [with_image(Conversation((Turn("user", each),))) for each in questions]
+    ) -> list[Any]:
+        conversations = [Conversation((Turn("user", each),)) for each in questions]
         return self._answers(image, regions, conversations, **generation)
 
     def _answers(
@@ -146,9 +226,11 @@ class RegionChat:
         regions: Regions,
         conversations: Sequence[Conversation],
         **generation: Any,
-    ) -> list[str]:
+    ) -> list[Any]:
         if not conversations:
             return []
+        introduce = self.model.output.introduce
+        conversations = [introduce(each, len(regions)) for each in conversations]
         packed = self.views({**self._read(image), "regions": regions})
         inputs = {name: [view] for name, view in packed["inputs"].items()}
         samples = [packed["data_samples"]]
@@ -166,12 +248,24 @@ class RegionChat:
         return loaded
 
 
-def with_image(conversation: Conversation) -> Conversation:
-    """The conversation with the image in front, unless it marks the place."""
-    if "image" in conversation.kinds:
-        return conversation
-    first, *others = conversation.turns
-    return Conversation((Turn(first.role, f"<image>\n{first.text}"), *others))
+def _found(
+    phrase: str, answer: ObjectAnswer, candidates: np.ndarray, shown: np.ndarray
+) -> FoundObjects:
+    """What an answer names, whatever it calls it; a box that it names twice counts once."""
+    scores: dict[int, float] = {}
+    for named in answer.phrases:
+        for index, score in zip(named.indices, named.scores, strict=True):
+            scores[index] = max(score, scores.get(index, 0.0))
+    indices = shown[np.fromiter(scores, np.int64, len(scores))]
+    return FoundObjects(
+        phrase=phrase,
+        boxes=candidates[indices],
+        scores=np.fromiter(scores.values(), np.float32, len(scores)),
+        indices=indices,
+        answer=answer.text,
+        absent=answer.absent,
+        left_out=len(candidates) - len(shown),
+    )
 
 
 def _numbered(question: str, number: int) -> str:

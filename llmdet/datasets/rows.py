@@ -6,7 +6,7 @@ Structural faults (a missing field, a wrong type, a mark without its region) rai
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from llmdet.datasets.expressions import ExpressionPair, read_pairs
 from llmdet.datasets.fields import Fields, is_index
 from llmdet.datasets.masks import mask_box
 from llmdet.datasets.sample import Mask, Regions
-from llmdet.prompts.conversation import Conversation, Turn
+from llmdet.prompts.conversation import Conversation, Turn, with_image
 
 #: Who speaks, as files of LLaVA's kind and chat templates say it.
 ROLES = {
@@ -190,11 +190,4 @@ def read_conversation(row: Fields, regions: int) -> Conversation | None:
                 f"has a mark for {slot.kind} {slot.index} (counted from 0), but the row has "
                 f"{number} {slot.kind}(s)",
             )
-    return conversation if "image" in conversation.kinds else _with_image(turns)
-
-
-def _with_image(turns: list[Turn]) -> Conversation:
-    """The conversation with the image on a line of its own in front of the first question."""
-    first = next(number for number, turn in enumerate(turns) if turn.role == "user")
-    question = replace(turns[first], text=f"<image>\n{turns[first].text}")
-    return Conversation((*turns[:first], question, *turns[first + 1 :]))
+    return with_image(conversation)

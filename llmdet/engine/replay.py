@@ -113,11 +113,11 @@ def _plain_data() -> list[Any]:
 
     from llmdet.datasets import sample
     from llmdet.models.outputs.base import Output
-    from llmdet.prompts import conversation, types
+    from llmdet.prompts import conversation, objects, types
 
     ours = [
         value
-        for module in (sample, conversation, types)
+        for module in (sample, conversation, objects, types)
         for value in vars(module).values()
         if hasattr(value, "__dataclass_fields__")
     ]

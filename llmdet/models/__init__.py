@@ -10,7 +10,7 @@ from llmdet.models.backbones import SwinTransformer
 from llmdet.models.detectors import GroundingDINO
 from llmdet.models.heads import GroundingDINOHead
 from llmdet.models.language import LanguageModel
-from llmdet.models.outputs import MaskDecoder, Text
+from llmdet.models.outputs import MaskDecoder, ObjectIndex, Text
 from llmdet.models.regions import (
     AllQueries,
     AverageGrid,
@@ -45,6 +45,7 @@ __all__ = [
     "MLPConnector",
     "MaskDecoder",
     "MaskPool",
+    "ObjectIndex",
     "ObjectQueries",
     "RefinedTower",
     "RegionLMM",

@@ -116,10 +116,22 @@ def ask(prompt: str, answer: str | None = None) -> Conversation:
     return Conversation((question, Turn("assistant", answer, learned=True)))
 
 
+def with_image(conversation: Conversation) -> Conversation:
+    """The conversation with the image on a line of its own in front of the first question.
+
+    One that marks the place of the image stays as it is.
+    """
+    if "image" in conversation.kinds:
+        return conversation
+    turns = conversation.turns
+    first = next(number for number, turn in enumerate(turns) if turn.role == "user")
+    question = replace(turns[first], text=f"<image>\n{turns[first].text}")
+    return Conversation((*turns[:first], question, *turns[first + 1 :]))
+
+
 def ask_of_image(answer: str | None = None, prompt: str = DESCRIBE_IMAGE) -> Conversation:
-    """A question with the image on a line of its own in front, unless it marks the place."""
-    marked = Conversation((Turn("user", prompt),)).slots
-    return ask(prompt if marked else f"<image>\n{prompt}", answer)
+    """A question about the image, which stands in front unless the question marks its place."""
+    return with_image(ask(prompt, answer))
 
 
 def ask_of_region(index: int, answer: str | None = None) -> Conversation:

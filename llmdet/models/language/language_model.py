@@ -33,6 +33,7 @@ class Generated:
     ids: Tensor  # [R, G] int64, the pad id behind the end
     probabilities: Tensor  # [R, G] float32, what the model gave each token; 1 behind the end
     hidden: Tensor  # [R, G, H], the state from which each token was said
+    asked: DialogueBatch | None = None  # the conversations; fewer than R where each has several
 
 
 class Adapter(Protocol):
@@ -189,6 +190,7 @@ class LanguageModel(nn.Module):
             ids=ids,
             probabilities=probabilities.masked_fill(ended, 1.0),
             hidden=hidden,
+            asked=dialogue,
         )
 
     def embed(self, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
-"""What a language model's answer becomes: text, and later indices of objects or masks."""
+"""What a language model's answer becomes: text, indices of objects or masks."""
 
 from llmdet.models.outputs.mask_decoder import MaskDecoder
+from llmdet.models.outputs.object_index import ObjectIndex
 from llmdet.models.outputs.text import Text
 
-__all__ = ["MaskDecoder", "Text"]
+__all__ = ["MaskDecoder", "ObjectIndex", "Text"]

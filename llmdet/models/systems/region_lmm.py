@@ -206,9 +206,9 @@ class RegionLMM(BaseModel):
                 of_samples[image].append(tokens)
             dialogue = self._collate([tokens for _, tokens in part])
             features = self.filler(seen, data_samples, of_samples)
-            said = self.output.read(
-                self.lmm.generate(dialogue, features, **options), self.lmm.tokenizer
-            )
+            limits = self.output.constraints(self.lmm, dialogue, options)
+            generated = self.lmm.generate(dialogue, features, **{**options, **limits})
+            said = self.output.read(generated, self.lmm.tokenizer)
             for (image, _), text in zip(part, said, strict=True):
                 answers[image].append(text)
         return answers

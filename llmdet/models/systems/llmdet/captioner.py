@@ -208,8 +208,9 @@ class Captioner(nn.Module):
                 [tokens] * len(part), lmm.pad_id, seen.tokens.device, left=True
             )
             features, looking = self._read(seen, part, dialogue)
+            limits = self.output.constraints(lmm, dialogue, options)
             with looking:
-                said = lmm.generate(dialogue, features, **options)
+                said = lmm.generate(dialogue, features, **{**options, **limits})
             answers += self.output.read(said, lmm.tokenizer)
         return answers
 

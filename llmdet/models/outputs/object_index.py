@@ -1,0 +1,128 @@
+"""Answers that name candidate boxes by number (ChatRex, arXiv 2411.18363, 3.2; RexSeek)."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from llmdet.errors import DataError
+from llmdet.models.language.dialogue import DialogueBatch
+from llmdet.models.language.language_model import Generated, LanguageModel
+from llmdet.prompts.conversation import Conversation
+from llmdet.prompts.objects import (
+    TEXT,
+    ObjectAnswer,
+    ObjectGrammar,
+    Piece,
+    object_mark,
+    with_candidates,
+)
+from llmdet.registry import MODELS
+
+from .base import Output
+from .object_decoding import ObjectConstraint, ObjectTokens, live_candidates
+
+
+@MODELS.register_module()
+class ObjectIndex(Output):
+    """Detection as retrieval: the answer names those of the candidates that are meant.
+
+    Each candidate stands in front of the first question with its token and its features, see
+    :func:`~llmdet.prompts.objects.with_candidates`. What is learned is text with these tokens; the
+    score of a box is the probability of its token where the answer names it.
+
+    Args:
+        delimiters: around phrases and their objects, see :class:`ObjectGrammar`.
+        count: most candidates of an image.
+        constrained: answers can only name candidates that there are, each once behind a phrase, and
+            close what they open; with False the model may say what it likes.
+    """
+
+    def __init__(
+        self,
+        delimiters: str | Sequence[str] = "ground",
+        count: int = 100,
+        constrained: bool = True,
+    ) -> None:
+        super().__init__()
+        given = delimiters if isinstance(delimiters, str) else tuple(delimiters)
+        self.grammar = ObjectGrammar(given, count)  # type: ignore[arg-type]
+        self.added_tokens = self.grammar.tokens
+        self.write = self.grammar
+        self.constrained = constrained
+
+    def introduce(self, conversation: Conversation, regions: int) -> Conversation:
+        """The image and all candidates in front; marks of regions become those of candidates.
+
+        Raises:
+            DataError: there are more regions than the model has tokens for.
+        """
+        if regions > self.grammar.count:
+            raise DataError(
+                f"{regions} regions are more than the {self.grammar.count} that the model can "
+                "name: give fewer, or choose them by llmdet.datasets.candidates.choose_boxes"
+            )
+        return with_candidates(conversation, regions)
+
+    def constraints(
+        self, lmm: LanguageModel, dialogue: DialogueBatch, options: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """A processor of logits, behind those that are given."""
+        if not self.constrained:
+            return {}
+        tokens = self._tokens(lmm.tokenizer)
+        constraint = ObjectConstraint(
+            tokens, live_candidates(dialogue, tokens), options.get("max_new_tokens")
+        )
+        others = options.get("logits_processor") or ()
+        return {"logits_processor": [*others, constraint]}
+
+    def read(self, generated: Generated, tokenizer: Any) -> list[ObjectAnswer]:
+        """One answer for each conversation.
+
+        What the model spells letter by letter is text, also where it looks like an index.
+        """
+        tokens = self._tokens(tokenizer)
+        rows = generated.ids.tolist(), generated.probabilities.tolist()
+        live = self._live(generated, tokens)
+        others = set(tokenizer.all_special_ids).difference(tokens.kinds)
+        answers = []
+        for candidates, ids, probabilities in zip(live, *rows, strict=True):
+            end = ids.index(tokens.end) if tokens.end in ids else len(ids)
+            pairs = zip(ids[:end], probabilities[:end], strict=True)
+            said = [pair for pair in pairs if pair[0] not in others]
+            text = tokenizer.decode([token for token, _ in said])
+            pieces = self._pieces(said, tokens, tokenizer)
+            answers.append(ObjectAnswer(text.strip(), self.grammar.read(pieces, candidates)))
+        return answers
+
+    def _live(self, generated: Generated, tokens: ObjectTokens) -> list[Container[int]]:
+        """The candidates of each answer, all of the vocabulary where they are not known."""
+        if generated.asked is None:
+            return [range(self.grammar.count)] * len(generated.ids)
+        live = live_candidates(generated.asked, tokens)
+        sets = [{index for index, there in enumerate(row) if there} for row in live.tolist()]
+        return [each for each in sets for _ in range(len(generated.ids) // len(sets))]
+
+    def _tokens(self, tokenizer: Any) -> ObjectTokens:
+        marks = [object_mark(index) for index in range(self.grammar.count)]
+        return ObjectTokens(
+            objects=tuple(tokenizer.convert_tokens_to_ids(marks)),
+            delimiters=tuple(tokenizer.convert_tokens_to_ids(list(self.grammar.marks))),
+            end=tokenizer.eos_token_id,
+        )
+
+    @staticmethod
+    def _pieces(
+        said: Sequence[tuple[int, float]], tokens: ObjectTokens, tokenizer: Any
+    ) -> Iterator[Piece]:
+        """Tokens and their probabilities, cut at those that are marks."""
+        kinds = tokens.kinds
+        for mark, run in groupby(said, key=lambda pair: pair[0] if pair[0] in kinds else None):
+            if mark is None:
+                yield Piece(TEXT, tokenizer.decode([token for token, _ in run]))
+            else:
+                for token, probability in run:
+                    text = tokenizer.convert_ids_to_tokens(token)
+                    yield Piece(kinds[token], text, probability)
