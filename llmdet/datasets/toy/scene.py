@@ -113,7 +113,7 @@ def _place(
         low, high = SIZES[size]
         radius = rng.uniform(low, high) * min(width, height) / 2
         angle = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
-        outline = tuple(radius * _rotate(part, angle) for part in _unit_outline(kind.shape))
+        outline = tuple(radius * _rotate(part, angle) for part in unit_outline(kind.shape))
         low_corner, high_corner = outline[0].min(0), outline[0].max(0)
         free = np.array([width, height]) - 2 * _MARGIN - (high_corner - low_corner)
         shift = _MARGIN - low_corner + rng.random(2) * free
@@ -134,7 +134,7 @@ def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
     return points @ np.array([[cos, sin], [-sin, cos]])
 
 
-def _unit_outline(shape: str) -> tuple[np.ndarray, ...]:
+def unit_outline(shape: str) -> tuple[np.ndarray, ...]:
     """Polygons of a shape that fits the unit circle or the square around it, y down."""
     if shape == "circle":
         return (_regular_polygon(48),)
