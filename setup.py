@@ -49,7 +49,7 @@ setup(
     install_requires=requirements(),
     extras_require={
         "gpu": ["liger-kernel>=0.6"],
-        "chat": ["openai>=3"],
+        "chat": ["json-repair>=0.50", "openai>=3"],
         "captions": ["pycocoevalcap>=1.2"],
         "demo": ["gradio>=6"],
         "results": ["pandas>=2.2", "supervision>=0.25"],

@@ -17,6 +17,7 @@ MODULES = {
     "cv2": "opencv-python-headless",
     "fontTools": "fonttools",
     "huggingface_hub": "huggingface-hub",
+    "json_repair": "json-repair",
     "liger_kernel": "liger-kernel",
     "mmcv": "onedl-mmcv",
     "mmdet": "onedl-mmdetection",

@@ -19,6 +19,7 @@ PROGRAMS = (
     "tools/data_engine.py",
     "tools/analysis/browse.py",
     "tools/analysis/stats.py",
+    "tools/benchmark/agent.py",
     "tools/benchmark/data.py",
     "tools/benchmark/storage.py",
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -27,6 +28,7 @@ class Outcome:
     row: dict[str, Any] | None  # None where the item is broken, or left out for what notes say
     problem: str = ""  # why it is broken, with its place
     notes: tuple[tuple[str, str], ...] = ()  # (cause, place) for the ledger
+    aside: bool = False  # the row belongs into a file beside that of the others
 
 
 class Journal:
@@ -109,20 +111,26 @@ class Journal:
                     del line["number"]
                     yield Outcome(**line)
 
-    def finish(self, out: Path, ledger: Ledger) -> int:
+    def finish(self, out: Path, ledger: Ledger, aside: Path | None = None) -> int:
         """Write the rows to their place, count the notes of all runs, and remove the journal.
 
+        Args:
+            out: the file of the rows.
+            ledger: counts the notes.
+            aside: the file of rows that are marked so, if there are to be any.
+
         Returns:
-            The number of rows.
+            The number of rows in ``out``.
         """
         count = 0
-        with whole_file(out) as rows:
+        with whole_file(out) as rows, _whole_file_or_none(aside) as aside_rows:
             for outcome in self.outcomes():
                 for cause, where in outcome.notes:
                     ledger.note(cause, where)
                 if outcome.row is not None:
-                    rows.write(orjson.dumps(outcome.row, option=orjson.OPT_APPEND_NEWLINE))
-                    count += 1
+                    file = aside_rows if outcome.aside and aside_rows else rows
+                    file.write(orjson.dumps(outcome.row, option=orjson.OPT_APPEND_NEWLINE))
+                    count += file is rows
         self.path.unlink()
         return count
 
@@ -130,6 +138,10 @@ class Journal:
         """Count the broken items of earlier runs against the limit of this one."""
         for problem in self.problems:
             ledger.reject(DataError(problem))
+
+
+def _whole_file_or_none(path: Path | None) -> AbstractContextManager[BinaryIO | None]:
+    return nullcontext() if path is None else whole_file(path)
 
 
 def _compare(path: Path, first: bytes, now: Mapping[str, Any], remedy: str) -> None:

@@ -8,10 +8,15 @@ from types import ModuleType
 
 import pytest
 
+from llmdet.data_engines.models import read_model_settings
+from llmdet.data_engines.real_lod import ROLES
+from llmdet.data_engines.real_lod_run import read_settings
 from llmdet.datasets.toy import ToySettings, generate
+from llmdet.datasets.toy.agent_world import sample_world, write_world
 from llmdet.errors import ConfigError
 from llmdet.testing.chat import Reply, completion
 from llmdet.testing.programs import load_program
+from llmdet.utils.config import load_config
 
 TOOL = Path(__file__).parents[2] / "tools" / "data_engine.py"
 CAPTION = "A red circle lies above a blue square on a plain grey background without other shapes."
@@ -69,6 +74,34 @@ def test_a_coco_file_gets_captions_and_region_phrases(
     assert out.read_bytes() == before
     tool.main([*arguments, "--overwrite"])
     assert b"bright" not in out.read_bytes()  # no regions were asked for
+
+
+def test_the_agent_asks_the_models_of_a_config(tool, chat_server, root, tmp_path, capsys) -> None:
+    """Against an endpoint that has every expression looked at, rewritten and confirmed."""
+    answer_to = load_program(root / "tools" / "benchmark" / "agent.py").answer_to
+    chat_server.reply = lambda body: (200, completion(answer_to(body)))
+    records = write_world(tmp_path, sample_world(4))
+    config, out = tmp_path / "config.py", tmp_path / "refined.jsonl"
+    model = dict(backend="openai", model="m", url=chat_server.url)
+    config.write_text(f"models = {dict.fromkeys(ROLES, model)}\nagent = dict(max_cycles=2)\n")
+    tool.main(["real-lod", str(records), str(out), "--config", str(config)])
+    assert "refined.jsonl: 4 rows (28 requests)" in capsys.readouterr().out
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["refined_expression"] for row in rows] == ["blue thing"] * 4
+    again = ["real-lod", str(records), str(out), "--config", str(config), "--overwrite"]
+    tool.main([*again, "--max-cycles", "1"])
+    assert "refined.jsonl: 0 rows (16 requests)" in capsys.readouterr().out
+    unsolved = (tmp_path / "refined_unsolved.jsonl").read_text().splitlines()
+    assert [json.loads(line)["unsolved"] for line in unsolved] == [
+        "still wrong after the last cycle"
+    ] * 4
+
+
+@pytest.mark.parametrize("name", ["real_lod", "real_lod_endpoints"])
+def test_the_configs_of_the_agent_name_a_model_for_each_role(root, name) -> None:
+    config = load_config(root / "configs" / "data_engines" / f"{name}.py")
+    assert set(read_model_settings(config, ROLES)) == set(ROLES)
+    assert read_settings(config.agent).max_cycles == 3
 
 
 def command(tmp_path: Path, *arguments: str) -> list[str]:
