@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import orjson
 from llmdet.datasets.formats.samples import Instance, Sample
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.masks import mask_problem
+from llmdet.datasets.numbers import is_length
 from llmdet.datasets.regions.settings import RegionSettings
 from llmdet.datasets.row_targets import is_usable
 from llmdet.datasets.sample import Mask
@@ -64,7 +65,7 @@ def read_picture(
         named: its phrases are names of classes, not descriptions.
         ledger: counts what cannot be asked about.
     """
-    if sample.width is None or sample.height is None:
+    if not is_length(sample.width) or not is_length(sample.height):
         ledger.note(NO_SIZE, sample.where)
         return None
     picture = Picture(sample.filename, sample.width, sample.height)
@@ -78,6 +79,8 @@ def read_picture(
         if not is_usable(instance.bbox, (sample.width, sample.height), ledger):
             continue
         item = RegionObject(_inside(instance.bbox, picture), ignored=instance.ignored)
+        if not is_usable(item.box, (sample.width, sample.height), ledger):
+            continue
         if named:
             item.name = clean_class_name(str(instance.phrase))
         else:
@@ -144,7 +147,7 @@ class PictureStore:
 
     def add(self, picture: Picture) -> None:
         """Add what is known of a picture."""
-        content = orjson.dumps(asdict(picture))
+        content = orjson.dumps(picture)
         self._file.seek(self._end)
         self._file.write(content)
         self._places.setdefault(picture.filename, []).append((self._end, len(content)))

@@ -33,8 +33,14 @@ class RowWriter:
     def __init__(self, picture: Picture, settings: RegionSettings) -> None:
         self.picture, self.settings = picture, settings
         self._regions: list[RegionObject] = []
+        self._numbers: dict[int, int] = {}  # of regions, by the identity of their objects
         self._turns: list[dict[str, str]] = []
         self._last = -1  # region that the last mark stands for
+
+    @property
+    def questions(self) -> int:
+        """How many it holds."""
+        return len(self._turns) // 2
 
     def marks(self, objects: Sequence[RegionObject]) -> list[str]:
         """What stands for regions, which are entered where they are new.
@@ -44,11 +50,11 @@ class RowWriter:
         """
         marks = []
         for item in objects:
-            number = next((n for n, known in enumerate(self._regions) if known is item), None)
-            is_next = number is None and len(self._regions) == self._last + 1
-            if number is None:
-                number = len(self._regions)
+            is_new = id(item) not in self._numbers
+            number = self._numbers.setdefault(id(item), len(self._regions))
+            if is_new:
                 self._regions.append(item)
+            is_next = is_new and number == self._last + 1
             marks.append(MARK if is_next else f"<region:{number}>")
             self._last = number
         return marks
@@ -89,15 +95,16 @@ def rows_of(
     for topics in _topics([picture.objects[place] for place in chosen], settings):
         if settings.task in ("refer", "choose"):
             topics = _of_one_object(topics, picture, ledger)
-        if settings.task == "choose":
-            topics = _with_rivals(topics, picture, ledger)
-        for start in range(0, len(topics), settings.turns):
-            writer = RowWriter(picture, settings)
-            for item, text in topics[start : start + settings.turns]:
-                if settings.task == "choose":
-                    _ask_to_choose(writer, item, text or "", generator)
-                else:
-                    _ask_of_one(writer, item, text, generator)
+        writer = RowWriter(picture, settings)
+        for item, text in topics:
+            if settings.task == "choose":
+                _ask_to_choose(writer, item, text or "", generator, ledger)
+            else:
+                _ask_of_one(writer, item, text, generator)
+            if writer.questions == settings.turns:
+                yield writer.row()
+                writer = RowWriter(picture, settings)
+        if writer.questions:
             yield writer.row()
 
 
@@ -141,18 +148,14 @@ def _of_one_object(topics: list[Topic], picture: Picture, ledger: Ledger) -> lis
     return kept
 
 
-def _with_rivals(topics: list[Topic], picture: Picture, ledger: Ledger) -> list[Topic]:
-    kept = [(item, text) for item, text in topics if any(rivals(picture, item))]
-    if len(kept) < len(topics):
-        ledger.note(ALONE, picture.filename, len(topics) - len(kept))
-    return kept
-
-
 def _ask_to_choose(
-    writer: RowWriter, item: RegionObject, text: str, generator: random.Random
+    writer: RowWriter, item: RegionObject, text: str, generator: random.Random, ledger: Ledger
 ) -> None:
     settings = writer.settings
     hard, easy = rivals(writer.picture, item)
+    if not hard and not easy:
+        ledger.note(ALONE, writer.picture.filename)
+        return
     generator.shuffle(hard)
     generator.shuffle(easy)
     others = (hard + easy)[: settings.candidates - 1]

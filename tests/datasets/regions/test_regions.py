@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llmdet.datasets.formats.samples import Instance, Sample, Source
@@ -206,6 +206,7 @@ def test_described_objects_take_class_and_mask_of_the_object_in_their_place(tmp_
 def test_what_cannot_be_asked_about_is_counted_by_cause(tmp_path):
     samples = [
         Sample("a.jpg", None, None, [], "line 1", "no size"),
+        Sample("c.jpg", 20.5, 30, [], "line 1", "no size either"),
         Sample("b.jpg", *SIZE, [Instance(square(0), "x"), Instance(square(1), "x")], "line 2", "x"),
         Sample("b.jpg", *SIZE, [Instance(square(0), "x")], "line 3", "the <region> mark"),
         Sample("b.jpg", *SIZE, [Instance([500, 0, 600, 9], "x")], "line 4", "outside"),
@@ -213,7 +214,7 @@ def test_what_cannot_be_asked_about_is_counted_by_cause(tmp_path):
     ]
     (row,), ledger = write(tmp_path, Source(iter(samples), None), task="refer")
     assert row["regions"] == [{"bbox": [0, 70, 9, 80]}]
-    assert ledger.counts == {NO_SIZE: 1, NOT_ONE_OBJECT: 1, MARKED_TEXT: 1, BOX_OUTSIDE: 1}
+    assert ledger.counts == {NO_SIZE: 2, NOT_ONE_OBJECT: 1, MARKED_TEXT: 1, BOX_OUTSIDE: 1}
 
 
 def test_conversations_that_are_there_are_kept_as_they_are(tmp_path):
@@ -313,6 +314,27 @@ def test_caps_hold_answers_are_true_and_a_seed_repeats_them(
     assert max(Counter(answer for *_, answer in said).values(), default=0) <= (per_class or 99)
     assert max(Counter(name for name, *_ in said).values(), default=0) <= (per_image or 99)
     assert all(len(asked(row)) <= turns for row in rows)
+
+
+COORDINATES = st.one_of(st.integers(-30, 130), st.floats(-30, 130), st.just(0.004))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(boxes=st.lists(st.lists(COORDINATES, min_size=4, max_size=4), max_size=5))
+@example(boxes=[[-9, 0, 0.004, 9]])
+def test_any_box_is_asked_about_inside_its_picture_or_counted(tmp_path, boxes):
+    whole = [[x, 40, x + 8, 48] for x in (0, 50)]  # something is left to ask about
+    instances = [Instance(box, "dog", 0) for box in [*whole, *boxes]]
+    sample = Sample("0.jpg", *SIZE, instances, "there")
+    source = Source(iter([sample]), 1, [{"name": "dog"}])
+    rows, ledger = write(tmp_path, source, task="classify")
+    asked_of = [region["bbox"] for row in rows for region in row["regions"]]
+    for x1, y1, x2, y2 in asked_of:
+        assert 0 <= x1 <= x2 - 1 <= SIZE[0] - 1
+        assert 0 <= y1 <= y2 - 1 <= SIZE[1] - 1
+    counted = sum(ledger.counts.values())
+    assert len(asked_of) + counted <= len(instances)  # boxes that become equal are one object
+    assert all(box in asked_of for box in whole)
 
 
 def test_another_seed_draws_others_and_the_order_of_pictures_changes_nothing(tmp_path):
