@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from llmdet.evaluation.suite import RUNNERS, describe_metrics, format_table, run_metric
-from llmdet.utils.cli import write_result
+from llmdet.utils.cli import write_notice, write_result
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = [*args.options, "partial=true"] if args.partial else args.options
     report = run_metric(args.metric, args.gt, args.pred, options)
+    if report.prompts:
+        write_notice(f"predicted with {report.prompts}")
     write_result(format_table(report.values))
     if args.json:
         report.write(args.json)

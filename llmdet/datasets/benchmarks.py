@@ -17,6 +17,8 @@ from llmdet.utils.files import read_json, require
 from llmdet.utils.inert_files import read_plain_pickle
 
 Json = dict[str, Any]
+#: How OmniLabel marks a description that is no name of a category.
+OMNILABEL_DESCRIPTION = "object_description"
 
 
 @DATASETS.register_module()
@@ -145,12 +147,23 @@ class OVDEvalDataset(LabelSpaceDataset):
 
 @DATASETS.register_module()
 class OmniLabelDataset(LabelSpaceDataset):
-    """OmniLabel: every description lists the images in whose label space it is."""
+    """OmniLabel: every description lists the images in whose label space it is.
+
+    Args:
+        categories: ask for the names of categories too, not for free-form descriptions alone.
+    """
+
+    def __init__(self, *args: Any, categories: bool = True, **kwargs: Any) -> None:
+        self.categories = categories
+        super().__init__(*args, **kwargs)
 
     def label_spaces(self, content: Json) -> dict[int, list[tuple[int, str]]]:
         """Descriptions by image id in the order of the file."""
         spaces: dict[int, list[tuple[int, str]]] = {}
         for description in require(content, "descriptions", self.ann_file):
+            kind = (description.get("anno_info") or {}).get("type")
+            if not self.categories and kind != OMNILABEL_DESCRIPTION:
+                continue
             for image in require(description, "image_ids", f"{self.ann_file}: descriptions"):
                 spaces.setdefault(image, []).append((description["id"], description["text"]))
         return spaces

@@ -1,4 +1,4 @@
-"""What a training says when it has ended: where its weights are, and the commands that use them."""
+"""What a run says at its end: where its weights are, commands that use them, how it was tested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
+from llmdet.evaluation.predictions import prompts_in_words
+from llmdet.models.detectors.settings import TestSettings
+from llmdet.models.wrappers import bare
+
 logger = logging.getLogger(__name__)
+
+
+def report_prompts(runner: Any) -> None:
+    """Log what the prompts of a test held, on which its numbers depend."""
+    protocol = getattr(bare(runner.model), "test_cfg", None)
+    if isinstance(protocol, TestSettings):
+        logger.info("tested with %s", prompts_in_words(protocol.chunked_size))
 
 
 def report_result(runner: Any) -> None:

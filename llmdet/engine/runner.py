@@ -39,7 +39,7 @@ from .conversations import share_settings
 from .learned_classes import name_learned_classes
 from .logs import ROTATING_FILE, file_messages_to, own_timestamp, report_environment, share_log
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, RepeatableRandomness
-from .outcome import report_result
+from .outcome import report_prompts, report_result
 from .processes import start_processes, told_where_to_meet
 from .saving import checkpoint_file
 from .schedule import fit_schedule, schedule_ends, warn_of_old_schedule
@@ -185,7 +185,9 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         share_settings(bare(self.model), self._test_dataloader)
         self._put_on_device()
         with closing(self.terminal):
-            return super().test()
+            values = super().test()
+        report_prompts(self)
+        return values
 
     def _put_on_device(self) -> None:
         if self.strategy is not None and not self._is_spread:

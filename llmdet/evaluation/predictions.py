@@ -25,6 +25,18 @@ VERSION = 2
 LimitPer = Literal["image", "chunk"]
 
 
+def prompts_in_words(chunk_size: int) -> str:
+    """What a prompt held, for reports: AP of descriptions depends on it as on the weights.
+
+    Args:
+        chunk_size: class names or descriptions of a prompt; -1: as many as fit.
+    """
+    if chunk_size == 1:
+        return "one class name or description in each prompt"
+    held = "as many as fit" if chunk_size == -1 else f"up to {chunk_size}"
+    return f"class names or descriptions concatenated, {held} in each prompt"
+
+
 @dataclasses.dataclass(frozen=True)
 class PredictionHeader:
     """What made the predictions: everything that changes a number, but the image itself."""

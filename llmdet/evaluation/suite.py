@@ -13,7 +13,7 @@ from typing import Any, Literal
 import llmdet
 from llmdet.errors import ConfigError
 from llmdet.evaluation import runners
-from llmdet.evaluation.predictions import is_prediction_file, read_header
+from llmdet.evaluation.predictions import is_prediction_file, prompts_in_words, read_header
 from llmdet.utils.suggest import did_you_mean
 
 HASH_BLOCK = 1 << 20
@@ -48,9 +48,18 @@ class MetricReport:
     ground_truth: dict[str, Any]  # path and sha256
     predictions: dict[str, Any]  # path, sha256 and, where the file has one, its header
 
+    @property
+    def prompts(self) -> str | None:
+        """What the prompts of the predictions held; None where their files do not tell."""
+        files = self.predictions.get("files", [self.predictions])
+        sizes = [(file.get("header") or {}).get("chunk_size") for file in files]
+        words = [prompts_in_words(size) for size in sizes if size is not None]
+        return "; ".join(dict.fromkeys(words)) or None
+
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return {"llmdet": llmdet.__version__, **dataclasses.asdict(self)}
+        values = {"llmdet": llmdet.__version__, **dataclasses.asdict(self)}
+        return values if self.prompts is None else {**values, "prompts": self.prompts}
 
     def write(self, path: str | Path) -> None:
         """Write the report as a JSON file."""

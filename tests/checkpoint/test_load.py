@@ -175,3 +175,20 @@ def test_a_base_without_lora_fits_a_model_with_lora_and_back(llmdet, qwen, tmp_p
     write_checkpoint(tmp_path / "lora.pth", weights)
     with pytest.raises(CheckpointError, match="lora_A"):
         load_weights(bare, tmp_path / "lora.pth")
+
+
+def test_a_published_real_model_loads_by_name_with_its_longer_text(bert, detector, tmp_path):
+    from llmdet.testing.models import tiny_grounding_dino
+
+    source = detector(seed=1)
+    # As mmdet saves it: what a run remembers beside the weights, and BERT's own buffer.
+    weights = {**source.state_dict()}
+    body = "language_model.language_backbone.body.model.embeddings.position_ids"
+    weights[body] = torch.arange(512)[None]
+    settings = {"epoch": 10, "dataset_meta": {"classes": None}, "cfg": "model = dict()"}
+    torch.save({"meta": settings, "state_dict": weights}, tmp_path / "real-model_t.pth")
+    model = tiny_grounding_dino(bert, seed=2, language_model={"max_tokens": 512})
+    report = load_weights(model, tmp_path / "real-model_t.pth")
+    assert report.format in ("llmdet", "mm_grounding_dino")
+    assert_equal_weights(model, source)
+    assert model.language_model.max_tokens == 512

@@ -141,3 +141,22 @@ def test_every_sample_carries_the_name_of_its_set(tmp_path):
     assert data[1]["data_samples"].text == ("dogs",)
     assert data.metainfo["sets"]["dogs"]["classes"] == ("dogs",)
     assert data.metainfo["sets"]["cats"]["size"] == 1
+
+
+def test_omnilabel_can_be_asked_for_its_descriptions_alone(tmp_path):
+    description = {"id": 1, "image_ids": [1], "text": "a cat that sleeps"}
+    name = {"id": 2, "image_ids": [1, 2], "text": "cat"}
+    path = write(
+        tmp_path / "gt.json",
+        {
+            "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
+            "descriptions": [
+                description | {"anno_info": {"type": "object_description"}},
+                name | {"anno_info": {"type": "object_category"}},
+            ],
+        },
+    )
+    asked = {"ann_file": str(path), "pipeline": [], "test_mode": True, "type": "OmniLabelDataset"}
+    alone = DATASETS.build({**asked, "categories": False})
+    assert (len(alone), len(DATASETS.build(asked))) == (1, 2)
+    assert alone.get_data_info(0)["text"] == ("a cat that sleeps",)

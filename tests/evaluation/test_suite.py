@@ -10,7 +10,15 @@ import pytest
 from llmdet.errors import ConfigError, DataError
 from llmdet.evaluation.prediction_writer import PredictionWriter
 from llmdet.evaluation.predictions import PredictionHeader, prediction_row
-from llmdet.evaluation.suite import RUNNERS, flatten, option_types, parse_options, run_metric
+from llmdet.evaluation.suite import (
+    RUNNERS,
+    MetricReport,
+    describe_file,
+    flatten,
+    option_types,
+    parse_options,
+    run_metric,
+)
 from llmdet.testing.golden import LOCAL
 
 LVIS = LOCAL / "lvis" / "syn_edge"
@@ -108,7 +116,23 @@ def test_the_report_traces_a_number_to_model_weights_prompts_and_protocol(tmp_pa
     assert (kept["model"], kept["weights_hash"], kept["classes"]) == ("swin_t", "w", ["cat"])
     assert (kept["chunk_size"], kept["score_threshold"]) == (40, 0.01)
     assert kept["protocol"] == {"tta": False}
+    assert "concatenated, up to 40 in each prompt" in written["prompts"]
     assert len(written["ground_truth"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("chunk_size", "words"),
+    [(1, "one class name or description in each"), (-1, "concatenated, as many as fit in each")],
+)
+def test_a_report_says_whether_descriptions_were_asked_one_by_one(tmp_path, chunk_size, words):
+    folder = tmp_path / "preds"  # of a benchmark of several sets
+    for name in ("a", "b"):
+        header = PredictionHeader("swin_t", chunk_size=chunk_size)
+        PredictionWriter(folder / f"{name}.jsonl", header).close()
+    report = MetricReport("ovdeval", {}, {}, {}, describe_file(folder))
+    assert words in report.prompts
+    assert ";" not in report.prompts
+    assert MetricReport("res", {}, {}, {}, {"path": "x"}).prompts is None
 
 
 def test_gzip_is_recognised_by_content_and_coco_results_are_read(tmp_path):

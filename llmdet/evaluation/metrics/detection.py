@@ -256,13 +256,18 @@ class OmniLabelMetric(MetricShell):
 
     Args:
         ann_file: OmniLabel annotations.
+        categories: report what is about names of categories too; False where the data set does
+            not ask for them.
         **shell: of :class:`MetricShell`.
     """
 
     default_prefix = "omnilabel"
 
-    def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
-        super().__init__(ann_file, Boxes(label_space="image"), omnilabel_values, **shell)
+    def __init__(
+        self, ann_file: str | None = None, *, categories: bool = True, **shell: Any
+    ) -> None:
+        compute = partial(omnilabel_values, categories=categories)
+        super().__init__(ann_file, Boxes(label_space="image"), compute, **shell)
 
 
 def coco_values(
@@ -318,8 +323,8 @@ def described_values(
     return report.of(detections, lambda: ap(read_coco(found.ann_file), detections))
 
 
-def omnilabel_values(found: Collected) -> Values:
-    """OmniLabel AP."""
+def omnilabel_values(found: Collected, categories: bool = True) -> Values:
+    """OmniLabel AP, with or without what is about names of categories."""
     truth = read_omnilabel(found.ann_file)
     images, descriptions, boxes, scores, _ = found.columns
     keys = zip(images.tolist(), descriptions.tolist(), strict=True)
@@ -327,7 +332,11 @@ def omnilabel_values(found: Collected) -> Values:
     known = pairs >= 0
     classes = np.full(int(known.sum()), ONE_CLASS)
     values = omnilabel_ap(truth, DetectionTable(pairs[known], classes, boxes[known], scores[known]))
-    return {name.replace(" 0.50:0.95", ""): value for name, value in values.items()}
+    return {
+        name.replace(" 0.50:0.95", ""): value
+        for name, value in values.items()
+        if categories or "categ" not in name
+    }
 
 
 def class_precisions(truth: GroundTruth, curves: PrecisionRecall) -> Values:

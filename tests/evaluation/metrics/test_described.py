@@ -91,6 +91,16 @@ def test_omnilabel_equals_its_tools():
     assert_equal_metrics(ours, theirs)
 
 
+def test_omnilabel_of_descriptions_alone_says_nothing_of_categories():
+    folder = case_folder("omnilabel/syn")
+    settings = {"type": "OmniLabelMetric", "ann_file": str(folder / "gt.json.gz")}
+    samples = list(omnilabel_samples(folder))
+    everything = evaluate(METRICS.build(dict(settings)), samples)
+    ours = evaluate(METRICS.build({**settings, "categories": False}), samples)
+    assert ours == {name: value for name, value in everything.items() if "categ" not in name}
+    assert next(iter(ours)) == "AP descr"  # the best checkpoint is chosen by it
+
+
 def test_a_sample_without_its_label_space_is_an_error():
     folder = case_folder("ovdeval/syn")
     metric = METRICS.build({"type": "OVDEvalMetric", "ann_file": str(folder / "gt.json.gz")})

@@ -1,0 +1,5 @@
+"""OVDEval by Real-Model with Swin-B, one description a prompt."""
+
+_base_ = ["./ovdeval_real_swin_t.py", "../_base_/models/backbone_swin_b.py"]
+
+model = _base_.swin_b
