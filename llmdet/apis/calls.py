@@ -55,7 +55,7 @@ class Asker:
         classes: Sequence[str] | str | None = None,
         *,
         text: str | None = None,
-        expression: str | None = None,
+        expression: str | Sequence[str] | None = None,
         spans: tuple[str, Any] | None = None,
         prompts: Iterable[Any] | None = None,
         negatives: Sequence[str] = (),

@@ -134,7 +134,7 @@ class Detector:
         classes: Sequence[str] | str | None = None,
         *,
         text: str | None = None,
-        expression: str | None = None,
+        expression: str | Sequence[str] | None = None,
         spans: tuple[str, Any] | None = None,
         prompts: Iterable[Any] | None = None,
         threshold: float = 0.3,
@@ -162,7 +162,9 @@ class Detector:
             classes: class names in a list, or in one text "cat . dog"; "$: lvis" stands for the
                 classes of a data set.
             text: a sentence, whose noun phrases are found.
-            expression: a text that describes one thing as a whole ("the left dog").
+            expression: a text that describes one thing as a whole ("the left dog"), or a list of
+                such texts, each of which is looked for in a prompt of its own; the label of a box
+                is the position of its description.
             spans: a text, and [start, end) characters of each thing in it: ("a cat", [[2, 5]]).
             prompts: one for each image: a list of class names, a sentence, one of
                 :mod:`llmdet.prompts`, or None for whatever is an object.

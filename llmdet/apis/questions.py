@@ -15,7 +15,7 @@ from llmdet.prompts.ensembles import ensemble
 from llmdet.prompts.hints import prompt_hints
 from llmdet.prompts.parse import WHOLE_TEXT, parse_prompt
 from llmdet.prompts.tokens import PromptTokenizer
-from llmdet.prompts.types import AnyObject, Classes, Prompt, TokenizedPrompt
+from llmdet.prompts.types import AnyObject, Classes, Expressions, Prompt, TokenizedPrompt
 from llmdet.prompts.writing import PromptOptions
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _say_once(hint: str) -> None:
 def read_question(
     classes: Sequence[str] | str | None = None,
     text: str | None = None,
-    expression: str | None = None,
+    expression: str | Sequence[str] | None = None,
     spans: tuple[str, Any] | None = None,
     wording: Wording = Wording(),
 ) -> Prompt:
@@ -91,7 +91,8 @@ def read_question(
         classes: names in a list, or in one text "cat . dog"; "$: lvis" stands for the classes of
             a data set.
         text: a sentence, whose noun phrases are looked for.
-        expression: a text that describes one thing as a whole.
+        expression: a text that describes one thing as a whole, or a list of such texts, each of
+            which is looked for in a prompt of its own.
         spans: a text, and for each thing its [start, end) characters, or a list of such pieces.
         wording: how class names are asked for.
 
@@ -109,8 +110,10 @@ def read_question(
         return _read_classes(classes, wording)
     if text is not None:
         return parse_prompt(_filled(text, "text"))
-    if expression is not None:
+    if isinstance(expression, str):
         return parse_prompt(_filled(expression, "expression"), tokens_positive=WHOLE_TEXT)
+    if expression is not None:
+        return _read_expressions(expression)
     if spans is None:
         return AnyObject()
     sentence, positions = _split_spans(spans)
@@ -143,9 +146,18 @@ def _known_prompt(entry: Any) -> Prompt:
     if not isinstance(entry, Prompt):
         raise ConfigError(
             "prompts holds one entry for each image: a list of class names, a sentence, or one of "
-            f"llmdet.prompts (Classes, Sentence, Spans, Expression), not {type(entry).__name__}."
+            "llmdet.prompts (Classes, Sentence, Spans, Expression, Expressions), not "
+            f"{type(entry).__name__}."
         )
     return entry
+
+
+def _read_expressions(given: Sequence[str]) -> Expressions:
+    if not isinstance(given, Iterable) or not (texts := tuple(given)):
+        raise ConfigError(f"expression is {given!r}: give a text, or a list of texts.")
+    for text in texts:
+        parse_prompt(_filled(text, "expression"), tokens_positive=WHOLE_TEXT)
+    return Expressions(texts)
 
 
 def _read_classes(classes: Sequence[str] | str, wording: Wording) -> Classes:

@@ -64,8 +64,11 @@ def add_text_options(parser: argparse._ActionsContainer, default: str | None) ->
     parser.add_argument(
         "--text",
         "--texts",
+        action="append",
+        metavar="TEXT",
         required=default is None,
-        help="'cat . dog .' with -c, a sentence, or '$: lvis' for the classes of a data set"
+        help="'cat . dog .' with -c, a sentence, or '$: lvis' for the classes of a data set; given "
+        "several times, each is a description that is looked for in a prompt of its own"
         + (f"; default: {default}" if default else ""),
     )
     parser.add_argument(
@@ -101,10 +104,24 @@ def read_words(args: argparse.Namespace) -> dict[str, Any] | None:
             "-c and --tokens-positive exclude each other: the first says that the text is a list "
             "of classes, the second which parts of a sentence to find."
         )
-    question = words(args.text, args.custom_entities)
+    if len(args.text) > 1:
+        return _read_descriptions(args.text, args.custom_entities, spans)
+    (text,) = args.text
+    question = words(text, args.custom_entities)
     if spans is None or "classes" in question:
         return question
-    return {"expression": args.text} if spans == -1 else {"spans": (args.text, spans)}
+    return {"expression": text} if spans == -1 else {"spans": (text, spans)}
+
+
+def _read_descriptions(texts: list[str], class_names: bool, spans: Any) -> dict[str, Any]:
+    from llmdet.errors import ConfigError
+
+    if class_names or spans not in (None, -1):
+        raise ConfigError(
+            "With several --text each is one description as a whole: -c and spans belong to a "
+            "single text, such as --text 'cat . dog' -c."
+        )
+    return {"expression": texts}
 
 
 def read_model(args: argparse.Namespace) -> tuple[Config, str | Path | None]:

@@ -6,7 +6,9 @@ Phrase grounding (the noun phrases of a sentence):
     python image_demo.py IMAGE CONFIG --weights W --text 'There are many apples here.'
 Referring expression (the text as a whole):
     python image_demo.py IMAGE CONFIG --weights W --text 'red apple.' --tokens-positive -1
-Descriptions of the image and of every shown box, or of given boxes:
+Several descriptions, one in each prompt:
+    python image_demo.py IMAGE CONFIG --weights W --text 'the red apple' --text 'a man who sits'
+Captions of the image and of every shown box, or of given boxes:
     python image_demo.py IMAGE CONFIG --weights W --text 'apple . banana .' -c --caption
     python image_demo.py IMAGE CONFIG --weights W --text 'fruit' --boxes '[[10, 20, 200, 180]]'
 """

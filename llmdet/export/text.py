@@ -13,7 +13,8 @@ from torch import Tensor
 from llmdet.errors import ConfigError
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.models.text.token_map import stack_token_maps
-from llmdet.prompts.types import Expression, Prompt
+from llmdet.prompts.types import Prompt
+from llmdet.prompts.writing import expression_texts
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def encode_prompt(model: GroundingDINO, prompt: Prompt) -> EncodedPrompt:
         DataError: a text is too long for the encoder.
     """
     referring = model.test_cfg.referring
-    expression = isinstance(prompt, Expression)
+    expression = bool(expression_texts(prompt))
     if expression and referring.position_boost:
         raise ConfigError(
             "model.test_cfg.referring.position_boost changes scores by the words of an "

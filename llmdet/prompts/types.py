@@ -60,13 +60,20 @@ class Expression:
 
 
 @dataclass(frozen=True)
+class Expressions:
+    """Descriptions, each its own label and looked for by itself, in a prompt of its own."""
+
+    texts: tuple[str, ...]  # K
+
+
+@dataclass(frozen=True)
 class AnyObject:
     """No name at all: whatever the first of the two stages takes for an object."""
 
     word: str = "object"  # the text that the detector reads, and the name of what is found
 
 
-Prompt = Classes | Sentence | Spans | Expression | AnyObject
+Prompt = Classes | Sentence | Spans | Expression | Expressions | AnyObject
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ names and regular-expression characters cannot move a label to another word.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from llmdet.errors import DataError
@@ -19,6 +19,7 @@ from llmdet.prompts.types import (
     AnyObject,
     Classes,
     Expression,
+    Expressions,
     Prompt,
     PromptText,
     Sentence,
@@ -75,11 +76,11 @@ def write_prompt(
             return [_write_spans(prompt)]
         case Sentence():
             return [_write_sentence(prompt.text, options)]
-        case Expression() if options.subject_only:
-            phrases = _write_sentence(prompt.text, options)
-            return [PromptText(phrases.text, phrases.entities[:1], phrases.spans[:1])]
         case Expression():
-            return [_write_expression(prompt.text)]
+            return [_write_described(prompt.text, options)]
+        case Expressions():
+            written = [_write_described(text, options) for text in prompt.texts]
+            return [replace(one, label_offset=label) for label, one in enumerate(written)]
         case AnyObject():
             return [_write_expression(prompt.word)]
 
@@ -106,6 +107,16 @@ def class_texts(classes: Classes) -> list[str]:
     return list(map(_class_text, _written(classes)))
 
 
+def expression_texts(prompt: Prompt | None) -> tuple[str, ...]:
+    """The expressions of a prompt, each of which describes one label; () for other prompts."""
+    match prompt:
+        case Expression():
+            return (prompt.text,)
+        case Expressions():
+            return prompt.texts
+    return ()
+
+
 def entity_names(prompt: Prompt | None) -> tuple[str, ...]:
     """What each label of a prompt is called; () where only a tagger can tell (a sentence)."""
     match prompt:
@@ -115,6 +126,8 @@ def entity_names(prompt: Prompt | None) -> tuple[str, ...]:
             return _write_spans(prompt).entities
         case Expression():
             return _write_expression(prompt.text).entities
+        case Expressions():
+            return tuple(_write_expression(text).entities[0] for text in prompt.texts)
         case AnyObject():
             return (prompt.word,)
     return ()
@@ -126,6 +139,8 @@ def prompt_summary(prompt: Prompt | None) -> str:
         return ""
     if isinstance(prompt, AnyObject):
         return prompt.word
+    if isinstance(prompt, Expressions):
+        return " / ".join(prompt.texts)
     return ". ".join(prompt.names) if isinstance(prompt, Classes) else prompt.text
 
 
@@ -193,6 +208,14 @@ def _write_sentence(sentence: str, options: PromptOptions) -> PromptText:
     return PromptText(
         text, tuple(text[s:e] for s, e in phrases), tuple(((s, e),) for s, e in phrases)
     )
+
+
+def _write_described(expression: str, options: PromptOptions) -> PromptText:
+    """An expression, of which all words are the entity, or its first noun phrase."""
+    if not options.subject_only:
+        return _write_expression(expression)
+    phrases = _write_sentence(expression, options)
+    return PromptText(phrases.text, phrases.entities[:1], phrases.spans[:1])
 
 
 def _write_expression(expression: str) -> PromptText:

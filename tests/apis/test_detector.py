@@ -213,6 +213,26 @@ def test_an_expression_is_one_thing_and_spans_and_sentences_are_several(detector
     assert {name.split()[-1] for name in sentence.names} == {"dog", "grass"}
 
 
+def test_several_descriptions_are_each_found_as_if_asked_alone(detector, photos):
+    session = detector.set_image(photos / "cat.jpg")
+    texts = ["the red tree on the left", "a dog", "the red tree on the left"]
+    together = session.predict(expression=texts, threshold=0)
+    assert together.classes == tuple(texts)
+    assert together.scores.tolist() == sorted(together.scores.tolist(), reverse=True)
+    most = detector.model.test_cfg.max_per_img
+    alone = [session.predict(expression=text, threshold=0) for text in texts]
+    scores = np.concatenate([found.scores for found in alone])
+    np.testing.assert_allclose(together.scores, np.sort(scores)[::-1][:most], rtol=1e-5)
+    for label, found in enumerate(alone):
+        kept = together[together.labels == label]
+        assert set(kept.names) <= {texts[label]}
+        np.testing.assert_allclose(kept.boxes, found.boxes[: len(kept)], rtol=1e-4, atol=1e-3)
+    with pytest.raises(ConfigError, match="expression is empty"):
+        session.predict(expression=["a dog", " "])
+    with pytest.raises(ConfigError, match=r"expression is \[\]: give a text, or a list"):
+        session.predict(expression=[])
+
+
 def test_classes_may_be_said_in_several_ways(detector, photos):
     session = detector.set_image(photos / "astronaut.png")
     plain = session.predict(NAMES, threshold=0)

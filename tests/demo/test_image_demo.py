@@ -114,6 +114,24 @@ def test_a_referring_expression(start, photos):
     assert set(prediction(folder, "cat")["labels"]) == {0}
 
 
+def test_several_descriptions_are_told_apart_in_json_and_picture(start, photos, capsys):
+    texts = ("--text", "the red apple", "--text", "a dog that sits")
+    folder = start(photos / "cat.jpg", *texts, "--print-result")
+    found = prediction(folder, "cat")
+    assert set(zip(found["labels"], found["label_names"], strict=True)) == {
+        (0, "the red apple"),
+        (1, "a dog that sits"),
+    }
+    # One alone has boxes of one colour, two have boxes of two.
+    both, one = _colours(folder), _colours(start(photos / "cat.jpg", *texts[:2]))
+    assert len(both - one) > 0
+
+
+def _colours(folder):
+    (picture,) = (folder / "outputs" / "vis").iterdir()
+    return set(map(tuple, np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3) // 32))
+
+
 def test_spans_of_a_text(start, photos):
     spans = ("--text", "a cat and a dog", "--tokens-positive", "[[2, 5], [12, 15]]")
     names = prediction(start(photos / "cat.jpg", *spans), "cat")["label_names"]
@@ -217,6 +235,8 @@ def test_broken_images_of_a_folder_are_named_at_the_end_and_the_others_detected(
         (("cat.jpg", "--text", "dog", "--tokens-positive", "first"), ConfigError, "write -1"),
         (("cat.jpg", "--text", "dog", "-c", "--tokens-positive", "-1"), ConfigError, "exclude"),
         (("cat.jpg", "--text", ""), ConfigError, "text is empty"),
+        (("cat.jpg", "--text", "dog", "--text", ""), ConfigError, "expression is empty"),
+        (("cat.jpg", "--text", "dog", "--text", "cat", "-c"), ConfigError, "single text"),
         (("nope.jpg", "--text", "dog"), DataError, "no file or folder"),
         (("https://host/cat.jpg", "--text", "dog"), DataError, "is a URL"),
     ],

@@ -12,6 +12,7 @@ from llmdet.errors import DataError
 from llmdet.prompts import (
     Classes,
     Expression,
+    Expressions,
     PromptOptions,
     PromptText,
     PromptTokenizer,
@@ -200,6 +201,11 @@ class TestExpression:
         assert tokens[1:-2].all()
         assert not tokens[[0, -2, -1]].any()
 
+    def test_several_have_a_text_and_a_label_each(self, limited: Limited) -> None:
+        prompts = limited()(Expressions(("red apple.", "the left dog")))
+        assert [prompt.entities for prompt in prompts] == [("red apple",), ("the left dog",)]
+        assert [prompt.label_offset for prompt in prompts] == [0, 1]
+
     def test_its_subject_alone_may_be_the_entity(self) -> None:
         text = "the brown dog left of a tall tree"
         prompt = write(Expression(text), subject_only=True)
@@ -213,6 +219,7 @@ def test_prompts_are_shown_and_their_labels_named_without_a_tokenizer() -> None:
         Classes(("cat", "dog")): ("cat. dog", ("cat", "dog")),
         Spans("a dog", (((2, 5),),)): ("a dog", ("dog",)),
         Expression("left dog"): ("left dog", ("left dog",)),
+        Expressions(("left dog", "a cat.")): ("left dog / a cat.", ("left dog", "a cat")),
         Sentence("a dog"): ("a dog", ()),
         None: ("", ()),
     }

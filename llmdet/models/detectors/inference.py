@@ -25,7 +25,8 @@ from llmdet.models.text.token_map import stack_token_maps
 from llmdet.models.transformer.boxes import axes_scale
 from llmdet.models.transformer.encoder import GroundingDINOEncoder
 from llmdet.models.transformer.pyramid import valid_level_sizes
-from llmdet.prompts.types import AnyObject, Expression, TokenizedPrompt
+from llmdet.prompts.types import AnyObject, TokenizedPrompt
+from llmdet.prompts.writing import expression_texts
 from llmdet.utils.memory import free_memory
 from llmdet.utils.tensors import copy_to_host, take_rows
 
@@ -182,7 +183,7 @@ def read_detections(
         prompt = grounding_of(samples[job.image]).prompt
         if isinstance(prompt, AnyObject):
             return "proposal"
-        whole = isinstance(prompt, Expression) and not settings.referring.subject_only
+        whole = expression_texts(prompt) and not settings.referring.subject_only
         return "whole" if whole else "classes"
 
     kinds = [scoring(job) for job in jobs]
@@ -224,15 +225,16 @@ def join_chunks(
         settings: what is kept.
         rescale: give boxes in pixels of the original image.
     """
+    texts = expression_texts(grounding_of(sample).prompt)
+    if texts and settings.referring.position_boost:
+        size = sample.img_shape[:2]
+        found = [_prefer_named_side(*of, size) for of in zip(found, texts, strict=True)]
     instances = InstanceData.cat(list(found))
     if len(found) > 1:
         best = instances.scores.argsort(descending=True, stable=True)
         if settings.limit_per == "image":
             best = best[: settings.max_per_img]
         instances = instances[best]
-    prompt = grounding_of(sample).prompt
-    if isinstance(prompt, Expression) and settings.referring.position_boost:
-        instances = _prefer_named_side(instances, prompt.text, sample.img_shape[:2])
     if rescale:
         width, height = sample.scale_factor
         instances.bboxes = instances.bboxes / axes_scale(width, height, instances.bboxes)

@@ -11,7 +11,7 @@ from llmdet.datasets.sample import GroundingSample
 from llmdet.datasets.toy.models import tiny_bert
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.detectors.settings import TestSettings
-from llmdet.prompts import parse_prompt
+from llmdet.prompts import Expression, Expressions, parse_prompt
 from llmdet.testing.models import tiny_grounding_dino
 
 SENTENCE = "a red circle above two small stars. "
@@ -188,6 +188,22 @@ def test_a_referring_expression_is_one_entity(model):
     best = features.predictions.logits[-1, 0].sigmoid().amax(-1)
     torch.testing.assert_close(found.scores, best[found.bbox_index])
     torch.testing.assert_close(found.scores, best.topk(15).values)
+
+
+def test_descriptions_prefer_the_side_that_each_of_them_names(bert):
+    image, texts = torch.randn(1, 3, 64, 96), ("the left dog", "the dog on the right")
+    model = tiny_grounding_dino(bert, test_cfg={"referring": {"position_boost": True}})
+
+    def found(prompt):
+        sample = asked("dog")
+        sample.set_metainfo({"grounding": GroundingSample(prompt)})
+        return model.predict(image, [sample])[0].pred_instances
+
+    together = found(Expressions(texts))
+    assert (together.scores.diff() <= 0).all()
+    for label, text in enumerate(texts):
+        kept = together.scores[together.labels == label]
+        torch.testing.assert_close(kept, found(Expression(text)).scores[: len(kept)])
 
 
 def test_the_protocol_of_referring_expressions_is_a_setting(bert):
