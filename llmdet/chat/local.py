@@ -53,11 +53,7 @@ class LocalChat:
     @property
     def identity(self) -> dict[str, Any]:
         """Model and length of an answer; for a folder also a hash of its files' names and sizes."""
-        identity: dict[str, Any] = {"model": self.name, "max_new_tokens": self.max_new_tokens}
-        if Path(self.name).is_dir():
-            files = sorted((file.name, file.stat().st_size) for file in Path(self.name).iterdir())
-            identity["files of the model"] = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
-        return identity
+        return {**identity_of(self.name), "max_new_tokens": self.max_new_tokens}
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[str]:
         """Answer a batch; what a request gets does not depend on the others."""
@@ -101,3 +97,12 @@ def _conversation(request: ChatRequest) -> list[dict[str, Any]]:
         }
         for message in request.messages
     ]
+
+
+def identity_of(model: str) -> dict[str, Any]:
+    """A model of transformers: its name, and of a folder a hash of its files' names and sizes."""
+    if not Path(model).is_dir():
+        return {"model": model}
+    files = sorted((file.name, file.stat().st_size) for file in Path(model).iterdir())
+    digest = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    return {"model": model, "files of the model": digest}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
 from llmdet.datasets.formats import ReadOptions, identity, open_source
-from llmdet.datasets.formats.samples import Source
+from llmdet.datasets.formats.samples import Instance, Source
+from llmdet.datasets.formats.writing import readable_name
 from llmdet.datasets.ledger import Ledger
 
 
@@ -38,3 +42,36 @@ class Annotations:
             **identity(self.path, self.source_format, self.options),
             "images": str(self.images.resolve()),
         }
+
+
+def name_of(instance: Instance) -> str:
+    """What an instance is called, as it is written in a sentence."""
+    phrase = instance.phrase
+    return readable_name(phrase if isinstance(phrase, str) else phrase[0])
+
+
+def largest_instances(instances: Iterable[Instance], count: int) -> list[Instance]:
+    """The instances with the largest boxes, the largest first."""
+
+    def area(instance: Instance) -> float:
+        x1, y1, x2, y2 = instance.bbox
+        return (x2 - x1) * (y2 - y1)
+
+    return sorted(instances, key=area, reverse=True)[:count]
+
+
+def crop(image: Image.Image, box: list[float], margin: float = 0.0) -> Image.Image | None:
+    """What a box shows, None where it lies outside the picture.
+
+    Args:
+        image: the picture.
+        box: x1, y1, x2, y2 in its pixels.
+        margin: part of the box's sides that is shown around it.
+    """
+    x1, y1, x2, y2 = box
+    dx, dy = margin * (x2 - x1), margin * (y2 - y1)
+    left, top = max(0, round(x1 - dx)), max(0, round(y1 - dy))
+    right, bottom = min(image.width, round(x2 + dx)), min(image.height, round(y2 + dy))
+    if right - left < 1 or bottom - top < 1:
+        return None
+    return image.crop((left, top, right, bottom))

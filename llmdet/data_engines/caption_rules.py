@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from llmdet.data_engines.questions import RejectedAnswerError
 from llmdet.datasets.captions import remove_speculative_clauses
 
 #: 100 tokens of the paper are about this many English words.
@@ -26,6 +27,8 @@ _LEAD_IN = re.compile(
     r"(?:here(?:'s| is)\b[^.:\n]*:\s*)?",
     re.IGNORECASE,
 )
+#: In a row of training it would stand for the picture or a box.
+_MARK = re.compile(r"<(?:image|region)\b", re.IGNORECASE)
 _REPEATED_WORDS = 8  # a run of words this long that comes back ...
 _REPETITIONS = 3  # ... this often is a loop of the model, not style
 
@@ -47,6 +50,8 @@ def caption_fault(answer: str, cleaned: str, min_words: int = MIN_CAPTION_WORDS)
         return "empty"
     if _REFUSAL.search(answer):
         return "refused"
+    if _MARK.search(answer):
+        return "holds a mark"
     if repeats_itself(answer):
         return "repeats itself"
     if len(cleaned.split()) < min_words:
@@ -80,8 +85,36 @@ def phrase_fault(answer: str, cleaned: str) -> str | None:
         return "empty"
     if _REFUSAL.search(answer):
         return "refused"
+    if _MARK.search(answer):
+        return "holds a mark"
     if len(cleaned.split()) > MAX_PHRASE_WORDS:
         return "too long"
     if clean_caption(cleaned).rstrip(".") != cleaned:
         return "speculates"
     return None
+
+
+def accepted_caption(answer: str, min_words: int) -> str:
+    """A cleaned caption.
+
+    Raises:
+        RejectedAnswerError: it must be asked for again.
+    """
+    cleaned = clean_caption(answer)
+    return _accepted(cleaned, caption_fault(answer, cleaned, min_words))
+
+
+def accepted_phrase(answer: str) -> str:
+    """A cleaned phrase.
+
+    Raises:
+        RejectedAnswerError: it must be asked for again.
+    """
+    cleaned = clean_phrase(answer)
+    return _accepted(cleaned, phrase_fault(answer, cleaned))
+
+
+def _accepted(cleaned: str, fault: str | None) -> str:
+    if fault is not None:
+        raise RejectedAnswerError(fault)
+    return cleaned

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from llmdet.chat import ChatModel, ask
-from llmdet.data_engines.annotations import Annotations
+from llmdet.data_engines.annotations import Annotations, crop, largest_instances, name_of
 from llmdet.data_engines.caption_rules import (
     MIN_CAPTION_WORDS,
-    caption_fault,
-    clean_caption,
-    clean_phrase,
-    phrase_fault,
+    accepted_caption,
+    accepted_phrase,
 )
 from llmdet.data_engines.flow import Progress, Shard, Steps, identities, run_flow, silent
 from llmdet.data_engines.journal import Journal, Outcome
 from llmdet.data_engines.questions import (
     Question,
-    RejectedAnswerError,
     accepted_replies,
     left_out,
 )
@@ -31,7 +29,6 @@ from llmdet.datasets.formats.writing import (
     grounding_row,
     label_map,
     name_the_classes,
-    readable_name,
 )
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.pictures import read_picture
@@ -186,52 +183,18 @@ class CaptionProgram:
         self, instances: list[Instance], image: Image.Image
     ) -> list[tuple[Instance, Image.Image]]:
         """The largest regions with what they show."""
-        largest = sorted(instances, key=_area, reverse=True)[: self.settings.regions]
-        parts = [(instance, _region(image, instance.bbox)) for instance in largest]
+        parts = [
+            (instance, crop(image, instance.bbox, _REGION_MARGIN))
+            for instance in largest_instances(instances, self.settings.regions)
+        ]
         return [(instance, part) for instance, part in parts if part is not None]
 
     def _about_picture(self, instances: list[Instance], image: Image.Image) -> Question:
-        names = ", ".join(sorted({_name(instance) for instance in instances}))
+        names = ", ".join(sorted({name_of(instance) for instance in instances}))
         prompt = self.settings.caption_prompt.replace("{names}", names)
-
-        def read(answer: str) -> str:
-            cleaned = clean_caption(answer)
-            return _accepted(cleaned, caption_fault(answer, cleaned, self.settings.min_words))
-
+        read = partial(accepted_caption, min_words=self.settings.min_words)
         return Question(ROLE, ask(prompt, image), read, "caption")
 
     def _about_region(self, instance: Instance, part: Image.Image) -> Question:
-        prompt = self.settings.phrase_prompt.replace("{name}", _name(instance))
-
-        def read(answer: str) -> str:
-            cleaned = clean_phrase(answer)
-            return _accepted(cleaned, phrase_fault(answer, cleaned))
-
-        return Question(ROLE, ask(prompt, part), read, "phrase")
-
-
-def _accepted(cleaned: str, fault: str | None) -> str:
-    if fault is not None:
-        raise RejectedAnswerError(fault)
-    return cleaned
-
-
-def _name(instance: Instance) -> str:
-    phrase = instance.phrase
-    return readable_name(phrase if isinstance(phrase, str) else phrase[0])
-
-
-def _area(instance: Instance) -> float:
-    x1, y1, x2, y2 = instance.bbox
-    return (x2 - x1) * (y2 - y1)
-
-
-def _region(image: Image.Image, box: list[float]) -> Image.Image | None:
-    """The box with a margin around it, None where it lies outside the picture."""
-    x1, y1, x2, y2 = box
-    dx, dy = _REGION_MARGIN * (x2 - x1), _REGION_MARGIN * (y2 - y1)
-    left, top = max(0, round(x1 - dx)), max(0, round(y1 - dy))
-    right, bottom = min(image.width, round(x2 + dx)), min(image.height, round(y2 + dy))
-    if right - left < 1 or bottom - top < 1:
-        return None
-    return image.crop((left, top, right, bottom))
+        prompt = self.settings.phrase_prompt.replace("{name}", name_of(instance))
+        return Question(ROLE, ask(prompt, part), accepted_phrase, "phrase")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,13 +111,21 @@ class Journal:
                     del line["number"]
                     yield Outcome(**line)
 
-    def finish(self, out: Path, ledger: Ledger, aside: Path | None = None) -> int:
+    def finish(
+        self,
+        out: Path,
+        ledger: Ledger,
+        *,
+        aside: Path | None = None,
+        rows_of: Callable[[dict[str, Any]], Iterable[dict[str, Any]]] = lambda row: (row,),
+    ) -> int:
         """Write the rows to their place, count the notes of all runs, and remove the journal.
 
         Args:
             out: the file of the rows.
             ledger: counts the notes.
             aside: the file of rows that are marked so, if there are to be any.
+            rows_of: what is written of an outcome's row.
 
         Returns:
             The number of rows in ``out``.
@@ -127,9 +135,9 @@ class Journal:
             for outcome in self.outcomes():
                 for cause, where in outcome.notes:
                     ledger.note(cause, where)
-                if outcome.row is not None:
-                    file = aside_rows if outcome.aside and aside_rows else rows
-                    file.write(orjson.dumps(outcome.row, option=orjson.OPT_APPEND_NEWLINE))
+                file = aside_rows if outcome.aside and aside_rows else rows
+                for row in rows_of(outcome.row) if outcome.row is not None else ():
+                    file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
                     count += file is rows
         self.path.unlink()
         return count

@@ -153,3 +153,32 @@ def tiny_llava(folder: Path) -> str:
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
+
+
+def tiny_similarity(folder: Path) -> str:
+    """A CLIP of random weights, both of its halves, with a tokenizer; returns the folder."""
+    import torch
+    from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    from llmdet.datasets.toy.models import tiny_qwen
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_qwen(folder / "qwen"))
+    half = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    config = CLIPConfig(
+        text_config={
+            **half,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 64,
+            "eos_token_id": tokenizer.pad_token_id,  # what a text is read at: its end
+        },
+        vision_config={**half, "image_size": 16, "patch_size": 8},
+        projection_dim=32,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

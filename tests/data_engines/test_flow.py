@@ -182,7 +182,10 @@ def test_a_stopped_flow_goes_on_where_it_stopped(tmp_path, pace) -> None:
 
 
 class CountingInFile(Adder):
-    """Every call leaves a line in a file, which survives a kill; the nth call kills."""
+    """Every call leaves a line in a file, which survives a kill; the nth call kills.
+
+    0 kills never.
+    """
 
     def __init__(self, log: Path, kill_at: int, pace: Pace):
         super().__init__(1, pace, pause=0.001)
@@ -191,7 +194,7 @@ class CountingInFile(Adder):
     def answer(self, numbers):
         with self.lock, self.log.open("a") as file:
             file.writelines(f"{number}\n" for number in numbers)
-        if len(self.log.read_text().splitlines()) == self.kill_at:
+        if 0 < self.kill_at <= len(self.log.read_text().splitlines()):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().answer(numbers)
 
@@ -214,7 +217,7 @@ def test_a_killed_process_repeats_at_most_what_was_in_flight(tmp_path, pace) -> 
     assert process.exitcode == -signal.SIGKILL
     with (tmp_path / "journal").open("ab") as file:
         file.write(b'{"number": 39, "row": {"cut sh')
-    journal = work(-1)
+    journal = work(0)
     assert [o.row for o in journal.outcomes()] == [{"item": n, "answer": n + 1} for n in range(40)]
     calls = Counter((tmp_path / "calls").read_text().split())
     assert set(calls) == {str(number) for number in range(40)}

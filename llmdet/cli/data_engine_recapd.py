@@ -1,0 +1,96 @@
+"""Write conversations with detailed descriptions of regions (RegionGPT's RecapD).
+
+Each picture is described as a whole, then each of its objects, seen close up, with its class and
+that description as context. A CLIP leaves out what does not fit its close-up.
+
+    llmdet data-engine recapd v3det_train.json images recapd.jsonl \\
+        --clip openai/clip-vit-base-patch32 \\
+        --backend openai --url http://localhost:8000/v1 --model my-vlm --batch-size 64
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from llmdet.cli.data_engine_common import (
+    add_annotation_arguments,
+    add_model_arguments,
+    add_run_arguments,
+    build_roles,
+    given,
+    progress_of,
+    read_annotations,
+    report,
+)
+from llmdet.utils.cli import count, fraction, refuse_existing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this engine."""
+    add_annotation_arguments(parser)
+    group = parser.add_argument_group("what is described")
+    group.add_argument("--regions", type=count, metavar="N", help="most of a picture (20)")
+    group.add_argument("--min-side", type=count, metavar="PIXELS", help="of a region (16)")
+    group.add_argument("--min-global-words", type=int, help="about a whole picture (20)")
+    group.add_argument("--min-words", type=int, help="about a region (10)")
+    group.add_argument("--attempts", type=count, help="times a question is asked (3)")
+    group.add_argument("--seed", type=int, help="draws the wordings of the questions (0)")
+    group.add_argument(
+        "--global-turn",
+        action="store_true",
+        help="conversations begin with the description of the whole picture",
+    )
+    add_filter_arguments(parser)
+    add_model_arguments(parser)
+    add_run_arguments(parser)
+
+
+def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which descriptions stay, and what decides it."""
+    group = parser.add_argument_group("which descriptions stay")
+    model = group.add_mutually_exclusive_group(required=True)
+    model.add_argument("--clip", help="folder or name of the CLIP or SigLIP that compares")
+    model.add_argument("--no-filter", action="store_true", help="keep all")
+    group.add_argument("--clip-batch-size", type=count, default=64, help="pairs at a time (64)")
+    limit = group.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--drop-lowest", type=fraction, metavar="PART", help="leave out the worst part (0.15)"
+    )
+    limit.add_argument(
+        "--min-similarity", type=float, metavar="COSINE", help="leave out what is below this"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the engine on a command line."""
+    refuse_existing([args.output], args.overwrite)
+    from llmdet.data_engines.recapd import (
+        CAPTIONER,
+        RecapModels,
+        RecapOutput,
+        RecapSettings,
+        recaption,
+    )
+    from llmdet.data_engines.similarity import ImageTextSimilarity
+    from llmdet.datasets.ledger import Ledger
+
+    ledger = Ledger(max_bad_rows=args.max_bad_rows)
+    output = RecapOutput(
+        **given(args, "drop_lowest", "min_similarity"), global_turn=args.global_turn
+    )
+    names = ("regions", "min_side", "min_global_words", "min_words", "attempts", "seed")
+    settings = RecapSettings(**given(args, *names))
+    roles = build_roles(args, [CAPTIONER])
+    clip = args.clip and ImageTextSimilarity(args.clip, args.device, args.clip_batch_size)
+    rows = recaption(
+        read_annotations(args),
+        args.output,
+        RecapModels(roles.models[CAPTIONER], clip),
+        settings,
+        output,
+        ledger,
+        in_flight=args.in_flight or roles.in_flight,
+        shard=args.shard,
+        progress=progress_of(roles),
+    )
+    report(args.output, rows, ledger, roles)
