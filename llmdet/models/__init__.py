@@ -25,7 +25,9 @@ from llmdet.models.regions import (
 from llmdet.models.systems.llmdet import LLMDet
 from llmdet.models.systems.region_lmm import RegionLMM
 from llmdet.models.text.bert import BertModel
+from llmdet.models.vision.convnext import ConvNextTower
 from llmdet.models.vision.detector_memory import DetectorMemory
+from llmdet.models.vision.dual_tower import DualTower
 from llmdet.models.vision.preprocessor import ViewPreprocessor
 from llmdet.models.vision.refinement import RefinedTower
 from llmdet.models.vision.sam import SamTower
@@ -36,7 +38,9 @@ __all__ = [
     "AverageGrid",
     "BertModel",
     "BestQueries",
+    "ConvNextTower",
     "DetectorMemory",
+    "DualTower",
     "GridCells",
     "GroundingDINO",
     "GroundingDINOHead",

@@ -59,6 +59,13 @@ TINY_SAM2: dict[str, Any] = {
     "prompt_encoder_config": _TINY_PROMPTS,
     "mask_decoder_config": _TINY_DECODER,
 }
+#: Fields of a configuration of ConvNeXt: views of 64 x 64 pixels, maps of 16 to 2 cells a side.
+TINY_CONVNEXT: dict[str, Any] = {
+    "model_type": "convnext",
+    "hidden_sizes": [8, 8, 16, 32],
+    "depths": [1, 1, 2, 1],
+    "image_size": 64,
+}
 
 
 def tiny_clip(folder: str | Path, seed: int = 0) -> str:

@@ -9,6 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from llmdet.errors import ConfigError
 from llmdet.models.vision.views import TowerOutput
 
 
@@ -73,13 +74,33 @@ class RegionFeatures:
 class RegionEncoder(nn.Module):
     """Base of region encoders; register one in ``MODELS`` to name it in a config."""
 
+    #: The map that it reads, where it reads one.
+    level: int = -1
     #: Tokens of a region, group by group; a captioner may put a separator between groups.
     lengths: tuple[int, ...] = (1,)
 
-    def out_dims(self, in_dims: int) -> int:
-        """Width of its features on a tower of width ``in_dims``."""
-        return in_dims
+    def out_dims(self, in_dims: int | Sequence[int]) -> int:
+        """Width of its features.
+
+        Args:
+            in_dims: width of the tower's maps, of each of them where they differ.
+        """
+        return dims_of_levels(in_dims, [self.level])[0]
 
     def forward(self, seen: TowerOutput, regions: RegionBatch) -> RegionFeatures:
         """Features of the regions; k is the sum of ``lengths``."""
         raise NotImplementedError
+
+
+def dims_of_levels(in_dims: int | Sequence[int], levels: Sequence[int]) -> list[int]:
+    """Widths of some of a tower's maps; ``in_dims`` as in :meth:`RegionEncoder.out_dims`.
+
+    Raises:
+        ConfigError: a level does not exist.
+    """
+    if isinstance(in_dims, int):
+        return [in_dims] * len(levels)
+    missing = [level for level in levels if not -len(in_dims) <= level < len(in_dims)]
+    if missing:
+        raise ConfigError(f"level {missing[0]} is read, but the tower has {len(in_dims)} maps")
+    return [in_dims[level] for level in levels]

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmdet.errors import ConfigError
 from llmdet.models.vision.views import TowerOutput
 from llmdet.ops.precision import float32_island
 from llmdet.registry import MODELS
 
-from .base import RegionBatch, RegionEncoder, RegionFeatures
+from .base import RegionBatch, RegionEncoder, RegionFeatures, dims_of_levels
 
 
 @MODELS.register_module()
@@ -28,6 +29,16 @@ class GridCells(RegionEncoder):
         super().__init__()
         self.grids = tuple((level, size) for level, size in grids)
         self.lengths = tuple(size * size for _, size in self.grids)
+
+    def out_dims(self, in_dims: int | Sequence[int]) -> int:
+        """Width of all maps that are read, which is the same."""
+        dims = dims_of_levels(in_dims, [level for level, _ in self.grids])
+        if len(set(dims)) > 1:
+            raise ConfigError(
+                f"GridCells: the maps of grids={list(self.grids)} have {dims} channels; one "
+                "connector reads maps of one width"
+            )
+        return dims[0]
 
     def forward(self, seen: TowerOutput, regions: RegionBatch) -> RegionFeatures:
         """Features of the cells, grid after grid, row by row."""

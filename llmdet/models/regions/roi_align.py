@@ -16,7 +16,7 @@ from llmdet.models.vision.views import TowerOutput
 from llmdet.ops.precision import float32_island
 from llmdet.registry import MODELS
 
-from .base import RegionBatch, RegionEncoder, RegionFeatures
+from .base import RegionBatch, RegionEncoder, RegionFeatures, dims_of_levels
 
 
 @MODELS.register_module()
@@ -24,7 +24,7 @@ class RoIAlign(RegionEncoder):
     """One token a region: its box pooled from each level, one level's channels after another's.
 
     Args:
-        levels: of the tower's maps, all of the tower's width.
+        levels: of the tower's maps.
         bins: of the aligned box along a side, whose mean is the token.
         upsample: maps are made as large as the first of ``levels`` before they are read, as in
             the original; else each is read as it is.
@@ -46,9 +46,9 @@ class RoIAlign(RegionEncoder):
         self.levels, self.bins = tuple(levels), bins
         self.upsample, self.positions, self.aligned = upsample, positions, aligned
 
-    def out_dims(self, in_dims: int) -> int:
+    def out_dims(self, in_dims: int | Sequence[int]) -> int:
         """Channels of all levels."""
-        dims = in_dims * len(self.levels)
+        dims = sum(dims_of_levels(in_dims, self.levels))
         if self.positions and dims % 8:
             raise ConfigError(
                 f"RoIAlign: a sine and a cosine for each of 4 numbers need a multiple of 8 "

@@ -86,7 +86,8 @@ class SlotFiller(nn.Module):
             encoder: RegionEncoder = MODELS.build(slot.encoder)
             self.encoders[kind] = encoder
             if not isinstance(slot.connector, str):
-                in_dims = encoder.out_dims(int(towers[slot.tower].dims))  # type: ignore[arg-type]
+                tower: Any = towers[slot.tower]
+                in_dims = encoder.out_dims(getattr(tower, "map_dims", tower.dims))
                 widths = {"in_dims": in_dims, "hidden_size": hidden_size}
                 self.connectors[kind] = MODELS.build(slot.connector, default_args=widths)
 

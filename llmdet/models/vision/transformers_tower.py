@@ -146,7 +146,7 @@ def build_encoder(
     """An image encoder of transformers; arguments as of :class:`TransformersTower`."""
     from transformers import AutoModel
 
-    config = _read_config(model)
+    config = read_vision_config(model)
     if config.model_type not in _COLOURS:
         raise ConfigError(
             f"tower.model={model!r} is a {config.model_type}, no image encoder that is known: "
@@ -158,7 +158,12 @@ def build_encoder(
     return encoder
 
 
-def _read_config(model: str | Mapping[str, Any]) -> Any:
+def read_vision_config(model: str | Mapping[str, Any]) -> Any:
+    """The configuration of an image encoder: of a folder or hub id, or from its fields.
+
+    Raises:
+        ConfigError: there is none.
+    """
     from transformers import AutoConfig
 
     try:

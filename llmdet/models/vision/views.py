@@ -113,9 +113,12 @@ class TowerOutput:
 
 
 class Tower(Protocol):
-    """Reads a view; registered in ``MODELS``. Some towers read a text with it."""
+    """Reads a view; registered in ``MODELS``. Some towers read a text with it.
 
-    dims: int  # width C of what it makes
+    Towers whose maps differ in width have ``map_dims`` besides, the width of each.
+    """
+
+    dims: int  # width C of what it makes, of its last map where they differ
     view: ViewSettings  # what it wants to see
 
     def __call__(self, view: View, /) -> TowerOutput:
