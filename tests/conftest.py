@@ -76,6 +76,15 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_regions(tmp_path_factory, root):
+    """Config and weights of a tiny region language model, tested on COCO's objects."""
+    from llmdet.testing.region_models import tiny_region_demo
+
+    base = root / "configs" / "regiongpt" / "coco_classification.py"
+    return tiny_region_demo(tmp_path_factory.mktemp("tiny_regions"), base)
+
+
+@pytest.fixture(scope="session")
 def photos(tmp_path_factory):
     """A folder with three photographs of different shape: astronaut, cat, coffee."""
     from PIL import Image

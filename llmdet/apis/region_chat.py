@@ -22,15 +22,14 @@ from llmdet.datasets.transforms import LoadImageFromFile, MakeViews, PackViews
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.outputs.object_index import ObjectIndex
 from llmdet.models.systems.region_lmm import RegionLMM
-from llmdet.prompts.conversation import Conversation, Turn
+from llmdet.prompts.conversation import DESCRIBE_IMAGE, Conversation, Turn
 from llmdet.prompts.objects import ObjectAnswer
-from llmdet.prompts.region_tasks import ask_of_regions
+from llmdet.prompts.region_tasks import ask_of_regions, read_class
 from llmdet.registry import MODELS
 
 logger = logging.getLogger(__name__)
 
-#: Said of an image as a whole, and of each of its regions.
-DESCRIBE_IMAGE = "Describe the image in detail."
+#: Said of each region.
 DESCRIBE_REGION = "Describe the region <region> in detail."
 #: Of ChatRex and RexSeek, whose models were trained with it.
 FIND = "Please detect {phrase} in this image. Answer the question with object indexes."
@@ -154,7 +153,9 @@ class RegionChat:
         questions = [_numbered(question, number) for number in range(len(regions))]
         answers = map(str, self._ask_all(image, regions, questions, **generation))
         known = {name.lower(): name for name in names}
-        return [RegionClass(known.get(_first_part(answer)), answer) for answer in answers]
+        return [
+            RegionClass(known.get(read_class(answer).rstrip(".")), answer) for answer in answers
+        ]
 
     def find(
         self,
@@ -270,11 +271,6 @@ def _found(
 
 def _numbered(question: str, number: int) -> str:
     return question.replace("<region>", f"<region:{number}>")
-
-
-def _first_part(answer: str) -> str:
-    """What counts of an answer, as in the published evaluation: up to the first comma."""
-    return answer.partition(",")[0].strip().rstrip(".").lower()
 
 
 def _regions(boxes: Any, masks: Sequence[Any] | None) -> Regions:

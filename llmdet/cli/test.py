@@ -63,16 +63,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def prepare(args: argparse.Namespace) -> Config:
     """The config with everything that the command line changes."""
     from llmdet.engine import use_test_time_augmentation, write_predictions
+    from llmdet.engine.testing import answers_in_words
+    from llmdet.errors import ConfigError
     from llmdet.models.detectors.settings import leave_learned_classes
     from llmdet.utils.config import load_model_config, set_work_dir
 
     config = load_model_config(args.config, args.cfg_options)
     config.launcher = join_launcher(args.launcher)
     config.load_from, config.resume = args.checkpoint, False
-    config.pop("strategy", None)  # without the language model every process can hold it whole
+    config.pop("strategy", None)  # a test needs no gradients: every process can hold it whole
     if "load_missing" not in args.cfg_options:
         config.load_missing = []  # what training may begin anew must be there when it is tested
-    if config.model.get("lmm") is not None:
+    speaks = answers_in_words(config)
+    if speaks and (args.dtype or args.tta):
+        raise ConfigError(
+            f"{config.model.type} has neither --dtype nor --tta: its language model and its "
+            "towers have a dtype each (--cfg-options model.lmm.dtype=bfloat16)"
+        )
+    if config.model.get("lmm") is not None and not speaks:
         config.model.lmm = None  # detection needs no language model: neither loaded nor in memory
     leave_learned_classes(config.model)
     if args.dtype:

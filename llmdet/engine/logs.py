@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
@@ -139,6 +140,12 @@ class LoggerHook(MMEngineLoggerHook):
         self._bars_of(runner).finish("test")
         if is_main_process():
             super().after_test_epoch(runner, metrics)
+
+    @staticmethod
+    def _process_tags(tags: dict[str, Any]) -> dict[str, Any]:
+        """Values for JSON; mmengine's would write counts, which its log has as numpy's, as null."""
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in tags.items()}
+        return MMEngineLoggerHook._process_tags(plain)
 
 
 class NoiseFilter(logging.Filter):

@@ -24,7 +24,9 @@ from llmdet.evaluation.metrics.samples import sample_of_row
 from llmdet.evaluation.predictions import ImagePredictions, LimitPer, iter_predictions
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.models.detectors.settings import TestSettings
+from llmdet.models.language.language_model import default_dtype
 from llmdet.models.quirks import Quirks
+from llmdet.models.systems.region_lmm import RegionLMM
 from llmdet.prompts.noun_phrases import choose_method
 from llmdet.registry import LOOPS, MODELS
 from llmdet.utils.config import leaf_datasets
@@ -36,9 +38,12 @@ ImageKey = tuple[str | None, int]  # name of its set, image id
 
 #: Settings of a model that its predictions do not depend on.
 TRAINING_ONLY = ("train_cfg", "init_cfg", "dn_cfg", "freeze_backbone", "freeze_lm", "tuning")
-#: Settings of a data set that say where it lies and how it is read, and its classes, which the
-#: header names apart.
-PLACES = ("data_root", "data_prefix", "backend_args", "lazy_init", "serialize_data", "metainfo")
+#: Settings of a data set that say where it lies and how it is read, and its classes and
+#: candidates, which the header names apart.
+PLACES = (
+    *("data_root", "data_prefix", "backend_args", "lazy_init", "serialize_data", "metainfo"),
+    *("candidates", "picture_folders"),
+)
 
 
 def write_predictions(config: Config, out_file: str) -> None:
@@ -87,6 +92,8 @@ def describe_test(config: Config) -> dict[str, Any]:
         test_cfg["noun_phrases"] = choose_method(test_cfg["noun_phrases"])
         dtype = test_cfg.pop("dtype")
         del test_cfg["chunks_per_forward"]  # how much runs at once changes no number
+    elif answers_in_words(config):
+        dtype = settings["lmm"].get("dtype") or default_dtype()
     if augmented and augmentation["type"] != "GroundingTTAModel":
         limit_per, limit = "image", augmentation.get("tta_cfg", {}).get("max_per_img")
     elif augmented and limit_per != "chunk":
@@ -109,9 +116,18 @@ def describe_test(config: Config) -> dict[str, Any]:
     }
 
 
+def answers_in_words(config: Config) -> bool:
+    """Whether the model of a config is one whose predictions its language model makes."""
+    return _is_kind(config.model.get("type"), RegionLMM)
+
+
 def _is_grounding_dino(kind: Any) -> bool:
+    return _is_kind(kind, GroundingDINO)
+
+
+def _is_kind(kind: Any, wanted: type) -> bool:
     kind = MODELS.get(kind) if isinstance(kind, str) else kind
-    return inspect.isclass(kind) and issubclass(kind, GroundingDINO)
+    return inspect.isclass(kind) and issubclass(kind, wanted)
 
 
 def _dump(out_file: str, header: dict[str, Any], dataset: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmdet.datasets.question_rows import read_questions
 from llmdet.errors import ConfigError, DataError
 from llmdet.utils.files import read_json, require
 
@@ -14,7 +15,9 @@ Captions = dict[int, list[str]]
 
 
 def read_references(path: str | Path) -> Captions:
-    """Reference captions by image id from a COCO caption file."""
+    """Reference captions by image id from a COCO caption file, or by question from JSONL rows."""
+    if Path(path).name.removesuffix(".gz").endswith(".jsonl"):
+        return {question.id: [question.answer] for question in read_questions(path)}
     data = read_json(path)
     references: Captions = {image["id"]: [] for image in require(data, "images", str(path))}
     for index, annotation in enumerate(require(data, "annotations", str(path))):

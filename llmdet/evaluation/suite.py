@@ -31,6 +31,9 @@ RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "omnilabel": runners.run_omnilabel,
     "humanref": runners.run_humanref,
     "region-classification": runners.run_region_classification,
+    "coco-classification": runners.run_coco_classification,
+    "region-choice": runners.run_region_choice,
+    "answers": runners.run_answers,
     "caption": runners.run_caption,
     "gcg": runners.run_gcg,
     "res": runners.run_res,
@@ -135,6 +138,25 @@ def describe_metrics() -> str:
         text = re.sub(r"\s+", " ", f"{summary} {details.replace('``', '')}").strip()
         lines.append(f"  {name}: {text}")
     return "\n".join(lines)
+
+
+def protocol_note(predictions: Mapping[str, Any]) -> str | None:
+    """What answers about regions were asked of, which a figure must not go without.
+
+    Args:
+        predictions: of a report.
+
+    Returns:
+        One line; None for predictions whose header says nothing of it.
+    """
+    protocol = predictions.get("header", {}).get("protocol", {})
+    said = [f"{name}={value}" for name, value in protocol.get("asked_of", {}).items()]
+    if candidates := protocol.get("candidates"):
+        detector = candidates.get("model")
+        weights = str(candidates.get("weights_hash"))[:12]
+        whose = f"of our detector {detector}, weights {weights}" if detector else "of a file"
+        said.insert(0, f"candidates {whose}: {candidates['file']}")
+    return "; ".join(said) or None
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

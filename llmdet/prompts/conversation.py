@@ -350,6 +350,15 @@ def split_at_marks(texts: Sequence[str]) -> list[list[str | Slot]]:
     return split
 
 
+def with_numbers(texts: Sequence[str]) -> list[str]:
+    """Texts that follow one another, in which every mark says which one it stands for."""
+    return ["".join(map(_numbered, pieces)) for pieces in split_at_marks(texts)]
+
+
+def _numbered(piece: str | Slot) -> str:
+    return piece if isinstance(piece, str) else f"<{piece.kind}:{piece.index}>"
+
+
 def pad_id(tokenizer: Any) -> int:
     """Id that fills rows up; the end of turn where the tokenizer has no padding."""
     pad = tokenizer.pad_token_id

@@ -119,6 +119,11 @@ def choice(number: int | None) -> str:
     return NO_REGION if number is None else f"Region [{number}]."
 
 
+def read_class(answer: str) -> str:
+    """What of an answer to "classify" can be a class name: up to the first comma, in lower case."""
+    return answer.partition(",")[0].strip().lower()
+
+
 _CHOICE = re.compile(r"\bregion\s*\[?\s*(\d+)\s*\]?", re.IGNORECASE)
 _NONE = re.compile(r"\bno (?:corresponding|matching) (?:options?|regions?)\b", re.IGNORECASE)
 

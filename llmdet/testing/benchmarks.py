@@ -213,7 +213,7 @@ def _write_set(root: Path, ann_file: str, image_folder: str, content: dict[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
     for image in _images(root / image_folder, content):
-        _write_image(image)
+        write_image(image)
 
 
 def _images(folder: Path, content: dict[str, Any]) -> Iterator[Path]:
@@ -222,12 +222,14 @@ def _images(folder: Path, content: dict[str, Any]) -> Iterator[Path]:
         yield folder / image["file_name"]
 
 
-def _write_image(path: Path) -> None:
+def write_image(path: Path) -> None:
+    """Write a picture with two coloured boxes, into a folder that is made where it is missing."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (WIDTH, HEIGHT), (90, 120, 90))
     for box, colour in zip(BOXES, ((200, 40, 40), (40, 40, 200)), strict=True):
         ImageDraw.Draw(image).rectangle(_xyxy(box), fill=colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llmdet.datasets.toy.models import tiny_qwen
+from llmdet.testing.demo import TinyDemo
+
 #: Fields of a configuration of CLIP's image encoder: views of 28 x 28 pixels, 16 patches.
 TINY_CLIP: dict[str, Any] = {
     "model_type": "clip_vision_model",
@@ -104,3 +107,31 @@ def tiny_region_lmm(qwen: str, tower: Any = TINY_CLIP, **changes: Any) -> dict[s
         "talk": {"max_length": 200, "max_new_tokens": 4, "system": None},
         **changes,
     }
+
+
+def tiny_region_demo(folder: Path, base: Path | None = None, seed: int = 0) -> TinyDemo:
+    """Write a tiny ``RegionLMM`` as users have one: a config and a slim checkpoint.
+
+    Args:
+        folder: gets ``config.py``, ``weights.pth``, ``clip/`` and ``qwen/``.
+        base: config that it inherits from, but for the model.
+        seed: of the weights that train.
+    """
+    import torch
+
+    from llmdet.checkpoint.frozen import leave_out_frozen
+    from llmdet.registry import MODELS
+
+    settings = tiny_region_lmm(tiny_qwen(folder / "qwen"), tiny_clip(folder / "clip"))
+    lines = ["default_scope = 'llmdet'"]
+    if base is not None:
+        lines.append(f"_base_ = {str(base)!r}")
+    config = folder / "config.py"
+    config.write_text("\n".join([*lines, f"model = dict(_delete_=True, **{settings!r})"]) + "\n")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = MODELS.build(settings)
+    checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
+    leave_out_frozen(checkpoint, model)
+    torch.save(checkpoint, folder / "weights.pth")
+    return TinyDemo(config, folder / "weights.pth")

@@ -8,14 +8,31 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from torch.utils.data import ConcatDataset
 
+from llmdet.datasets.sample import grounding_of
 from llmdet.datasets.toy.models import tiny_qwen
+from llmdet.datasets.views import ViewSettings
+from llmdet.engine.conversations import share_settings
 from llmdet.engine.settings import check_settings
-from llmdet.registry import DATA_SAMPLERS, MODELS
+from llmdet.prompts.region_tasks import choice
+from llmdet.registry import DATA_SAMPLERS, DATASETS, MODELS
+from llmdet.testing.region_benchmarks import REGION_WRITERS, write_region_miniature
 
+STAGE_NAMES = ("pretrain", "finetune")
 CONFIGS = Path(__file__).parents[2] / "configs" / "regiongpt"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
+STAGES = sorted(path.stem for stage in STAGE_NAMES for path in CONFIGS.glob(f"{stage}*.py"))
+EVALUATIONS = sorted({path.stem for path in CONFIGS.glob("*.py")} - set(STAGES))
+#: A number that must be the best possible where every answer is right.
+PERFECT = {
+    "coco_classification": "coco_classification/AP",
+    "refcocog_choice": "test/region_choice/accuracy",
+    "refcocog_captions": "caption/CIDEr",
+    "pope": "adversarial/pope/f1",
+}
 #: Sizes of the models that the configs name, as their own config.json say them.
 PUBLISHED = {
     "openai/clip-vit-large-patch14-336": {
@@ -113,7 +130,7 @@ def size(module, trained=False):
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STAGES)
 def test_sizes_are_the_published_ones_and_each_stage_trains_its_parts(name, qwen):
     model, (seen, spoken), config = build(name, qwen)
     (tower,) = model.towers.values()
@@ -136,3 +153,53 @@ def test_the_papers_size_is_llavas_with_finer_maps(qwen):
     # LLaVA-1.5 7B as published has 64 more tokens, whose rows are padding.
     assert size(model) - refinement + 2 * 64 * 4096 == 7_063_427_072
     assert dict(model.filler.lengths) == {"image": 576, "region": 1}
+
+
+class Viewed:
+    """As a model with a tower, without one."""
+
+    @staticmethod
+    def view_settings():
+        return {"clip": ViewSettings((28, 28))}
+
+
+def test_every_evaluation_has_a_miniature_and_a_twin():
+    benchmarks = {name.split("_siglip_")[0] for name in EVALUATIONS}
+    assert benchmarks == set(REGION_WRITERS) == set(PERFECT)
+    assert len(EVALUATIONS) == 2 * len(benchmarks)
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_a_model_that_is_right_gets_the_best_number(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    benchmark = name.split("_siglip_")[0]
+    answers = write_region_miniature(benchmark, tmp_path)
+    monkeypatch.setattr(
+        "llmdet.evaluation.caption.caption_scores",  # of Java
+        lambda references, said: {
+            "CIDEr": float(all([said[i]] == t for i, t in references.items()))
+        },
+    )
+    config = Config.fromfile(CONFIGS / f"{name}.py")
+    check_settings(config)
+    share_settings(Viewed(), config.test_dataloader)
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+        evaluator = Runner.build_evaluator(None, config.test_evaluator)
+    evaluator.dataset_meta = dataset.metainfo
+    for index in range(len(dataset)):
+        sample = dataset[index]["data_samples"]
+        boxes = grounding_of(sample).regions.boxes
+        sample.pred_text = answers.pop((sample.get("benchmark_set"), sample.img_id))
+        if benchmark == "refcocog_choice":  # whose candidates were shuffled
+            wanted = boxes[:, 0].argmin() if sample.img_id == 1 else boxes[:, 0].argmax()
+            sample.pred_text = choice(int(wanted) + 1)
+        sample.pred_instances = InstanceData(
+            bboxes=torch.from_numpy(boxes),
+            scores=torch.ones(len(boxes)),
+            labels=torch.zeros(len(boxes), dtype=torch.int64),
+        )
+        evaluator.process([sample])
+    values = evaluator.evaluate(len(dataset))
+    assert values[PERFECT[benchmark]] == pytest.approx(1)
+    assert not answers

@@ -138,6 +138,20 @@ def test_a_resume_with_other_classes_is_refused_and_names_them():
         _ = dump(config(), classes=("cat",)).writer
 
 
+def test_a_resume_with_other_candidates_is_refused_and_names_them():
+    """The data set knows whose they are, where a config has only their place."""
+
+    def asked(of):
+        metric = dump(config())
+        metric.dataset_meta |= {"protocol": {"candidates": {"file": "c.jsonl", "model": of}}}
+        return metric
+
+    asked("tiny").writer.close()
+    assert read_header("p.jsonl").protocol["candidates"]["model"] == "tiny"
+    with pytest.raises(ConfigError, match=r"protocol\.candidates\.model = 'tiny', this run has"):
+        _ = asked("large").writer
+
+
 @pytest.mark.parametrize(
     "changes",
     [

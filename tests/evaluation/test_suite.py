@@ -17,6 +17,7 @@ from llmdet.evaluation.suite import (
     flatten,
     option_types,
     parse_options,
+    protocol_note,
     run_metric,
 )
 from llmdet.testing.golden import LOCAL
@@ -26,7 +27,7 @@ TRUTH = LVIS / "gt.json.gz"
 
 
 def test_the_metrics_of_the_help_are_those_that_run():
-    assert len(RUNNERS) == 16
+    assert len(RUNNERS) == 19
     for name in RUNNERS:
         assert all(
             default is not None or key in ("class_split", "embeddings")
@@ -257,3 +258,15 @@ def test_phrases_of_a_prediction_file_are_judged_by_the_json_of_the_data_set(tmp
 
 def test_groups_of_numbers_become_one_list():
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
+
+
+def test_answers_about_regions_say_what_was_asked_of():
+    header = {"protocol": {"asked_of": {"regions": "masks", "window": True}}}
+    assert protocol_note({"header": header}) == "regions=masks; window=True"
+    candidates = {"file": "c.jsonl", "model": "tiny", "weights_hash": "0123456789abcdef"}
+    header = {"protocol": {"asked_of": {"add_truth": True}, "candidates": candidates}}
+    note = "candidates of our detector tiny, weights 0123456789ab: c.jsonl; add_truth=True"
+    assert protocol_note({"header": header}) == note
+    header["protocol"]["candidates"] = {"file": "c.json"}
+    assert protocol_note({"header": header}).startswith("candidates of a file: c.json; ")
+    assert protocol_note({"path": "p.npz"}) is None

@@ -11,18 +11,23 @@ from llmdet.evaluation.metrics.detection import (
 from llmdet.evaluation.metrics.dump import DumpPredictions
 from llmdet.evaluation.metrics.grounding import Flickr30kMetric, GRefCOCOMetric, RefExpMetric
 from llmdet.evaluation.metrics.language import (
+    AnswerMetric,
     CaptionMetric,
+    CocoClassificationMetric,
     GCGMetric,
     HumanRefMetric,
     POPEMetric,
     ReferringSegmentationMetric,
+    RegionChoiceMetric,
     RegionClassificationMetric,
 )
 from llmdet.evaluation.metrics.sets import BenchmarkEvaluator
 
 __all__ = [
+    "AnswerMetric",
     "BenchmarkEvaluator",
     "CaptionMetric",
+    "CocoClassificationMetric",
     "CocoMetric",
     "D3Metric",
     "DumpPredictions",
@@ -37,5 +42,6 @@ __all__ = [
     "POPEMetric",
     "RefExpMetric",
     "ReferringSegmentationMetric",
+    "RegionChoiceMetric",
     "RegionClassificationMetric",
 ]

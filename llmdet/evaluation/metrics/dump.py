@@ -23,7 +23,8 @@ class DumpPredictions(BaseMetric):
 
     Args:
         out_file: path of the JSONL file.
-        header: what made the predictions; the names of the classes are added from the data set.
+        header: what made the predictions; the names of the classes, and what the ``protocol`` of
+            the data set's meta information says, are added.
         collect_device: accepted for mmengine; nothing is collected.
         prefix: accepted for mmengine; no metric is reported.
     Raises:
@@ -57,6 +58,7 @@ class DumpPredictions(BaseMetric):
                 self.header,
                 classes=tuple(meta.get("classes") or self.header.classes),
                 category_names=tuple(meta.get("category_names") or self.header.category_names),
+                protocol={**self.header.protocol, **meta.get("protocol", {})},
             )
             self._writer = PredictionWriter(self.out_file, header, get_rank(), get_world_size())
         return self._writer

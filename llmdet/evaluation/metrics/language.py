@@ -19,7 +19,7 @@ class CaptionMetric(MetricShell):
     """Caption BLEU, METEOR, ROUGE-L and CIDEr of ``pred_text`` (needs Java).
 
     Args:
-        ann_file: COCO captions.
+        ann_file: COCO captions, or JSONL of conversations whose answers are the references.
         **shell: of :class:`MetricShell`.
     """
 
@@ -108,6 +108,52 @@ class HumanRefMetric(MetricShell):
     ) -> None:
         run = _over_rows(runners.run_humanref, density=density)
         super().__init__(ann_file, Rows(), run, **shell)
+
+
+@METRICS.register_module()
+class CocoClassificationMetric(MetricShell):
+    """AP and accuracy of the names in ``pred_text``, discarded answers counted.
+
+    Args:
+        ann_file: COCO instances; ``img_id`` of a sample is an annotation's id.
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "coco_classification"
+
+    def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
+        run = _over_rows(runners.run_coco_classification)
+        super().__init__(ann_file, Rows(), run, **shell)
+
+
+@METRICS.register_module()
+class RegionChoiceMetric(MetricShell):
+    """Accuracy of the candidate that ``pred_text`` names, among the boxes of ``pred_instances``.
+
+    Args:
+        ann_file: expressions in MDETR's form; ``img_id`` of a sample is an expression's id.
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "region_choice"
+
+    def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
+        super().__init__(ann_file, Rows(), _over_rows(runners.run_region_choice), **shell)
+
+
+@METRICS.register_module()
+class AnswerMetric(MetricShell):
+    """Share of ``pred_text`` that is what rows of conversations say.
+
+    Args:
+        ann_file: JSONL; ``img_id`` of a sample is the number of its question.
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "answers"
+
+    def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
+        super().__init__(ann_file, Rows(), _over_rows(runners.run_answers), **shell)
 
 
 @METRICS.register_module()

@@ -36,6 +36,11 @@ class Generated:
     asked: DialogueBatch | None = None  # the conversations; fewer than R where each has several
 
 
+def default_dtype() -> str:
+    """Of a language model's weights, where its config does not say."""
+    return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
 class Adapter(Protocol):
     """A system's change of a language model's layers; see ``systems/llmdet/region_attention``."""
 
@@ -84,8 +89,7 @@ class LanguageModel(nn.Module):
         adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
-        default = "bfloat16" if torch.cuda.is_available() else "float32"
-        self.dtype: torch.dtype = getattr(torch, dtype or default)
+        self.dtype: torch.dtype = getattr(torch, dtype or default_dtype())
         self.causal_lm = build_causal_lm(model, pretrained=pretrained, dtype=self.dtype)
         # Names before LoRA wraps its maps.
         self.source = model if pretrained and isinstance(model, str) else None

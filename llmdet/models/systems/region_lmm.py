@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from llmdet.datasets.sample import grounding_of
@@ -155,11 +156,16 @@ class RegionLMM(BaseModel):
     def predict(
         self, inputs: Mapping[str, View], data_samples: Sequence[DetDataSample], **generation: Any
     ) -> Sequence[DetDataSample]:
-        """Answer the last question of each conversation; fills ``sample.answers``, a list.
+        """Answer the last question of each conversation.
 
         Args:
             inputs, data_samples: as in :meth:`loss`; what was to be learned last is not shown.
             generation: options of transformers' ``generate``; greedy by default.
+
+        Returns:
+            The samples with what metrics and prediction files read: ``pred_text``, or
+            ``pred_phrases`` where a sample has several conversations, and in ``pred_instances``
+            the boxes of its regions.
         """
         opened = [
             [without_answer(each) for each in grounding_of(sample).conversations]
@@ -167,7 +173,14 @@ class RegionLMM(BaseModel):
         ]
         answers = self.answer_views(inputs, data_samples, opened, **generation)
         for sample, said in zip(data_samples, answers, strict=True):
-            sample.answers = said
+            texts = list(map(str, said))
+            one = len(texts) == 1
+            sample.set_field(texts[0] if one else texts, "pred_text" if one else "pred_phrases")
+            boxes = torch.from_numpy(grounding_of(sample).regions.boxes)
+            count = len(boxes)
+            sample.pred_instances = InstanceData(
+                bboxes=boxes, scores=torch.ones(count), labels=torch.zeros(count, dtype=torch.int64)
+            )
         return data_samples
 
     @torch.no_grad()

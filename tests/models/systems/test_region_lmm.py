@@ -123,6 +123,31 @@ def test_slots_that_cannot_be_filled_are_named(qwen, slots, message):
         MODELS.build(tiny_region_lmm(qwen, slots=slots))
 
 
+def test_pictures_in_one_batch_are_answered_as_each_by_itself(model):
+    """Of other sizes, numbers of regions and lengths of questions, with masks and without."""
+    polygon = [[0, 0, 20, 0, 20, 30, 0, 30]]
+    samples = [
+        sample("red", "blue", talk(f"<image>\n{QUESTION}")),
+        sample("blue", "red", talk("<image>\nWhat is it?"), boxes=()),
+        sample("blue", "blue", BOTH, masks=(polygon, None)),
+        sample("red", "red", talk("<image>\n<region:1> or <region:0>?"), IMAGE_ONLY),
+    ]
+    samples[1] |= {"img": np.zeros((12, 50, 3), np.uint8), "ori_shape": (12, 50)}
+    options = {"max_new_tokens": 8, "min_new_tokens": 8}
+
+    def said(*chosen):
+        made = model.eval().predict(**batch_of(model, *chosen), **options)
+        return [each.get("pred_text") or each.get("pred_phrases") for each in made]
+
+    together = said(*samples)
+    assert together == [said(each)[0] for each in samples]
+    assert len({str(answer) for answer in together}) > 1
+    assert len(together[3]) == 2
+    made = batch_of(model, samples[2])
+    regions = model.predict(**made)[0].pred_instances
+    assert regions.bboxes.tolist() == [LEFT, RIGHT]
+
+
 @pytest.fixture(scope="module")
 def conversation_set(tmp_path_factory):
     """Pictures of two halves, and a conversation about each."""
@@ -198,4 +223,4 @@ def test_the_runner_trains_it_and_it_answers(qwen, conversation_set, tmp_path):
     assert [found.name for found in chat.classify(image, ["cat"], [LEFT, RIGHT])] == [None, None]
     made = batch_of(runner.model, sample("red", "blue", BOTH))
     answered = runner.model.eval()(**made, mode="predict")
-    assert answered[0].answers == ["blue"]
+    assert answered[0].pred_text == "blue"

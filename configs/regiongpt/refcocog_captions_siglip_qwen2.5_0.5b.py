@@ -1,0 +1,9 @@
+"""Descriptions of RefCOCOg's regions, with SigLIP and Qwen2.5 0.5B."""
+
+_base_ = [
+    "../_base_/models/regiongpt_siglip_qwen.py",
+    "../_base_/datasets/refcocog_captions.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(talk=dict(max_new_tokens=64))
