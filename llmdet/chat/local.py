@@ -1,4 +1,4 @@
-"""A vision-language model of transformers in this process."""
+"""A model of transformers in this process, with or without eyes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmdet.errors import ConfigError
 
 
 class LocalChat:
-    """Any image-text-to-text model of transformers; requests are answered in one batch.
+    """Any image-text-to-text or causal language model; requests are answered in one batch.
 
     Args:
         model: a folder, or a name in the hub's cache.
@@ -27,17 +27,7 @@ class LocalChat:
     def __init__(
         self, model: str, device: str, max_new_tokens: int = 512, *, batch_size: int = 8
     ) -> None:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        try:
-            self.processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                model, dtype="auto", trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{model}: no vision-language model could be loaded: {error}"
-            ) from None
+        self.processor, loaded, self.sees = _load(model)
         if not getattr(self.processor, "chat_template", None):
             raise ConfigError(f"{model}: the processor has no chat template; use an instruct model")
         self.name = model
@@ -45,10 +35,11 @@ class LocalChat:
         self.max_new_tokens = max_new_tokens
         self.pace = Pace(batch_size)
         self.usage = Usage()
+        self.tokenizer: Any = self.processor.tokenizer if self.sees else self.processor
         # Answers are appended to the end of each row: padding must be in front.
-        self.processor.tokenizer.padding_side = "left"
-        if self.processor.tokenizer.pad_token is None:
-            self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -56,20 +47,17 @@ class LocalChat:
         return {**identity_of(self.name), "max_new_tokens": self.max_new_tokens}
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[str]:
-        """Answer a batch; what a request gets does not depend on the others."""
+        """Answer a batch; what a request gets does not depend on the others.
+
+        Raises:
+            ConfigError: a request shows a picture to a model that reads text alone.
+        """
         import torch
         from transformers import LogitsProcessorList
 
         from llmdet.chat.sampling import SeededSampling
 
-        inputs = self.processor.apply_chat_template(
-            [_conversation(request) for request in requests],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        ).to(self.model.device, self.model.dtype)
+        inputs = self._inputs(requests)
         sampling = LogitsProcessorList()
         if any(request.temperature for request in requests):
             sampling.append(SeededSampling(requests, self.model.device))
@@ -81,9 +69,59 @@ class LocalChat:
                 logits_processor=sampling,
             )
         new_ids = ids[:, inputs["input_ids"].shape[1] :]
-        prompt, padding = inputs["attention_mask"], self.processor.tokenizer.pad_token_id
+        prompt, padding = inputs["attention_mask"], self.tokenizer.pad_token_id
         self.usage.add(len(requests), int(prompt.sum()), int((new_ids != padding).sum()))
         return self.processor.batch_decode(new_ids, skip_special_tokens=True)
+
+    def _inputs(self, requests: Sequence[ChatRequest]) -> Any:
+        """Token ids, their mask and, where there are any, pixels of a batch."""
+        if self.sees:
+            return self.processor.apply_chat_template(
+                [_conversation(request) for request in requests],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True},
+            ).to(self.model.device, self.model.dtype)
+        messages = [message for request in requests for message in request.messages]
+        if any(message.images for message in messages):
+            raise ConfigError(
+                f"{self.name} reads text alone and was shown a picture; give that role a "
+                "vision-language model."
+            )
+        return self.tokenizer.apply_chat_template(
+            [[{"role": m.role, "content": m.text} for m in r.messages] for r in requests],
+            add_generation_prompt=True,
+            tokenize=True,
+            padding=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+
+
+def _load(name: str) -> tuple[Any, Any, bool]:
+    """Processor or tokenizer, model, and whether it sees.
+
+    Raises:
+        ConfigError: it is neither, or is not there.
+    """
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+    )
+
+    options: dict[str, Any] = {"trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(name, **options)
+        sees = type(config) in AutoModelForImageTextToText._model_mapping
+        kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        processor = AutoProcessor.from_pretrained(name, **options)  # a tokenizer where that is all
+        return processor, kind.from_pretrained(name, dtype="auto", **options), sees
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: no language model could be loaded: {error}") from None
 
 
 def _conversation(request: ChatRequest) -> list[dict[str, Any]]:

@@ -99,6 +99,17 @@ def test_another_folder_of_weights_is_another_identity(vlm: str, tmp_path: Path)
     assert chat.identity == before
 
 
+def test_a_language_model_answers_text_and_refuses_pictures(tmp_path: Path) -> None:
+    from llmdet.datasets.toy.models import tiny_qwen
+
+    chat = LocalChat(tiny_qwen(tmp_path / "qwen"), "cpu", max_new_tokens=8)
+    short, long = ask("A dog?"), ask("A brown dog on the left of the window?")
+    together = chat.answer([short, long])
+    assert together == [chat.answer([short])[0], chat.answer([long])[0]]
+    with pytest.raises(ConfigError, match="reads text alone and was shown a picture"):
+        chat.answer([colourful(0, "A dog?")])
+
+
 def test_a_model_that_does_not_load_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no vision-language model could be loaded"):
+    with pytest.raises(ConfigError, match="no language model could be loaded"):
         LocalChat(str(tmp_path / "absent"), "cpu")

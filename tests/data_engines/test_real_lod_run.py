@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_and_repeats_only_what_was_in_flight(records, tmp_p
     asked_first = sum(not h["cycle"] for row in rows(whole[0] + whole[1]) for h in row["history"])
     assert asked_first == COUNT
     total = Counter(h["stage"] for row in rows(whole[0] + whole[1]) for h in row["history"])
-    assert models["describer"].calls < total["description"]
+    assert models["describer"].usage.requests < total["description"]
 
 
 def test_shards_make_up_the_whole(records, tmp_path, whole):

@@ -1,0 +1,156 @@
+"""The commands of the data engines, against an endpoint on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from llmdet.data_engines.models import read_model_settings
+from llmdet.data_engines.real_lod import ROLES
+from llmdet.data_engines.real_lod_run import read_settings
+from llmdet.datasets.toy import ToySettings, generate
+from llmdet.datasets.toy.agent_world import sample_world, write_world
+from llmdet.errors import ConfigError
+from llmdet.testing.chat import Reply, completion
+from llmdet.testing.programs import load_program
+from llmdet.utils.config import load_config
+
+TOOL = Path(__file__).parents[2] / "tools" / "data_engine.py"
+CAPTION = "A red circle lies above a blue square on a plain grey background without other shapes."
+
+
+def answer(body: dict) -> Reply:
+    tokens = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    prompt = body["messages"][0]["content"][1]["text"]
+    text = "a small bright shape." if "phrase" in prompt else CAPTION
+    return 200, completion(text) | {"usage": tokens}
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    return load_program(TOOL)
+
+
+def test_a_coco_file_gets_captions_and_region_phrases(
+    tool, chat_server, tmp_path: Path, capsys
+) -> None:
+    chat_server.reply = answer
+    root = tmp_path / "toy"
+    generate(root, ToySettings(train=3, val=1, size=48))
+    out = tmp_path / "rows.jsonl"
+    annotations = root / "annotations" / "train_coco.json"
+    given = json.loads(annotations.read_text())
+    arguments = ["captions", str(annotations), str(root / "images"), str(out)]
+    arguments += [
+        "--backend",
+        "openai",
+        "--url",
+        chat_server.url,
+        "--model",
+        "m",
+        "--min-words",
+        "10",
+    ]
+    tool.main([*arguments, "--regions", "16", "--price", "10", "1000"])
+    shown = capsys.readouterr()
+    requests = 3 + len(given["annotations"])
+    cost = requests * (100 * 10 + 10 * 1000) / 1e6
+    spent = f"{requests} requests, {requests * 100:,} + {requests * 10} tokens, cost {cost:.4f}"
+    assert f"rows.jsonl: 3 rows ({spent})" in shown.out
+    assert f"0 rejects, {spent}" in shown.err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["conversations"][1]["value"] for row in rows] == [CAPTION] * 3
+    regions = [region for row in rows for region in row["grounding"]["regions"]]
+    assert {region["phrase"] for region in regions} == {"a small bright shape"}
+    boxes = [b if isinstance(b[0], list) else [b] for b in (r["bbox"] for r in regions)]
+    assert sum(map(len, boxes)) == len(given["annotations"])
+
+    before = out.read_bytes()
+    with pytest.raises(ConfigError, match=r"rows\.jsonl exists: .* --overwrite"):
+        tool.main(arguments)
+    assert out.read_bytes() == before
+    tool.main([*arguments, "--overwrite"])
+    assert b"bright" not in out.read_bytes()  # no regions were asked for
+
+
+def test_the_agent_asks_the_models_of_a_config(tool, chat_server, root, tmp_path, capsys) -> None:
+    """Against an endpoint that has every expression looked at, rewritten and confirmed."""
+    answer_to = load_program(root / "tools" / "benchmark" / "agent.py").answer_to
+    chat_server.reply = lambda body: (200, completion(answer_to(body)))
+    records = write_world(tmp_path, sample_world(4))
+    config, out = tmp_path / "config.py", tmp_path / "refined.jsonl"
+    model = dict(backend="openai", model="m", url=chat_server.url)
+    config.write_text(f"models = {dict.fromkeys(ROLES, model)}\nagent = dict(max_cycles=2)\n")
+    tool.main(["real-lod", str(records), str(out), "--config", str(config)])
+    assert "refined.jsonl: 4 rows (28 requests)" in capsys.readouterr().out
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["refined_expression"] for row in rows] == ["blue thing"] * 4
+    again = ["real-lod", str(records), str(out), "--config", str(config), "--overwrite"]
+    tool.main([*again, "--max-cycles", "1"])
+    assert "refined.jsonl: 0 rows (16 requests)" in capsys.readouterr().out
+    unsolved = (tmp_path / "refined_unsolved.jsonl").read_text().splitlines()
+    assert [json.loads(line)["unsolved"] for line in unsolved] == [
+        "still wrong after the last cycle"
+    ] * 4
+
+
+@pytest.mark.parametrize("name", ["real_lod", "real_lod_endpoints"])
+def test_the_configs_of_the_agent_name_a_model_for_each_role(root, name) -> None:
+    config = load_config(root / "configs" / "data_engines" / f"{name}.py")
+    assert set(read_model_settings(config, ROLES)) == set(ROLES)
+    assert read_settings(config.agent).max_cycles == 3
+
+
+def test_a_planner_is_finetuned_by_a_config(tool, root, tmp_path, capsys, monkeypatch) -> None:
+    given = []
+
+    def finetune(files, out, settings, ledger):
+        given.append((files, out, settings))
+        return 7
+
+    monkeypatch.setattr("llmdet.data_engines.agent_sft.finetune_planner", finetune)
+    config = root / "configs" / "data_engines" / "agent_sft.py"
+    out = tmp_path / "planner"
+    command = ["agent-sft", "a.jsonl", "b.jsonl", str(out), "--config", str(config)]
+    tool.main([*command, "--cfg-options", "sft.lora.r=8"])
+    assert f"{out}: a planner that has learned from 7 plans" in capsys.readouterr().out
+    [(files, folder, settings)] = given
+    assert ([file.name for file in files], folder) == (["a.jsonl", "b.jsonl"], out)
+    assert settings.lora["r"] == 8
+    out.mkdir()
+    (out / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="exists"):
+        tool.main(command)
+
+
+def command(tmp_path: Path, *arguments: str) -> list[str]:
+    files = [tmp_path / "a.xyz", tmp_path, tmp_path / "b.jsonl"]
+    return ["captions", *map(str, files), *arguments]
+
+
+MODEL = ("--backend", "openai", "--url", "http://localhost:1", "--model", "m")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (MODEL[:2] + MODEL[4:], "the model 'm' of backend openai needs a url"),
+        (MODEL[:4], "--backend openai needs --model"),
+        ((), "by --backend and --model, or by --config"),
+        ((*MODEL, "--config", "c.py"), "by --backend and --model, or by --config"),
+        (MODEL, "the format is not clear; say it with --from"),
+    ],
+)
+def test_what_is_missing_is_said(tool, tmp_path: Path, arguments, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tool.main(command(tmp_path, *arguments))
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "-1/2"])
+def test_a_shard_is_one_of_several(tool, tmp_path: Path, capsys, shard: str) -> None:
+    with pytest.raises(SystemExit):
+        tool.main(command(tmp_path, *MODEL, f"--shard={shard}"))
+    assert "I/N with I from 0 to N-1" in capsys.readouterr().err

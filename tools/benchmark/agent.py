@@ -5,6 +5,8 @@ machine that takes 50 ms for each answer:
     python tools/benchmark/agent.py
 What becomes of broken expressions in a world whose truth is known, by policy of the planner:
     python tools/benchmark/agent.py --world
+The same with a language model of random weights that learns to plan from the scripted planner:
+    python tools/benchmark/agent.py --world --samples 300 --fine-tune
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ _PLANS = {
 }
 
 
+_PLANNER_SIZE = dict(
+    hidden_size=128, intermediate_size=256, num_hidden_layers=2, initializer_range=0.09
+)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program on a command line."""
     args = parse_args(argv)
@@ -54,6 +61,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--latency", type=positive, default=50.0, help="of an answer, ms (50)")
     parser.add_argument("--world", action="store_true", help="measure what it makes of expressions")
     parser.add_argument("--seed", type=int, default=1, help="of the world (1)")
+    parser.add_argument("--fine-tune", action="store_true", help="fine-tune a planner here")
+    parser.add_argument("--expressions", type=count, default=600, help="that it learns from (600)")
+    parser.add_argument("--steps", type=count, default=400, help="of its training (400)")
     parser.add_argument("--error-rate", type=fraction, default=0.1, help="of the rewriter (0.1)")
     return parser.parse_args(argv)
 
@@ -198,6 +208,8 @@ def measure_world(args: argparse.Namespace, folder: Path) -> None:
     planners: dict[str, Any] = {
         name: ScriptedModel(name, policy) for name, policy in POLICIES.items()
     }
+    if args.fine_tune:
+        planners |= finetuned(folder / "planner", args.expressions, args.steps, args.seed + 1)
     print(f"{len(samples)} expressions, of which the rewriter errs in {100 * args.error_rate:g} %")
     names = ("before", "after", "kept", "kept right", "fixed", "spoiled")
     print(f"{'planner':<22}" + "".join(f"{name:>11}" for name in names) + f"{'calls':>9}")
@@ -206,11 +218,60 @@ def measure_world(args: argparse.Namespace, folder: Path) -> None:
         print(f"{name:<22}{result.line}")
 
 
+def finetuned(folder: Path, expressions: int, steps: int, seed: int) -> dict[str, Any]:
+    """A small language model before and after it learned the plans of the scripted planner.
+
+    Args:
+        folder: for a world of its own, and for the models.
+        expressions: of that world.
+        steps: of the training, 16 plans each.
+        seed: of that world.
+    """
+    from llmdet.chat.local import LocalChat
+    from llmdet.data_engines.agent_sft import AgentSFTSettings, finetune_planner, planner_samples
+    from llmdet.data_engines.real_lod import AgentSettings
+    from llmdet.data_engines.real_lod_run import refine_records
+    from llmdet.datasets.ledger import Ledger
+    from llmdet.datasets.toy.agent_models import ScriptedModel, agent_models, scripted_planner
+    from llmdet.datasets.toy.agent_world import sample_world, write_world
+    from llmdet.datasets.toy.models import tiny_qwen
+
+    records, refined = (
+        write_world(folder, sample_world(expressions, seed)),
+        folder / "refined.jsonl",
+    )
+    models = agent_models(ScriptedModel("scripted", scripted_planner), error_rate=0.3)
+    settings = AgentSettings(planner_confirms=True)
+    refine_records(records, folder, refined, models, settings, Ledger())
+    rows = [json.loads(line) for line in refined.read_text().splitlines()]
+    texts = [t for s in planner_samples([("", row) for row in rows]) for t in (s.prompt, s.plan)]
+    untrained = tiny_qwen(folder / "untrained", corpus=texts, **_PLANNER_SIZE)
+    training = dict(
+        use_cpu=True, max_steps=steps, per_device_train_batch_size=16, learning_rate=2e-3,
+        warmup_steps=20, lr_scheduler_type="linear", disable_tqdm=True, logging_steps=steps,
+    )  # fmt: skip
+    lora = dict(r=64, alpha=128, targets="all-linear")
+    begin = time.process_time()
+    plans = finetune_planner(
+        [refined], folder / "trained", AgentSFTSettings(untrained, lora, training), Ledger()
+    )
+    seconds = time.process_time() - begin
+    print(f"{plans} plans, {steps} steps by LoRA, {seconds:.0f} s of the processor")
+    return {
+        name: LocalChat(path, "cpu", max_new_tokens=200, batch_size=32)
+        for name, path in {
+            "before fine-tuning": untrained,
+            "fine-tuned": str(folder / "trained"),
+        }.items()
+    }
+
+
 def world_result(
     samples: Sequence[Any], records: Path, planner: Any, error_rate: float, name: str
 ) -> Result:
     """Take a world through the agent, and compare with its truth."""
     from llmdet.data_engines.real_lod import REFINED, AgentSettings
+    from llmdet.data_engines.real_lod_prompts import SHORT_PLANNER, AgentPrompts
     from llmdet.data_engines.real_lod_run import refine_records, unsolved_path
     from llmdet.datasets.ledger import Ledger
     from llmdet.datasets.toy.agent_expressions import is_true
@@ -218,7 +279,8 @@ def world_result(
 
     out = records.with_name(f"{name}.jsonl")
     models = agent_models(planner, error_rate)
-    settings = AgentSettings(planner_confirms=True)
+    prompts = AgentPrompts(planner=SHORT_PLANNER)  # with which a fine-tuned one has learned
+    settings = AgentSettings(planner_confirms=True, prompts=prompts)
     refine_records(records, records.parent, out, models, settings, Ledger())
     kept, unsolved = (
         {row["image_path"]: row[REFINED] for row in map(json.loads, path.read_text().splitlines())}
@@ -239,7 +301,7 @@ def world_result(
         kept_right=_share(after for _, after, is_kept in rows if is_kept),
         fixed=_share(after for before, after, _ in rows if not before),
         spoiled=_share(not after for before, after, _ in rows if before),
-        calls=sum(model.calls for model in models.values()) / len(rows),
+        calls=sum(model.usage.requests for model in models.values()) / len(rows),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llmdet.chat import ChatRequest, Pace
+from llmdet.chat import ChatRequest, Pace, Usage
 from llmdet.datasets.toy.agent_expressions import (
     PLACE_WORDS,
     RELATIONS,
@@ -55,7 +55,7 @@ class ScriptedModel:
     name: str
     reply: Callable[[ChatRequest], str]
     pace: Pace = field(default_factory=lambda: Pace(batch_size=32))
-    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class ScriptedModel:
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[str]:
         """Answers, one for each request."""
-        self.calls += len(requests)
+        self.usage.add(len(requests), 0, 0)
         return [self.reply(request) for request in requests]
 
 
