@@ -21,6 +21,7 @@ from llmdet.engine.settings import check_settings
 from llmdet.prompts.region_tasks import choice
 from llmdet.registry import DATA_SAMPLERS, DATASETS, MODELS
 from llmdet.testing.region_benchmarks import REGION_WRITERS, write_region_miniature
+from llmdet.utils.config import load_config
 
 STAGE_NAMES = ("pretrain", "finetune")
 CONFIGS = Path(__file__).parents[2] / "configs" / "regiongpt"
@@ -203,3 +204,12 @@ def test_a_model_that_is_right_gets_the_best_number(name, tmp_path, monkeypatch)
     values = evaluator.evaluate(len(dataset))
     assert values[PERFECT[benchmark]] == pytest.approx(1)
     assert not answers
+
+
+def test_files_and_the_place_of_their_pictures_are_changed_by_a_word_each():
+    options = {"data_root": "/rows", "pictures": "/disk"}
+    config = load_config(CONFIGS / "finetune_siglip_qwen2.5_0.5b.py", options)
+    for part in config.train_dataloader.dataset.datasets:
+        assert (part.data_root, part.picture_folders) == ("/rows/", ["/disk"])
+    config = load_config(CONFIGS / "pretrain.py", {"pictures": "/disk"})
+    assert config.train_dataloader.dataset.datasets[0].data_root == "data/regions/"

@@ -1,7 +1,7 @@
 """Conversations with regions as JSONL (docs/regions.md); what each of the two stages reads."""
 
 data_root = "data/regions/"
-picture_folders = []  # where links below data_root lead to
+pictures = "data"  # links below data_root lead to folders below it
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -13,7 +13,7 @@ part = dict(
     type="ODVGDataset",
     data_root=data_root,
     data_prefix=dict(img=""),
-    picture_folders=picture_folders,
+    picture_folders=[pictures],
     filter_cfg=dict(filter_empty_gt=False),
     use_uniform_prompt=False,
     clean_caption=False,
