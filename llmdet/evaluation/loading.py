@@ -46,7 +46,12 @@ Value = TypeVar("Value")
 
 
 def load_detections(
-    path: str | Path, truth: GroundTruth, *, uncapped: bool = False, partial: bool = False
+    path: str | Path,
+    truth: GroundTruth,
+    *,
+    uncapped: bool = False,
+    classless: bool = False,
+    partial: bool = False,
 ) -> DetectionTable:
     """Detections from npz rows, COCO results JSON or the JSONL of ``tools/test.py --out``.
 
@@ -55,6 +60,7 @@ def load_detections(
         truth: annotations that name the categories.
         uncapped: refuse a prediction file whose header and rows say that the detections of some
             image were cut together. Other formats do not tell.
+        classless: labels need not be those of the annotations; they stand as categories.
         partial: accept a prediction file that lacks images.
     Raises:
         DataError: the file is none of these, its labels do not fit the annotations, its
@@ -71,7 +77,7 @@ def load_detections(
     check_complete(path, predicted, truth.image_ids.tolist(), partial=partial)
     if uncapped:
         check_uncapped(header, rows, str(path))
-    categories = header_categories(header, truth)
+    categories = None if classless else header_categories(header, truth)
     return _concatenate([_table(row, categories, f"{path}: image {row.image_id}") for row in rows])
 
 
@@ -314,8 +320,10 @@ def _name(row: ImagePredictions) -> str:
     return f"the prediction of image {row.image_id}"
 
 
-def _table(row: ImagePredictions, categories: np.ndarray, where: str) -> DetectionTable:
+def _table(row: ImagePredictions, categories: np.ndarray | None, where: str) -> DetectionTable:
     row = row.chosen()
+    if categories is None:
+        categories = np.arange(row.labels.max(initial=-1) + 1)
     if row.category_ids is not None:
         categories = np.asarray(row.category_ids, np.int64)
     if len(row.labels) and row.labels.max() >= len(categories):

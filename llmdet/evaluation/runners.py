@@ -28,6 +28,7 @@ from llmdet.evaluation import (
     omnilabel,
     ovdeval,
     pope,
+    proposal_recall,
     refexp,
     region_choice,
     region_classification,
@@ -129,6 +130,13 @@ def run_lvis_fixed_ap(
     curves = lvis_ap.lvis_curves(truth, detections)
     values = lvis_ap.lvis_summary(truth, curves, max_dets=-1)
     return values | _classwise(curves, truth.boxes, classwise)
+
+
+def run_proposal_recall(gt: Path, pred: Path, *, partial: bool = False) -> Values:
+    """Average recall of the best 100, 300 and 900 boxes of an image, without categories."""
+    truth = read_coco(gt)
+    detections = load_detections(pred, truth, classless=True, partial=partial)
+    return dict(proposal_recall.proposal_recall(truth, detections))
 
 
 def run_refexp(

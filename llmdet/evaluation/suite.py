@@ -22,6 +22,7 @@ RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "coco": runners.run_coco,
     "lvis": runners.run_lvis,
     "lvis-fixed-ap": runners.run_lvis_fixed_ap,
+    "proposal-recall": runners.run_proposal_recall,
     "odinw": runners.run_odinw,
     "refexp": runners.run_refexp,
     "grefcoco": runners.run_grefcoco,

@@ -7,6 +7,7 @@ from llmdet.evaluation.metrics.detection import (
     LVISMetric,
     OmniLabelMetric,
     OVDEvalMetric,
+    ProposalRecallMetric,
 )
 from llmdet.evaluation.metrics.dump import DumpPredictions
 from llmdet.evaluation.metrics.grounding import Flickr30kMetric, GRefCOCOMetric, RefExpMetric
@@ -40,6 +41,7 @@ __all__ = [
     "OVDEvalMetric",
     "OmniLabelMetric",
     "POPEMetric",
+    "ProposalRecallMetric",
     "RefExpMetric",
     "ReferringSegmentationMetric",
     "RegionChoiceMetric",

@@ -32,6 +32,7 @@ from llmdet.evaluation.metrics.reducers import BestOfClass, Boxes
 from llmdet.evaluation.metrics.shell import Collected, MetricShell
 from llmdet.evaluation.omnilabel import ONE_CLASS, omnilabel_ap, read_omnilabel
 from llmdet.evaluation.ovdeval import nms_ap
+from llmdet.evaluation.proposal_recall import LIMITS, proposal_recall
 from llmdet.registry import METRICS
 
 Values = dict[str, float]
@@ -136,11 +137,7 @@ class CocoMetric(MetricShell):
         check_boxes_alone("CocoMetric", metric)
         if not (np.all(np.diff(thresholds) > 0) and np.all((thresholds > 0) & (thresholds <= 1))):
             raise ConfigError(f"CocoMetric: iou_thrs must ascend within (0, 1], not {iou_thrs!r}")
-        if list(proposal_nums) != sorted(set(proposal_nums)) or min(proposal_nums) < 1:
-            raise ConfigError(
-                "CocoMetric: proposal_nums must be ascending positive numbers, not "
-                f"{proposal_nums!r}"
-            )
+        check_limits("CocoMetric: proposal_nums", proposal_nums)
 
 
 @METRICS.register_module()
@@ -208,6 +205,26 @@ class LVISFixedAPMetric(MetricShell):
         report = BoxReport("LVISFixedAPMetric", format_only, outfile_prefix)
         evaluation = partial(fixed_ap_values, topk=topk, report=report)
         super().__init__(ann_file, BestOfClass(topk), evaluation, **shell)
+
+
+@METRICS.register_module()
+class ProposalRecallMetric(MetricShell):
+    """Average recall of the best boxes of an image, whatever their names.
+
+    Args:
+        ann_file: COCO or LVIS annotations.
+        limits: boxes per image, ascending.
+        **shell: of :class:`MetricShell`.
+    """
+
+    default_prefix = "proposals"
+
+    def __init__(
+        self, ann_file: str | None = None, *, limits: Sequence[int] = LIMITS, **shell: Any
+    ) -> None:
+        check_limits("ProposalRecallMetric: limits", limits)
+        evaluation = partial(proposal_values, limits=tuple(limits))
+        super().__init__(ann_file, Boxes(), evaluation, **shell)
 
 
 class DescribedMetric(MetricShell):
@@ -314,6 +331,13 @@ def fixed_ap_values(found: Collected, topk: int, report: BoxReport) -> Values:
     return report.of(detections, summarize)
 
 
+def proposal_values(found: Collected, limits: tuple[int, ...]) -> Values:
+    """Average recall without categories."""
+    images, labels, boxes, scores, _ = found.columns
+    detections = DetectionTable(images, labels, boxes, scores)
+    return proposal_recall(read_coco(found.ann_file), detections, limits)
+
+
 def described_values(
     found: Collected, ap: Callable[[GroundTruth, DetectionTable], Values], report: BoxReport
 ) -> Values:
@@ -364,6 +388,12 @@ def write_coco_results(path: str, detections: DetectionTable) -> None:
         for image, category, box, score in rows
     ]
     Path(path).write_text(json.dumps(records), encoding="utf-8")
+
+
+def check_limits(name: str, limits: Sequence[int]) -> None:
+    """Raise a ConfigError unless the limits are ascending positive numbers."""
+    if not limits or list(limits) != sorted(set(limits)) or min(limits) < 1:
+        raise ConfigError(f"{name} must be ascending positive numbers, not {limits!r}")
 
 
 def check_boxes_alone(name: str, metric: str | Sequence[str]) -> None:
