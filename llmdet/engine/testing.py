@@ -22,8 +22,7 @@ from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics import BenchmarkEvaluator, DumpPredictions
 from llmdet.evaluation.metrics.samples import sample_of_row
 from llmdet.evaluation.predictions import ImagePredictions, LimitPer, iter_predictions
-from llmdet.models.detectors.grounding_dino import GroundingDINO
-from llmdet.models.detectors.settings import TestSettings
+from llmdet.models.detectors.dino import DINODetector
 from llmdet.models.language.language_model import default_dtype
 from llmdet.models.quirks import Quirks
 from llmdet.models.systems.region_lmm import RegionLMM
@@ -85,13 +84,15 @@ def describe_test(config: Config) -> dict[str, Any]:
     augmentation = {k: v for k, v in plain(config.model).items() if k != "module"}
     test_cfg, quirks = settings.pop("test_cfg", None) or {}, settings.pop("quirks", None) or {}
     limit_per, limit, dtype = None, test_cfg.get("max_per_img"), "float32"
-    if _is_grounding_dino(settings["type"]):
-        test_cfg = dataclasses.asdict(TestSettings.from_config(test_cfg))
+    detector: type[DINODetector] | None = _class_of(settings["type"], DINODetector)
+    if detector is not None:
+        test_cfg = dataclasses.asdict(detector.settings_type.from_config(test_cfg))
         quirks = dataclasses.asdict(construct(Quirks, quirks, "model.quirks"))
         limit_per, limit = test_cfg.pop("limit_per"), test_cfg.pop("max_per_img")
-        test_cfg["noun_phrases"] = choose_method(test_cfg["noun_phrases"])
+        if "noun_phrases" in test_cfg:
+            test_cfg["noun_phrases"] = choose_method(test_cfg["noun_phrases"])
         dtype = test_cfg.pop("dtype")
-        del test_cfg["chunks_per_forward"]  # how much runs at once changes no number
+        test_cfg.pop("chunks_per_forward", None)  # how much runs at once changes no number
     elif answers_in_words(config):
         dtype = settings["lmm"].get("dtype") or default_dtype()
     if augmented and augmentation["type"] != "GroundingTTAModel":
@@ -118,16 +119,13 @@ def describe_test(config: Config) -> dict[str, Any]:
 
 def answers_in_words(config: Config) -> bool:
     """Whether the model of a config is one whose predictions its language model makes."""
-    return _is_kind(config.model.get("type"), RegionLMM)
+    return _class_of(config.model.get("type"), RegionLMM) is not None
 
 
-def _is_grounding_dino(kind: Any) -> bool:
-    return _is_kind(kind, GroundingDINO)
-
-
-def _is_kind(kind: Any, wanted: type) -> bool:
+def _class_of(kind: Any, wanted: type) -> Any:
+    """What a config's ``type`` stands for, None where it is no class of this kind."""
     kind = MODELS.get(kind) if isinstance(kind, str) else kind
-    return inspect.isclass(kind) and issubclass(kind, wanted)
+    return kind if inspect.isclass(kind) and issubclass(kind, wanted) else None
 
 
 def _dump(out_file: str, header: dict[str, Any], dataset: Any) -> dict[str, Any]:

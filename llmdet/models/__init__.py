@@ -7,7 +7,7 @@ H channels, G generated tokens, k tokens of a region.
 """
 
 from llmdet.models.backbones import SwinTransformer
-from llmdet.models.detectors import GroundingDINO
+from llmdet.models.detectors import GroundingDINO, ProposalDINO
 from llmdet.models.heads import GroundingDINOHead
 from llmdet.models.language import LanguageModel
 from llmdet.models.outputs import MaskDecoder, ObjectIndex, Text
@@ -51,6 +51,7 @@ __all__ = [
     "MaskPool",
     "ObjectIndex",
     "ObjectQueries",
+    "ProposalDINO",
     "RefinedTower",
     "RegionLMM",
     "RoIAlign",

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from llmdet.errors import ConfigError
+
 #: [start, end) characters of a text.
 Span = tuple[int, int]
 
@@ -59,6 +61,10 @@ class Expression:
     text: str
 
 
+#: What counts as an object: parts and things of any size, or things as data sets name them.
+GRANULARITIES = ("fine", "coarse")
+
+
 @dataclass(frozen=True)
 class Expressions:
     """Descriptions, each its own label and looked for by itself, in a prompt of its own."""
@@ -68,9 +74,24 @@ class Expressions:
 
 @dataclass(frozen=True)
 class AnyObject:
-    """No name at all: whatever the first of the two stages takes for an object."""
+    """No name at all: whatever a detector of words takes for an object in the first of its stages.
+
+    Raises:
+        ConfigError: there is no such granularity.
+    """
 
     word: str = "object"  # the text that the detector reads, and the name of what is found
+    granularity: str | None = None  # of GRANULARITIES, for a detector that has learned them
+
+    def __post_init__(self) -> None:
+        if self.granularity is not None:
+            check_granularity(self.granularity, "granularity")
+
+
+def check_granularity(value: str, where: str) -> None:
+    """Raise a ConfigError unless the value, which stands at ``where``, is a granularity."""
+    if value not in GRANULARITIES:
+        raise ConfigError(f"{where}={value!r}; choose one of {', '.join(GRANULARITIES)}")
 
 
 Prompt = Classes | Sentence | Spans | Expression | Expressions | AnyObject

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmdet.models.detectors.grounding_dino import GroundingDINO
+    from llmdet.models.detectors import GroundingDINO, ProposalDINO
 
 DIMS, LEVELS = 32, 4
 _ATTENTION = {"embed_dims": DIMS, "num_heads": 4, "dropout": 0.0}
@@ -102,6 +102,25 @@ def tiny_grounding_dino(bert: str | Path, seed: int = 0, **changes: Any) -> Grou
         seed: of the weights.
         changes: see :func:`tiny_config`.
     """
+    return _build(tiny_config(bert, **changes), seed)
+
+
+def tiny_proposal_config(**changes: Any) -> dict[str, Any]:
+    """Settings of the tiny detector without words; ``changes`` as in :func:`tiny_config`."""
+    config = deepcopy(TINY_DETECTOR)
+    config |= {"type": "ProposalDINO", "language_model": None}
+    config["encoder"] |= {"text_layer_cfg": None, "fusion_layer_cfg": None}
+    config["decoder"]["layer_cfg"]["cross_attn_text_cfg"] = None
+    config["bbox_head"] |= {"num_classes": 1, "share_boxes": True}
+    return _merged(config, changes)
+
+
+def tiny_proposal_dino(seed: int = 0, **changes: Any) -> ProposalDINO:
+    """Build the detector of :func:`tiny_proposal_config` with random weights."""
+    return _build(tiny_proposal_config(**changes), seed)
+
+
+def _build(config: dict[str, Any], seed: int) -> Any:
     import torch
     from mmengine.config import ConfigDict
 
@@ -110,7 +129,7 @@ def tiny_grounding_dino(bert: str | Path, seed: int = 0, **changes: Any) -> Grou
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS.build(ConfigDict(tiny_config(bert, **changes)))
+        model = MODELS.build(ConfigDict(config))
         for parameter in model.parameters():
             if parameter.requires_grad and not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)

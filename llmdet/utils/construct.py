@@ -37,6 +37,19 @@ def construct(
     return cls(**settings, **extra)
 
 
+def settings_of(cls: type) -> list[str]:
+    """All settings of a class of ours, each of which passes what it does not know to its parent."""
+    names: dict[str, None] = {}
+    for part in cls.__mro__:
+        if part.__module__.startswith("llmdet.") and "__init__" in vars(part):
+            parameters = inspect.signature(part).parameters
+            named = [name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
+            names |= dict.fromkeys(name for name in named if name != "self")
+            if len(named) == len(parameters):
+                break  # it takes nothing else
+    return list(names)
+
+
 def check_keys(settings: Iterable[str], known: Iterable[str], where: str) -> None:
     """Refuse settings that do not exist.
 

@@ -4,6 +4,7 @@ Names that are known here are found without the import of all data sets of mmdet
 a second.
 """
 
+from llmdet.datasets.transforms.any_object import AnyObjectPrompt
 from llmdet.datasets.transforms.conversations import TokenizeConversations
 from llmdet.datasets.transforms.expression_sampling import SampleExpressions
 from llmdet.datasets.transforms.loading import LoadImageFromFile
@@ -13,6 +14,7 @@ from llmdet.datasets.transforms.text_sampling import RandomSamplingNegPos, Rando
 from llmdet.datasets.transforms.views import MakeViews, PackViews
 
 __all__ = [
+    "AnyObjectPrompt",
     "FixScaleResize",
     "LoadImageFromFile",
     "MakeViews",

@@ -235,28 +235,31 @@ def join_chunks(
         if settings.limit_per == "image":
             best = best[: settings.max_per_img]
         instances = instances[best]
-    if rescale:
-        width, height = sample.scale_factor
-        instances.bboxes = instances.bboxes / axes_scale(width, height, instances.bboxes)
+    return to_original(instances, sample) if rescale else instances
+
+
+def to_original(instances: InstanceData, sample: DetDataSample) -> InstanceData:
+    """Put ``bboxes`` in pixels of the input into those of the original image, in place."""
+    width, height = sample.scale_factor
+    instances.bboxes = instances.bboxes / axes_scale(width, height, instances.bboxes)
     return instances
 
 
 def bring_to_host(
-    found: Sequence[InstanceData], prompts: Sequence[Sequence[TokenizedPrompt]]
+    found: Sequence[InstanceData], names: Sequence[Sequence[str]]
 ) -> tuple[InstanceData, ...]:
     """The detections of all images on the host, by one transfer, with ``label_names``.
 
     Args:
         found: of each image, tensors on any device.
-        prompts: of each image.
+        names: of each image, those of its labels.
     """
     fields = [list(instances.items()) for instances in found]
     copies = iter(copy_to_host([value for items in fields for _, value in items]))
     named = []
-    for items, chunks in zip(fields, prompts, strict=True):
+    for items, of_image in zip(fields, names, strict=True):
         instances = InstanceData(**{name: next(copies) for name, _ in items})
-        names = [name for prompt in chunks for name in prompt.entities]
-        instances.label_names = [names[label] for label in instances.labels.tolist()]
+        instances.label_names = [of_image[label] for label in instances.labels.tolist()]
         named.append(instances)
     return tuple(named)
 

@@ -10,7 +10,7 @@ from llmdet.models.transformer.attention import MultiScaleDeformableAttention
 
 
 def init_own_weights(detector: Any) -> None:
-    """Initialise a :class:`GroundingDINO` but for its backbone, neck, text encoder and head."""
+    """Initialise a :class:`DINODetector` but for its backbone, neck, head and prompts."""
     for parameter in [*detector.encoder.parameters(), *detector.decoder.parameters()]:
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
@@ -18,6 +18,5 @@ def init_own_weights(detector: Any) -> None:
         if isinstance(module, MultiScaleDeformableAttention):
             module.init_weights()
     nn.init.normal_(detector.level_embed)
-    for layer in (detector.query_embedding, detector.memory_trans_fc, detector.text_feat_map):
+    for layer in (detector.query_embedding, detector.memory_trans_fc):
         nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(detector.text_feat_map.bias)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from llmdet.errors import ConfigError
 from llmdet.prompts.noun_phrases import METHODS
+from llmdet.prompts.types import check_granularity
 from llmdet.prompts.writing import PromptOptions
 from llmdet.utils.construct import construct
 
@@ -39,38 +40,21 @@ class ReferringSettings:
 
 
 @dataclass(frozen=True)
-class TestSettings:
-    """The protocol of a detection: all of ``test_cfg`` that changes what is found.
+class DetectionSettings:
+    """What ``test_cfg`` may say of any detector.
 
     Attributes:
         max_per_img: most detections, of an image or of a chunk as ``limit_per`` says.
         limit_per: "image" keeps the best of all chunks together, as COCO AP and users want it;
             "chunk" keeps the best of every prompt and never cuts again, as fixed AP needs it.
             Each sample that was predicted carries it as metainfo ``limit_per``.
-        chunked_size: most class names in one prompt; -1: as many as fit into the text encoder.
-        chunks_per_forward: how many pairs of image and prompt run at once; None: 8, or fewer
-            where an image's pyramid is so large that they would take more than half of the free
-            memory.
         dtype: what matrix products are computed in: "float32", "bfloat16" or "float16". Sampling
             locations and boxes are float32 in any case.
-        noun_phrases: method for sentences, see :mod:`llmdet.prompts.noun_phrases`.
-        referring: settings of :class:`ReferringSettings`.
     """
-
-    __test__ = False  # no test class, whatever pytest thinks of its name
 
     max_per_img: int = 300
     limit_per: str = "image"
-    chunked_size: int = -1
-    chunks_per_forward: int | None = None
     dtype: str = "float32"
-    noun_phrases: str = "auto"
-    referring: ReferringSettings = ReferringSettings()
-
-    @property
-    def prompt_options(self) -> PromptOptions:
-        """How prompts are written under these settings."""
-        return PromptOptions(self.chunked_size, self.noun_phrases, self.referring.subject_only)
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
         """Where the detector runs: autocast to ``dtype``, or nothing for float32."""
@@ -79,20 +63,13 @@ class TestSettings:
         return torch.autocast(device.type, dtype=getattr(torch, self.dtype))
 
     @classmethod
-    def from_config(cls, test_cfg: Mapping[str, Any] | None) -> TestSettings:
+    def from_config(cls, test_cfg: Mapping[str, Any] | None) -> Self:
         """Read ``model.test_cfg``.
 
         Raises:
             ConfigError: a key is unknown, or a value out of range.
         """
-        settings = dict(test_cfg or {})
-        referring = settings.pop("referring", None) or {}
-        return construct(
-            cls,
-            settings,
-            "model.test_cfg",
-            referring=construct(ReferringSettings, referring, "model.test_cfg.referring"),
-        )
+        return construct(cls, test_cfg or {}, "model.test_cfg")
 
     def __post_init__(self) -> None:
         if self.limit_per not in LIMITS:
@@ -104,16 +81,72 @@ class TestSettings:
             raise ConfigError(
                 f"model.test_cfg.dtype={self.dtype!r}; choose one of {', '.join(DTYPES)}"
             )
+        _check_count("max_per_img", self.max_per_img)
+
+
+@dataclass(frozen=True)
+class TestSettings(DetectionSettings):
+    """The protocol of a detection by words: all of ``test_cfg`` that changes what is found.
+
+    Attributes:
+        chunked_size: most class names in one prompt; -1: as many as fit into the text encoder.
+        chunks_per_forward: how many pairs of image and prompt run at once; None: 8, or fewer
+            where an image's pyramid is so large that they would take more than half of the free
+            memory.
+        noun_phrases: method for sentences, see :mod:`llmdet.prompts.noun_phrases`.
+        referring: settings of :class:`ReferringSettings`.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+
+    chunked_size: int = -1
+    chunks_per_forward: int | None = None
+    noun_phrases: str = "auto"
+    referring: ReferringSettings = ReferringSettings()
+
+    @property
+    def prompt_options(self) -> PromptOptions:
+        """How prompts are written under these settings."""
+        return PromptOptions(self.chunked_size, self.noun_phrases, self.referring.subject_only)
+
+    @classmethod
+    def from_config(cls, test_cfg: Mapping[str, Any] | None) -> TestSettings:
+        settings = dict(test_cfg or {})
+        referring = settings.pop("referring", None) or {}
+        return construct(
+            cls,
+            settings,
+            "model.test_cfg",
+            referring=construct(ReferringSettings, referring, "model.test_cfg.referring"),
+        )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.noun_phrases not in METHODS:
             raise ConfigError(
                 f"model.test_cfg.noun_phrases={self.noun_phrases!r}; choose one of "
                 f"{', '.join(METHODS)}"
             )
-        _check_count("max_per_img", self.max_per_img)
         if self.chunks_per_forward is not None:
             _check_count("chunks_per_forward", self.chunks_per_forward, ", or None to choose it")
         if self.chunked_size != -1:
             _check_count("chunked_size", self.chunked_size, ", or -1 for as many as fit")
+
+
+@dataclass(frozen=True)
+class ProposalSettings(DetectionSettings):
+    """The protocol of proposals.
+
+    Attributes:
+        granularity: of images that name none, one of :data:`GRANULARITIES`.
+    """
+
+    max_per_img: int = 900
+    granularity: str = "fine"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_granularity(self.granularity, "model.test_cfg.granularity")
 
 
 def _check_count(name: str, value: Any, otherwise: str = "") -> None:

@@ -39,23 +39,29 @@ def prepare_targets(
     prompts = [training_prompt(sample, language_model.prompts) for sample in samples]
     length = language_model.padded_length(max(len(prompt.ids) for prompt in prompts))
     maps = stack_token_maps(prompts, length).float().to(device, non_blocking=True)  # [B, K, L]
-    targets, labels = [], []
-    for sample, rows in zip(samples, maps, strict=True):
-        instances = sample.gt_instances
+    labels = [sample.gt_instances.labels.to(device) for sample in samples]
+    positive = [rows[ids] for rows, ids in zip(maps, labels, strict=True)]
+    return prompts, image_targets(samples, positive, device), labels
+
+
+def image_targets(
+    samples: Sequence[DetDataSample], positive_maps: Sequence[Tensor], device: torch.device
+) -> list[Targets]:
+    """The ground truth of every image, from boxes in pixels of the input.
+
+    Args:
+        samples: with ``gt_instances.bboxes`` and ``img_shape``.
+        positive_maps: per image [N, L] float32, 1 where a token names the box.
+        device: where the targets shall be.
+    """
+    targets = []
+    for sample, positive in zip(samples, positive_maps, strict=True):
         height, width = sample.img_shape[:2]
-        corners = get_box_tensor(instances.bboxes).to(device).float()
+        corners = get_box_tensor(sample.gt_instances.bboxes).to(device).float()
         corners = corners / axes_scale(width, height, corners)
-        ids = instances.labels.to(device)
-        targets.append(
-            Targets(
-                boxes=xyxy_to_cxcywh(corners),
-                corners=corners,
-                positive_map=rows[ids],
-                size=(height, width),
-            )
-        )
-        labels.append(ids)
-    return prompts, targets, labels
+        boxes = xyxy_to_cxcywh(corners)
+        targets.append(Targets(boxes, corners, positive, (height, width)))
+    return targets
 
 
 def training_prompt(sample: DetDataSample, tokenizer: PromptTokenizer) -> TokenizedPrompt:

@@ -38,6 +38,7 @@ class GroundingDINOHead(BaseModule):
         num_classes: entries of the denoising label embedding.
         num_layers: decoder layers, D.
         embed_dims: width C of the queries.
+        share_boxes: one box map for all decoder layers; that of pixels stays another.
         loss_cls, loss_bbox, loss_iou: losses of the registry; focal, L1 and GIoU by default.
         sync_cls_avg_factor: average the number of matched boxes over all processes.
         train_cfg: ``assigner`` of mmdet's configs.
@@ -56,6 +57,7 @@ class GroundingDINOHead(BaseModule):
         sync_cls_avg_factor: bool = True,
         train_cfg: Mapping[str, Any] | None = None,
         max_per_img: int = 300,
+        share_boxes: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -65,7 +67,8 @@ class GroundingDINOHead(BaseModule):
             construct(ContrastiveEmbed, contrastive_cfg, "bbox_head.contrastive_cfg")
             for _ in range(num_layers + 1)
         )
-        self.reg_branches = nn.ModuleList(_box_map(embed_dims) for _ in range(num_layers + 1))
+        maps = [_box_map(embed_dims) for _ in range(2 if share_boxes else num_layers + 1)]
+        self.reg_branches = nn.ModuleList(maps[:1] * (num_layers + 1 - len(maps)) + maps)
         self.matcher = HungarianMatcher.from_config(train_cfg)
         self.losses = GroundingLoss(loss_cls, loss_bbox, loss_iou, sync_cls_avg_factor)
 

@@ -1,4 +1,7 @@
-"""The decoder: queries read each other, the text and the image, and move their boxes."""
+"""The decoder: queries read each other, the text and the image, and move their boxes.
+
+Grounding DINO's; without attention to text it is that of DINO.
+"""
 
 from __future__ import annotations
 
@@ -23,27 +26,37 @@ REFINEMENT_EPS = 1e-3
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to text, deformable attention to the image, feed-forward net."""
+    """Self-attention, attention to text, deformable attention to the image, feed-forward net.
+
+    Args:
+        self_attn_cfg, cross_attn_text_cfg: settings of :class:`MultiheadAttention`; None for the
+            second: no attention to text, as in DINO.
+        cross_attn_cfg: settings of :class:`MultiScaleDeformableAttention`.
+        ffn_cfg: settings of :class:`FFN`.
+    """
 
     def __init__(
         self,
         self_attn_cfg: dict[str, Any],
-        cross_attn_text_cfg: dict[str, Any],
+        cross_attn_text_cfg: dict[str, Any] | None,
         cross_attn_cfg: dict[str, Any],
         ffn_cfg: dict[str, Any],
     ) -> None:
         super().__init__()
         where = "decoder.layer_cfg"
         self.self_attn = construct(MultiheadAttention, self_attn_cfg, f"{where}.self_attn_cfg")
-        self.cross_attn_text = construct(
-            MultiheadAttention, cross_attn_text_cfg, f"{where}.cross_attn_text_cfg"
-        )
+        self.cross_attn_text: MultiheadAttention | None = None
+        if cross_attn_text_cfg is not None:
+            self.cross_attn_text = construct(
+                MultiheadAttention, cross_attn_text_cfg, f"{where}.cross_attn_text_cfg"
+            )
         self.cross_attn = construct(
             MultiScaleDeformableAttention, cross_attn_cfg, f"{where}.cross_attn_cfg"
         )
         self.ffn = construct(FFN, ffn_cfg, f"{where}.ffn_cfg")
         dims = self.self_attn.attn.embed_dim
-        self.norms = nn.ModuleList(nn.LayerNorm(dims) for _ in range(4))
+        parts = 3 if self.cross_attn_text is None else 4
+        self.norms = nn.ModuleList(nn.LayerNorm(dims) for _ in range(parts))
 
     def forward(
         self,
@@ -69,15 +82,16 @@ class DecoderLayer(nn.Module):
         query = self.norms[0](
             self.self_attn(query, query_pos=query_pos, key_pos=query_pos, attn_mask=blocked)
         )
-        query = self.norms[1](
-            self.cross_attn_text(
-                query, text.embedded, query_pos=query_pos, key_padding_mask=~text.token_mask
+        if self.cross_attn_text is not None:
+            query = self.norms[1](
+                self.cross_attn_text(
+                    query, text.embedded, query_pos=query_pos, key_padding_mask=~text.token_mask
+                )
             )
-        )
-        query = self.norms[2](
+        query = self.norms[-2](
             self.cross_attn(query, query_pos, encoded.memory, references, encoded.pyramid)
         )
-        return self.norms[3](self.ffn(query))
+        return self.norms[-1](self.ffn(query))
 
 
 class GroundingDINODecoder(nn.Module):

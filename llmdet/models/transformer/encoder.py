@@ -1,9 +1,13 @@
-"""The encoder: six times fusion, text self-attention and deformable image self-attention."""
+"""The encoder: six times fusion, text self-attention and deformable image self-attention.
+
+Grounding DINO's; without the first two it is that of DINO.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +21,8 @@ from llmdet.models.transformer.fusion import FusionLayer
 from llmdet.models.transformer.positions import encode_text_positions
 from llmdet.models.transformer.pyramid import pixel_centres
 from llmdet.utils.construct import construct
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class ImageLayer(nn.Module):
@@ -70,8 +76,8 @@ class GroundingDINOEncoder(nn.Module):
     Args:
         num_layers: how many times all three kinds of layer run.
         layer_cfg: settings of :class:`ImageLayer`.
-        text_layer_cfg: settings of :class:`TextLayer`.
-        fusion_layer_cfg: settings of :class:`FusionLayer`.
+        text_layer_cfg: settings of :class:`TextLayer`; None: text stays as it comes.
+        fusion_layer_cfg: settings of :class:`FusionLayer`; None: image and text do not meet here.
         num_cp: number of layers whose activations are recomputed in the backward pass.
         quirks: deviations of the original to reproduce.
     """
@@ -80,32 +86,27 @@ class GroundingDINOEncoder(nn.Module):
         self,
         num_layers: int,
         layer_cfg: dict[str, Any],
-        text_layer_cfg: dict[str, Any],
-        fusion_layer_cfg: dict[str, Any],
+        text_layer_cfg: dict[str, Any] | None,
+        fusion_layer_cfg: dict[str, Any] | None,
         num_cp: int = -1,
         quirks: Quirks | None = None,
     ) -> None:
         super().__init__()
         self.num_checkpointed = num_cp
         self.quirks = quirks or Quirks()
-        image_layers = [
-            construct(ImageLayer, layer_cfg, "encoder.layer_cfg") for _ in range(num_layers)
-        ]
-        text_layers = [
-            construct(TextLayer, text_layer_cfg, "encoder.text_layer_cfg")
-            for _ in range(num_layers)
-        ]
-        fusion_layers = [
-            construct(FusionLayer, fusion_layer_cfg, "encoder.fusion_layer_cfg")
-            for _ in range(num_layers)
-        ]
+        where = "encoder.layer_cfg"
+        image_layers = [construct(ImageLayer, layer_cfg, where) for _ in range(num_layers)]
         self.layers = nn.ModuleList(image_layers)
+        text_layers = _optional_layers(TextLayer, text_layer_cfg, num_layers, "text_layer_cfg")
+        fusion_layers = _optional_layers(
+            FusionLayer, fusion_layer_cfg, num_layers, "fusion_layer_cfg"
+        )
         self.text_layers = nn.ModuleList(text_layers)
         self.fusion_layers = nn.ModuleList(fusion_layers)
+        self._text_heads = text_layers[0].self_attn.attn.num_heads if text_layers else 0
+        self._fusion_heads = fusion_layers[0].attn.num_heads if fusion_layers else 0
         self.embed_dims = image_layers[0].self_attn.output_proj.out_features
-        self._fusion_heads = fusion_layers[0].attn.num_heads
         self._floats_of_image_layer = image_layers[0].floats_per_pixel
-        self.num_text_heads = text_layers[0].self_attn.attn.num_heads
 
     def forward(self, pyramid: FeaturePyramid, text: TextFeatures) -> EncoderOutput:
         """Fuse image and text.
@@ -120,19 +121,16 @@ class GroundingDINOEncoder(nn.Module):
         references = (
             pixel_centres(pyramid)[:, :, None] * pyramid.valid_ratios[:, None]
         )  # [B, S, levels, 2]
-        text_pos = encode_text_positions(text.position_ids, self.embed_dims)
-        text_pos = text_pos.to(text.embedded.dtype)
-        blocked = self._text_mask(text)
+        read_text = self._text_reader(text)
         padded_text = None if self.quirks.fusion_attends_to_padded_text else ~text.token_mask
         visual, language = pyramid.feat, text.embedded
-        for index, (fuse, text_layer, image_layer) in enumerate(
-            zip(self.fusion_layers, self.text_layers, self.layers, strict=True)
-        ):
+        for index, image_layer in enumerate(self.layers):
 
-            def run(visual: Tensor, language: Tensor, parts=(fuse, text_layer, image_layer)):
-                fuse, text_layer, image_layer = parts
-                visual, language = fuse(visual, language, pyramid.padding_mask, padded_text)
-                language = text_layer(language, text_pos, blocked)
+            def run(visual: Tensor, language: Tensor, index=index, image_layer=image_layer):
+                if self.fusion_layers:
+                    fuse = self.fusion_layers[index]
+                    visual, language = fuse(visual, language, pyramid.padding_mask, padded_text)
+                language = read_text(index, language)
                 return image_layer(visual, references, pyramid), language
 
             if index < self.num_checkpointed and torch.is_grad_enabled():
@@ -151,13 +149,32 @@ class GroundingDINOEncoder(nn.Module):
             tokens: L, of the text.
             padded: whether the pyramid has a padding mask.
         """
-        dims, products = self.embed_dims, self._fusion_heads * tokens
-        fusion = max(3 * dims + 2 * products, 2 * dims + (2 + padded) * products)
-        return 2 * dims + max(fusion, self._floats_of_image_layer)
+        dims, widest = self.embed_dims, self._floats_of_image_layer
+        if self.fusion_layers:
+            products = self._fusion_heads * tokens
+            fusion = max(3 * dims + 2 * products, 2 * dims + (2 + padded) * products)
+            widest = max(fusion, widest)
+        return 2 * dims + widest
+
+    def _text_reader(self, text: TextFeatures) -> Callable[[int, Tensor], Tensor]:
+        """What a layer of a number makes of the text [B, L, C]."""
+        if not self.text_layers:
+            return lambda index, language: language
+        positions = encode_text_positions(text.position_ids, self.embed_dims)
+        positions = positions.to(text.embedded.dtype)
+        blocked = self._text_mask(text)
+        return lambda index, language: self.text_layers[index](language, positions, blocked)
 
     def _text_mask(self, text: TextFeatures) -> Tensor:
-        blocked = ~text.attention_mask
-        heads = self.num_text_heads
+        blocked, heads = ~text.attention_mask, self._text_heads
         if self.quirks.head_major_text_mask:
             return blocked.repeat(heads, 1, 1)
         return blocked.repeat_interleave(heads, dim=0)  # [B * heads, L, L]
+
+
+def _optional_layers(
+    kind: Callable[..., Layer], settings: dict[str, Any] | None, number: int, name: str
+) -> list[Layer]:
+    if settings is None:
+        return []
+    return [construct(kind, settings, f"encoder.{name}") for _ in range(number)]

@@ -29,6 +29,7 @@ from llmdet.testing.parity.model import (
     read_tensors,
 )
 from llmdet.testing.parity.rows import Row, compare_number, compare_recorded
+from llmdet.utils.construct import settings_of
 
 IMAGE_PROMPT = "<image>\nDescribe the image in detail."
 REGION_PROMPT = "<region:{}>\nDescribe the region in a phrase."
@@ -71,9 +72,7 @@ def build_llmdet(folder: Path, config: Mapping[str, Any]) -> LLMDet:
 
 def _translate(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the original as ours."""
-    import inspect
-
-    known = inspect.signature(GroundingDINO).parameters
+    known = settings_of(GroundingDINO)
     detector = {key: value for key, value in config.items() if key in known}
     if config["lmm_new_layer_insert_type"] != "all" or config["use_plora"]:
         raise ConfigError("only lmm_new_layer_insert_type='all' without use_plora is defined")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from llmdet.models.detectors.grounding_dino import GroundingDINO
 from llmdet.models.quirks import Quirks
 from llmdet.registry import MODELS
+from llmdet.utils.construct import settings_of
 
 
 def read_json(path: Path) -> Any:
@@ -42,7 +42,7 @@ def build_detector(folder: Path, config: Mapping[str, Any]) -> GroundingDINO:
         folder: holds ``bert/`` and ``state_dict.pt``.
         config: settings of the original; those of the language model are left aside.
     """
-    known = inspect.signature(GroundingDINO).parameters
+    known = settings_of(GroundingDINO)
     settings = {key: value for key, value in config.items() if key in known}
     settings["language_model"] = {**config["language_model"], "name": str(folder / "bert")}
     settings["quirks"] = all_quirks()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -25,7 +24,7 @@ from llmdet.models.vision.views import View, frame_of
 from llmdet.prompts.conversation import Conversation, ConversationSettings
 from llmdet.prompts.types import TokenizedPrompt
 from llmdet.registry import MODELS
-from llmdet.utils.construct import check_keys
+from llmdet.utils.construct import check_keys, settings_of
 
 from .building import build_language
 from .captioner import Captioner
@@ -61,11 +60,7 @@ class LLMDet(GroundingDINO):
         freeze_detector: bool = False,
         **detector: Any,
     ) -> None:
-        known = [
-            *inspect.signature(LLMDet).parameters,
-            *inspect.signature(GroundingDINO).parameters,
-        ]
-        check_keys(detector, known, "model")
+        check_keys(detector, settings_of(LLMDet), "model")
         if freeze_detector and detector.get("tuning") is not None:
             raise ConfigError(
                 "model.freeze_detector lets no part of the detector train and model.tuning some: "
