@@ -129,7 +129,9 @@ def _format_of(leaf: Any) -> str | None:
 
 def check_prompts(config: Config, datasets: Iterable[Any], findings: Findings) -> None:
     """Show which tokens stand for which class, and what does not fit into a prompt."""
-    language = config.model.language_model
+    language = config.model.get("language_model")
+    if language is None:
+        return  # a detector that reads no words
     try:
         tokenizer = PromptTokenizer(
             load_tokenizer(language.name), language.get("max_tokens", MAX_TOKENS)

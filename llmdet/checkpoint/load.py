@@ -19,6 +19,7 @@ from .files import CheckpointFile, StateDict, read_checkpoint
 from .frozen import note_replaced, put_back_frozen
 from .systems import system_of
 from .systems.llmdet import LLMDET_LANGUAGE, UPSTREAM_LANGUAGE, upstream_to_llmdet
+from .systems.upn import NOTICE, is_upn, upn_to_llmdet
 from .transformers_keys import LLMDET_ONLY, reason_without_place, transformers_to_llmdet
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _LORA = "lora"
 
 #: Parts of region language models.
 _REGION_LMM = ("towers.", "filler.")
+#: The prompts of a detector without words.
+_PROPOSALS = "granularity_embedding."
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class LoadReport:
     """What became of every key of a checkpoint and of the model."""
 
     source: str
-    format: str  # llmdet | upstream | mm_grounding_dino | transformers
+    format: str  # llmdet | upstream | mm_grounding_dino | transformers | upn
     loaded: tuple[str, ...]  # our names
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> checkpoint keys
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> model keys not set
@@ -153,13 +156,15 @@ def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:
         key.startswith(("model.backbone.conv_encoder.", "model.text_backbone.")) for key in keys
     ):
         return "transformers"
-    named_here = ("lmm.causal_lm.", *LLMDET_LANGUAGE[1:], *_REGION_LMM)
+    named_here = ("lmm.causal_lm.", *LLMDET_LANGUAGE[1:], *_REGION_LMM, _PROPOSALS)
     if any(key.startswith(named_here) for key in keys):
         return "llmdet"
     if any(key.startswith(UPSTREAM_LANGUAGE) for key in keys):
         return "upstream"
     if any(key.startswith("bbox_head.") for key in keys):
         return "mm_grounding_dino"
+    if is_upn(keys):
+        return "upn"
     system = system_of(keys)
     if system is not None:
         raise CheckpointError(system.sentence(source))
@@ -177,6 +182,9 @@ def to_llmdet(checkpoint: CheckpointFile, layout: str = "auto") -> tuple[str, St
         return layout, transformers_to_llmdet(checkpoint.state_dict, checkpoint.config)
     if layout == "upstream":
         return layout, upstream_to_llmdet(checkpoint.state_dict)
+    if layout == "upn":
+        logger.warning(NOTICE.format(checkpoint.source))
+        return layout, upn_to_llmdet(checkpoint.state_dict)
     return layout, dict(checkpoint.state_dict)
 
 
