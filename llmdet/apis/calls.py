@@ -21,7 +21,7 @@ _EACH = "give one for each image; class names for all of them are classes=['cat'
 #: What a session's predict may be told, beside classes.
 SESSION_OPTIONS = (
     *("text", "expression", "spans", "negatives", "templates", "synonyms"),
-    *("captions", "boxes"),
+    *("granularity", "captions", "boxes"),
     *("threshold", "per_class_thresholds", "nms", "generation"),
 )
 
@@ -39,13 +39,13 @@ class Asker:
     """Reads calls for one model.
 
     Attributes:
-        tokenizer: of its text encoder.
+        tokenizer: of its text encoder; None for a detector of proposals, which has none.
         options: how prompts are written for it.
         can_describe: whether it has a language model.
         learned: keys of the classes that need no word which the text encoder knows.
     """
 
-    tokenizer: PromptTokenizer
+    tokenizer: PromptTokenizer | None
     options: PromptOptions
     can_describe: bool
     learned: frozenset[str] = frozenset()
@@ -61,6 +61,7 @@ class Asker:
         negatives: Sequence[str] = (),
         templates: Sequence[str] | None = None,
         synonyms: Mapping[str, Sequence[str]] | None = None,
+        granularity: str | None = None,
         captions: bool | str | Collection[str] = False,
         boxes: Any = None,
         **kept: Any,
@@ -82,12 +83,13 @@ class Asker:
             raise ConfigError("boxes are given to be described: leave captions out, or True.")
         wording = Wording(tuple(negatives), templates, synonyms)
         if prompts is None:
-            prompt = read_question(classes, text, expression, spans, wording)
+            prompt = read_question(classes, text, expression, spans, wording, granularity)
             question = self._ask(prompt, len(wording.negatives))
             request.check_names(question)
             questions: Iterator[Question] = repeat(question)
         else:
-            given = dict(classes=classes, text=text, expression=expression, spans=spans)
+            given: dict[str, Any] = dict(classes=classes, text=text, expression=expression)
+            given |= {"spans": spans, "granularity": granularity}
             if others := [name for name, value in given.items() if value is not None]:
                 raise ConfigError(f"prompts and {others[0]} exclude each other: give one of them.")
             questions = (self._ask(as_prompt(entry)) for entry in prompts)

@@ -34,6 +34,7 @@ from llmdet.datasets.sample import GroundingSample
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.detectors.few_shot import LearningSettings
 from llmdet.prompts.class_names import class_key
+from llmdet.prompts.writing import PromptOptions
 from llmdet.utils.config import merge_options
 from llmdet.utils.construct import check_keys, construct
 from llmdet.utils.suggest import did_you_mean
@@ -124,6 +125,11 @@ class Detector:
         return next(self.model.parameters()).device
 
     @property
+    def reads_words(self) -> bool:
+        """Whether it finds what words name; a detector of proposals finds objects without names."""
+        return hasattr(self.model, "language_model")
+
+    @property
     def gives_captions(self) -> bool:
         """Whether the model has a language model that describes what it sees."""
         return getattr(self.model, "lmm", None) is not None
@@ -142,6 +148,7 @@ class Detector:
         negatives: Sequence[str] = (),
         templates: Sequence[str] | None = None,
         synonyms: Mapping[str, Sequence[str]] | None = None,
+        granularity: str | None = None,
         nms: float | None = None,
         captions: bool | str | Collection[str] = False,
         boxes: Any = None,
@@ -175,6 +182,8 @@ class Detector:
             templates: ways of saying a name, such as ["{}", "a photo of a {}"], whose text features
                 are averaged.
             synonyms: name -> other names for it, whose text features are averaged with its own.
+            granularity: "fine" or "coarse", for a detector of proposals (``configs/upn``): what it
+                takes for an object; None: as its ``test_cfg`` says.
             nms: overlap (IoU) above which the best of several boxes stays alone, whatever their
                 classes; None keeps overlapping boxes (but 0.7 without any words).
             captions: True, or some of "image" and "regions": what the language model describes.
@@ -207,6 +216,7 @@ class Detector:
             negatives=negatives,
             templates=templates,
             synonyms=synonyms,
+            granularity=granularity,
             captions=captions,
             boxes=boxes,
             threshold=threshold,
@@ -253,7 +263,7 @@ class Detector:
     @property
     def learned_classes(self) -> tuple[str, ...]:
         """The classes that were learned from examples; names are compared without capitals."""
-        return self.model.learned_classes.names
+        return self.model.learned_classes.names if self.reads_words else ()
 
     def add_class(
         self,
@@ -281,9 +291,12 @@ class Detector:
                 ``steps``.
 
         Raises:
-            ConfigError: no example has a box, or a setting has no such value.
+            ConfigError: no example has a box, a setting has no such value, or the detector has no
+                classes.
             DataError: an image cannot be used, or a box lies outside of it.
         """
+        if not self.reads_words:
+            raise ConfigError("This detector proposes objects without names: it has no classes.")
         how = construct(LearningSettings, settings, "add_class")
         return learn_from_examples(
             self.model, self.config, self._look, name, examples, description, others, how
@@ -295,7 +308,7 @@ class Detector:
         Raises:
             ConfigError: there is no such class.
         """
-        if name not in self.model.learned_classes:
+        if not self.reads_words or name not in self.model.learned_classes:
             raise ConfigError(
                 f"No class {name!r} was learned; {did_you_mean(name, self.learned_classes)}"
             )
@@ -303,6 +316,8 @@ class Detector:
 
     def _asker(self) -> Asker:
         model = self.model
+        if not self.reads_words:
+            return Asker(None, PromptOptions(), can_describe=False)
         options = model.test_cfg.prompt_options
         known = frozenset(map(class_key, self.learned_classes))
         return Asker(model.language_model.prompts, options, self.gives_captions, known)

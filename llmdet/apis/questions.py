@@ -56,16 +56,30 @@ class Wording:
 
 def ask(
     prompt: Prompt,
-    tokenizer: PromptTokenizer,
+    tokenizer: PromptTokenizer | None,
     options: PromptOptions,
     negatives: int = 0,
     learned: Container[str] = (),
 ) -> Question:
     """Tokenise a prompt; what a reader of it should know is logged once.
 
+    Without tokenizer, the detector reads no words.
+
     Raises:
+        ConfigError: words are put to a detector that reads none, or a granularity to one that does.
         DataError: as :class:`PromptTokenizer`.
     """
+    if tokenizer is None:
+        if not isinstance(prompt, AnyObject):
+            raise ConfigError(
+                "This detector proposes objects and reads no words: leave out what to look for."
+            )
+        return Question(prompt, (), (prompt.word,))
+    if isinstance(prompt, AnyObject) and prompt.granularity is not None:
+        raise ConfigError(
+            f"granularity={prompt.granularity!r} is for detectors of proposals, such as those of "
+            "configs/upn; this one reads words."
+        )
     chunks = tokenizer(prompt, options)
     for hint in prompt_hints(prompt, chunks, tokenizer.tokenizer, learned):
         _say_once(hint)
@@ -84,6 +98,7 @@ def read_question(
     expression: str | Sequence[str] | None = None,
     spans: tuple[str, Any] | None = None,
     wording: Wording = Wording(),
+    granularity: str | None = None,
 ) -> Prompt:
     """The prompt of a question in one of its forms; all are None: whatever is an object.
 
@@ -95,12 +110,15 @@ def read_question(
             which is looked for in a prompt of its own.
         spans: a text, and for each thing its [start, end) characters, or a list of such pieces.
         wording: how class names are asked for.
+        granularity: of objects without a name.
 
     Raises:
-        ConfigError: several forms are given, a text is empty, or spans are no spans.
+        ConfigError: several forms are given, a text is empty, spans are no spans, or there is no
+            such granularity.
         DataError: a class has no word, or a span lies outside its text.
     """
-    given = dict(classes=classes, text=text, expression=expression, spans=spans)
+    given: dict[str, Any] = dict(classes=classes, text=text, expression=expression, spans=spans)
+    given["granularity"] = granularity
     forms = [name for name, value in given.items() if value is not None]
     if len(forms) > 1:
         raise ConfigError(f"{' and '.join(forms)} exclude each other: give one of them.")
@@ -115,7 +133,7 @@ def read_question(
     if expression is not None:
         return _read_expressions(expression)
     if spans is None:
-        return AnyObject()
+        return AnyObject(granularity=granularity)
     sentence, positions = _split_spans(spans)
     return parse_prompt(sentence, tokens_positive=normalize_spans(positions))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CAPTIONS = ("image", "regions")
 #: Neighbouring pixels propose the same object.
-_OVERLAP_OF_PROPOSALS = 0.7
+_OVERLAP_OF_ANY_OBJECT = 0.7
 #: A box of a look-alike that overlaps by more than this is of the same thing.
 _OVERLAP_OF_NEGATIVES = 0.7
 
@@ -107,7 +107,7 @@ def read_found(
     kept = kept[scores[kept].astype(np.float64) >= limits]
     overlap = request.nms
     if overlap is None and isinstance(question.prompt, AnyObject):
-        overlap = _OVERLAP_OF_PROPOSALS
+        overlap = _OVERLAP_OF_ANY_OBJECT
     if overlap is not None:
         kept = kept[nms(boxes[kept], scores[kept], overlap)]
     results = Results(picture, boxes, scores, labels, names, question.wanted, best_score=best)

@@ -8,6 +8,8 @@ Referring expression (the text as a whole):
     python image_demo.py IMAGE CONFIG --weights W --text 'red apple.' --tokens-positive -1
 Several descriptions, one in each prompt:
     python image_demo.py IMAGE CONFIG --weights W --text 'the red apple' --text 'a man who sits'
+Objects without names, by a detector of proposals:
+    python image_demo.py IMAGE configs/upn/upn_swin_l.py --weights W --granularity fine --nms 0.8
 Captions of the image and of every shown box, or of given boxes:
     python image_demo.py IMAGE CONFIG --weights W --text 'apple . banana .' -c --caption
     python image_demo.py IMAGE CONFIG --weights W --text 'fruit' --boxes '[[10, 20, 200, 180]]'
@@ -75,6 +77,12 @@ def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
         "--any-object",
         action="store_true",
         help="no text: find whatever looks like an object to the first of the two stages",
+    )
+    group.add_argument(
+        "--granularity",
+        choices=("fine", "coarse"),
+        help="what a detector of proposals (configs/upn) takes for an object; default: as its "
+        "config says",
     )
     group.add_argument(
         "--noun-phrases",
@@ -157,7 +165,9 @@ def run(args: argparse.Namespace) -> int:
             read_question(**question)  # mistakes show before the model is built
         detector = _build(args, captions=args.caption or boxes is not None)
     if question is None:
-        question = {} if args.any_object else {"classes": _classes_of(detector.config)}
+        question = {"granularity": args.granularity}
+        if detector.reads_words and not args.any_object and not args.granularity:
+            question = {"classes": _classes_of(detector.config)}
     stream = detector.predict(
         iter(readable),
         **question,
@@ -183,8 +193,10 @@ def _question(args: argparse.Namespace) -> dict[str, Any] | None:
     from llmdet.errors import ConfigError
 
     question = read_words(args)
-    if question is not None and args.any_object:
-        raise ConfigError("--any-object finds things without a name: leave out --text.")
+    for name in ("any_object", "granularity"):
+        if question is not None and getattr(args, name):
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} finds things without a name: leave out --text.")
     return question
 
 
@@ -198,7 +210,9 @@ def _classes_of(config: Any) -> tuple[str, ...]:
 
 
 def _build(args: argparse.Namespace, captions: bool) -> Detector:
-    options = {"model.test_cfg.noun_phrases": args.noun_phrases}
+    options: dict[str, Any] = {}
+    if args.noun_phrases != "auto":
+        options["model.test_cfg.noun_phrases"] = args.noun_phrases
     if args.chunked_size is not None:
         options["model.test_cfg.chunked_size"] = args.chunked_size
     return build_detector(
