@@ -34,11 +34,11 @@ def _samples(path: Path, options: ReadOptions, ledger: Ledger) -> Iterator[Sampl
             continue
         try:
             name, width, height = entry.text("image"), None, None
+            fields = {"conversations": entry.array("conversations")}
             read_conversation(entry, regions=0)
             if options.images is not None:
                 width, height = image_size(options.images / name, where)
         except DataError as error:
             ledger.reject(error)
             continue
-        fields = {"conversations": entry.array("conversations")}
         yield Sample(name, width, height, [], where, fields=fields)

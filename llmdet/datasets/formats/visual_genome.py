@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,10 @@ def _identity(entry: Fields, *keys: str) -> Any:
 
 
 def _names(path: Path) -> Iterator[str]:
+    """Classes of all objects; what is broken is told when the samples are read."""
     for where, values in read_list(path):
-        for item in Fields(values, where).objects("objects"):
-            name = _name(item)
-            if name:
-                yield name
+        with suppress(DataError):
+            yield from filter(None, map(_name, Fields(values, where).objects("objects")))
 
 
 def _name(item: Fields) -> str:

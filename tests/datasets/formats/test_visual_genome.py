@@ -114,9 +114,16 @@ def test_broken_json_names_the_file(folder):
         rows(path)
 
 
-def test_permitted_broken_pictures_are_skipped_and_counted(folder):
-    path = folder / "region_descriptions.json"
-    path.write_text(json.dumps([{"id": 3, "regions": []}, *REGIONS]))
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [
+        ("region_descriptions.json", [{"id": 3, "regions": []}, *REGIONS]),
+        ("objects.json", [{"image_id": 1, "objects": [{"names": "tree"}]}, *OBJECTS]),
+    ],
+)
+def test_permitted_broken_pictures_are_skipped_and_counted(folder, name, entries):
+    path = folder / name
+    path.write_text(json.dumps(entries))
     ledger = Ledger(max_bad_rows=1)
     source = open_source(path, "visual_genome", ReadOptions(), ledger)
     assert [sample.filename for sample in source.samples] == ["VG_100K_2/1.jpg"]
