@@ -7,15 +7,19 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from mmengine.config import Config
 
 from llmdet.data_engines.models import read_model_settings
 from llmdet.data_engines.real_lod import ROLES
 from llmdet.data_engines.real_lod_run import read_settings
 from llmdet.datasets.toy import ToySettings, generate
 from llmdet.datasets.toy.agent_world import sample_world, write_world
+from llmdet.datasets.toy.models import tiny_qwen
+from llmdet.engine.runner import Runner
 from llmdet.errors import ConfigError
-from llmdet.testing.chat import Reply, completion
+from llmdet.testing.chat import Reply, completion, tiny_llava, tiny_similarity
 from llmdet.testing.programs import load_program
+from llmdet.testing.region_models import tiny_region_lmm
 from llmdet.utils.config import load_config
 
 TOOL = Path(__file__).parents[2] / "tools" / "data_engine.py"
@@ -154,3 +158,61 @@ def test_a_shard_is_one_of_several(tool, tmp_path: Path, capsys, shard: str) -> 
     with pytest.raises(SystemExit):
         tool.main(command(tmp_path, *MODEL, f"--shard={shard}"))
     assert "I/N with I from 0 to N-1" in capsys.readouterr().err
+
+
+def test_regions_described_by_models_of_this_process_train_a_region_language_model(
+    tool, tmp_path: Path, capsys
+) -> None:
+    root = tmp_path / "toy"
+    generate(root, ToySettings(train=2, val=1, size=48))
+    vlm, clip = tiny_llava(tmp_path / "vlm"), tiny_similarity(tmp_path / "clip")
+    files = [root / "annotations" / "train_coco.json", root / "images", tmp_path / "rows.jsonl"]
+    arguments = ["recapd", *map(str, files), "--backend", "transformers", "--model", vlm]
+    arguments += ["--device", "cpu", "--max-new-tokens", "8", "--clip", clip]
+    tool.main(
+        [
+            *arguments,
+            "--regions",
+            "3",
+            "--min-side",
+            "4",
+            "--min-words",
+            "1",
+            "--min-global-words",
+            "1",
+        ]
+    )
+    rows = [json.loads(line) for line in files[-1].read_text().splitlines()]
+    assert f"rows.jsonl: {len(rows)} rows (" in capsys.readouterr().out
+    regions = [region for row in rows for region in row["regions"]]
+    assert len(rows) == 2
+    assert len({region["caption"] for region in regions}) > 1
+    assert all(region["caption"] and -1 <= region["similarity"] <= 1 for region in regions)
+
+    pipeline = ["LoadImageFromFile", "TokenizeConversations", "MakeViews", "PackViews"]
+    dataset = {
+        "type": "ODVGDataset",
+        "data_root": str(root),
+        "ann_file": str(files[-1]),
+        "data_prefix": {"img": "images/"},
+        "filter_cfg": {"filter_empty_gt": False},
+        "pipeline": [{"type": kind} for kind in pipeline],
+    }
+    qwen = tiny_qwen(tmp_path / "qwen")
+    config = {
+        "default_scope": "llmdet",
+        "model": tiny_region_lmm(qwen, talk={"max_length": 2000, "max_new_tokens": 4}),
+        "work_dir": str(tmp_path / "work"),
+        "train_dataloader": {"dataset": dataset, "batch_size": 2, "num_workers": 0,
+                             "sampler": {"type": "InfiniteSampler"}},
+        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": 5, "val_interval": 100},
+        "optim_wrapper": {"optimizer": {"type": "AdamW", "lr": 2e-3}},
+        "default_hooks": {"checkpoint": {"type": "CheckpointHook", "by_epoch": False}},
+        "randomness": {"seed": 1},
+        "experiment_name": "recapd",
+    }  # fmt: skip
+    runner = Runner.from_cfg(Config(config))
+    runner.train()
+    losses, _ = runner.message_hub.get_scalar("train/loss_lmm").data
+    assert len(losses) == 5
+    assert losses[-1] < losses[0]
