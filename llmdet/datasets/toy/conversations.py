@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 TASKS = ("classify", "choose", "exist", "relate")
 SPLITS = ("train", "val_seen", "val_unseen")
 _SEED = 0
-_TRAINING_TURNS = 8  # most of a row
-_NAMINGS = 3  # rows in which the objects of an image are named
-_RELATIONS = 3  # asked of an image of a validation split
+_TRAINING_TURNS = 12  # most of a row
+_ROWS_OF_EXISTENCE = 2  # of each training image: what is hardest is asked most often
+_RELATIONS = 3  # asked in a row of training, and of an image of a validation split
 
 Box = Sequence[float]
 
@@ -110,24 +110,15 @@ def choose_questions(objects: Objects, rng: np.random.Generator) -> list[Questio
 def exist_questions(
     objects: Objects, rng: np.random.Generator, kinds: Sequence[Kind] = SEEN
 ) -> list[Question]:
-    """Whether a kind is in the image: of each that is, and of as many of ``kinds`` that are not.
-
-    Half of the absent ones share colour or shape with an object of the image.
-    """
+    """Whether a kind is in the image: of each that is, and of as many of ``kinds`` that are not."""
     present = sorted(set(objects.kinds))
     absent = [kind for kind in kinds if kind not in present]
-    alike = [
-        kind
-        for kind in absent
-        if any(kind.colour == its.colour or kind.shape == its.shape for its in present)
+    absent = [absent[n] for n in rng.permutation(len(absent))[: len(present)]]
+    return [
+        Question("exist", f"Is there a {_words(kind)}?", answer, (), kind)
+        for answer, asked in (("yes", present), ("no", absent))
+        for kind in asked
     ]
-    questions = []
-    for number, kind in enumerate(present):
-        pool = alike if number % 2 == 0 and alike else absent
-        for asked, answer in ((kind, "yes"), (pool[int(rng.integers(len(pool)))], "no")):
-            text = f"Is there a {_words(asked)}?"
-            questions.append(Question("exist", text, answer, (), asked))
-    return questions
 
 
 def attribute_questions(objects: Objects, rng: np.random.Generator) -> list[Question]:
@@ -159,6 +150,23 @@ def relate_questions(objects: Objects) -> list[Question]:
     return questions
 
 
+def find_questions(objects: Objects) -> list[Question]:
+    """The colour of each shape that one object has, and the shape of each such colour.
+
+    They are no task of a test: whether a kind is in the image is learned faster by a model that
+    has learned to look for what a word names.
+    """
+    questions = []
+    for kind in objects.kinds:
+        if sum(other.shape == kind.shape for other in objects.kinds) == 1:
+            text = f"What colour is the {kind.shape}?"
+            questions.append(Question("find", text, kind.colour, (), kind))
+        if sum(other.colour == kind.colour for other in objects.kinds) == 1:
+            text = f"What shape is the {kind.colour} one?"
+            questions.append(Question("find", text, kind.shape, (), kind))
+    return questions
+
+
 def training_rows(row: dict[str, Any], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Conversations about one training image, in which no answer gives another away.
 
@@ -168,10 +176,17 @@ def training_rows(row: dict[str, Any], rng: np.random.Generator) -> Iterator[dic
     """
     objects = Objects.of_row(row)
     names = classify_questions(objects)
-    groups = [[_attribute(question, rng) for question in names] for _ in range(_NAMINGS)]
-    related = _shuffled(relate_questions(objects), rng)[: _TRAINING_TURNS // 3]
-    groups.append(choose_questions(objects, rng) + related)
-    groups += [exist_questions(objects, rng), attribute_questions(objects, rng)]
+    related = relate_questions(objects)
+    groups = [
+        [_attribute(question, rng) for question in names],
+        choose_questions(objects, rng),
+        find_questions(objects),
+    ]
+    groups = [[*group, *_shuffled(related, rng)[:_RELATIONS]] for group in groups]
+    groups += [
+        exist_questions(objects, rng) + attribute_questions(objects, rng)
+        for _ in range(_ROWS_OF_EXISTENCE)
+    ]
     for questions in groups:
         chosen = _shuffled(questions, rng)[:_TRAINING_TURNS]
         if chosen:

@@ -1,0 +1,373 @@
+"""What a tiny region language model learns of the toy set, with several eyes and region encoders.
+
+    python tools/benchmark/region_lmm.py --work-dir work_dirs/region_lmm
+    python tools/benchmark/region_lmm.py --work-dir DIR --tables main encoders --seeds 0 1 2
+    python tools/benchmark/region_lmm.py --work-dir DIR --tables main --eye quickstart.pth
+    python tools/benchmark/region_lmm.py --work-dir DIR --short
+
+Makes the toy set, trains the eyes (detectors with and without a language model, a CLIP-like tower)
+and one language model for each row of the tables and each seed, and asks about held-out images.
+Trainings that are complete in the work dir are not repeated. Ends with tables in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from math import isnan
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+# What runs with `python tools/benchmark/region_lmm.py` finds the package beside it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from llmdet.utils.cli import run_cli
+
+ROOT = Path(__file__).resolve().parents[2]
+SPLITS = ("val_seen", "val_unseen")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of a table: what differs from ``configs/quickstart/region_lmm.py``."""
+
+    eye: str = "with language"
+    region: dict[str, Any] = field(default_factory=dict)  # settings of the region encoder
+    image: dict[str, Any] = field(default_factory=dict)  # and of the image's
+    refinement: str | None = None
+    tower: dict[str, Any] = field(default_factory=dict)  # settings of the detector's memory
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is trained and asked."""
+
+    detector_steps: int = 800
+    clip_steps: int = 1000
+    region_steps: int = 1000
+    images: int = 100  # asked about, of each split
+    train: int = 2000
+    val: int = 200
+
+
+SHORT = Sizes(detector_steps=1, clip_steps=1, region_steps=2, images=2, train=16, val=8)
+#: The eyes' configs; the third has none.
+EYES = {
+    "with language": "configs/quickstart/llmdet.py",
+    "detector alone": "configs/quickstart/detector.py",
+    "captions alone": "",
+}
+_MASK, _ROI = {"type": "MaskPool", "level": 0}, {"type": "RoIAlign", "levels": (0,)}
+#: A tower's maps alone, whatever the tower is.
+_MAPS = {"region": _MASK, "image": {"type": "AverageGrid", "size": 6, "level": 0}}
+_MEMORY = {"tower": {"prompt": "", "queries": False}, **_MAPS}
+VARIANTS = {
+    "object query": Variant(),
+    "RoIAlign": Variant(region=_ROI),
+    "mask pool": Variant(region=_MASK),
+    "alone, object query": Variant(eye="detector alone"),
+    "alone, memory": Variant(eye="detector alone", **_MEMORY),
+    "with language, memory": Variant(**_MEMORY),
+    "captions": Variant(eye="captions alone", **_MAPS),
+    **{
+        f"captions, {kind}": Variant(eye="captions alone", refinement=kind, **_MAPS)
+        for kind in ("bilinear", "deconv", "deconv+bilinear")
+    },
+}
+#: Title of a table -> name of a row -> its variant.
+TABLES = {
+    "main": {"object queries of a detector taught with language": "object query"},
+    "encoders": {name: name for name in ("object query", "RoIAlign", "mask pool")},
+    "eyes": {
+        "(a) memory of a detector trained without language": "alone, memory",
+        "(b) memory of a detector trained with language": "with language, memory",
+        "(c) CLIP-like tower trained on captions": "captions",
+        "object queries of (a)": "alone, object query",
+        "object queries of (b)": "object query",
+    },
+    "refinement": {
+        "none": "captions",
+        **{kind: f"captions, {kind}" for kind in ("bilinear", "deconv", "deconv+bilinear")},
+    },
+}
+COLUMNS = (
+    "classify seen",
+    "classify unseen",
+    "choose seen",
+    "choose unseen",
+    "exist",
+    "yes-ratio",
+    "relate",
+    "seconds",
+)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported, so that --help answers at once."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work-dir", type=Path, required=True, help="gets a folder per training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument(
+        "--processes", type=int, default=2, help="trainings at once, of one thread each (default 2)"
+    )
+    parser.add_argument(
+        "--eye",
+        type=Path,
+        help="checkpoint of configs/quickstart/llmdet.py that is the detector with language of all "
+        "seeds; without it one is trained for each seed",
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="a step of each, to see that everything runs"
+    )
+    parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is missing, and print the tables."""
+    args = parse_args(argv)
+    bench = Bench(
+        args.work_dir.resolve(),
+        SHORT if args.short else Sizes(),
+        None if args.eye is None else args.eye.resolve(),
+    )
+    if args.run is not None:
+        bench.run(args.run[0], int(args.run[1]))
+        return 0
+    bench.make_data()
+    names = list(dict.fromkeys(name for table in args.tables for name in TABLES[table].values()))
+    eyes = dict.fromkeys(VARIANTS[name].eye for name in names)
+    if args.eye is not None:
+        eyes.pop("with language", None)
+    for group in ([f"eye {eye}" for eye in eyes], names):  # a language model needs its eye first
+        with ThreadPoolExecutor(args.processes) as pool:
+            jobs = [
+                pool.submit(bench.run_apart, name, seed)
+                for seed in args.seeds
+                for name in group
+                if not (bench.place(name, seed) / "result.json").is_file()
+            ]
+            for job in jobs:
+                job.result()
+    for table in args.tables:
+        rows = {
+            title: [bench.result(name, seed) for seed in args.seeds]
+            for title, name in TABLES[table].items()
+        }
+        sys.stdout.write("\n".join(_table(table, rows)) + "\n")
+    return 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Trainings and their results in a folder."""
+
+    folder: Path
+    sizes: Sizes
+    eye: Path | None = None  # checkpoint of a detector with language that is not to be trained
+
+    @property
+    def toy(self) -> Path:
+        """The toy set."""
+        return self.folder / "toy"
+
+    def place(self, name: str, seed: int) -> Path:
+        """The folder of a training."""
+        return self.folder / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}"
+
+    def result(self, name: str, seed: int) -> dict[str, float]:
+        """What a finished training came to."""
+        return json.loads((self.place(name, seed) / "result.json").read_text())
+
+    def make_data(self) -> None:
+        """Write the toy set with its questions and models, where it is not there."""
+        from llmdet.datasets.toy import ToySettings, generate
+        from llmdet.datasets.toy.conversations import write_region_questions
+        from llmdet.datasets.toy.models import write_region_language_model, write_toy_models
+
+        generate(self.toy, ToySettings(train=self.sizes.train, val=self.sizes.val))
+        write_toy_models(self.toy)
+        write_region_questions(self.toy)
+        write_region_language_model(self.toy)
+
+    def run_apart(self, name: str, seed: int) -> None:
+        """:meth:`run` in a process of its own, with one thread.
+
+        Raises:
+            SystemExit: it failed.
+        """
+        folder = self.place(name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, __file__, "--work-dir", str(self.folder)]
+        command += ["--run", name, str(seed), *(["--short"] if self.sizes == SHORT else [])]
+        command += [] if self.eye is None else ["--eye", str(self.eye)]
+        log = folder / "log.txt"
+        with log.open("w") as stream:
+            variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                command, cwd=ROOT, env=variables, stdout=stream, stderr=subprocess.STDOUT
+            )
+        if done.returncode != 0:
+            raise SystemExit(f"'{name}' with seed {seed} failed; see {log}")
+
+    def run(self, name: str, seed: int) -> None:
+        """Train an eye, or a language model that is then asked, and write ``result.json``."""
+        folder = self.place(name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        begin = time.process_time()
+        if name == "eye captions alone":
+            from llmdet.testing.toy_clip import train_clip
+
+            train_clip(self.toy, folder, seed, self.sizes.clip_steps)
+            scores: dict[str, float] = {}
+        elif name.startswith("eye "):
+            self.train(self.eye_config(name.removeprefix("eye ")), folder, seed)
+            scores = {}
+        else:
+            config = self.region_config(VARIANTS[name], seed)
+            model = self.train(config, folder, seed)
+            spent = time.process_time() - begin
+            scores = shares(ask(model, config, self.toy, self.sizes.images))
+            begin = time.process_time() - spent
+        scores["seconds"] = time.process_time() - begin
+        (folder / "result.json").write_text(json.dumps(scores))
+
+    def train(self, config: Any, folder: Path, seed: int) -> Any:
+        """Train a config; the trained model."""
+        import torch
+
+        from llmdet.engine import build_runner
+
+        torch.set_num_threads(1)
+        config.work_dir, config.randomness = str(folder / "run"), {"seed": seed}
+        config.experiment_name = str(folder)
+        config.default_hooks.pop("visualization")
+        config.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
+        config.default_hooks.checkpoint.interval = config.train_cfg.max_iters
+        return build_runner(config).train()
+
+    def eye_config(self, eye: str) -> Any:
+        """The config of a detector, which trains for as long with language as without."""
+        config = self._config(EYES[eye], self.sizes.detector_steps)
+        config.train_dataloader.num_workers = 0
+        return config
+
+    def region_config(self, variant: Variant, seed: int) -> Any:
+        """The config of a language model about regions."""
+        config = self._config("configs/quickstart/region_lmm.py", self.sizes.region_steps)
+        model = config.model
+        eye = self.place(f"eye {variant.eye}", seed)
+        if variant.eye == "captions alone":
+            model.towers.eye = {"type": "TransformersTower", "model": str(eye), "layers": [-1]}
+        else:
+            weights = self.eye if variant.eye == "with language" else None
+            if weights is None:
+                weights = eye / "run" / (eye / "run" / "last_checkpoint").read_text().strip()
+            model.towers.eye.update(variant.tower, weights=str(weights))
+        if variant.refinement is not None:
+            scale = {} if variant.refinement == "deconv" else {"scale": 4}
+            model.towers.eye = {
+                "type": "RefinedTower",
+                "tower": model.towers.eye,
+                "refinement": variant.refinement,
+                **scale,
+            }
+        for kind in ("region", "image"):
+            if changes := getattr(variant, kind):
+                model.slots[kind].encoder = dict(changes)
+        return config
+
+    def _config(self, file: str, steps: int) -> Any:
+        """A config of the toy set in this folder, of so many steps."""
+        from mmengine.config import Config
+
+        config = Config.fromfile(ROOT / file)
+        moved = _replaced(config.to_dict(), "data/toy", str(self.toy))
+        moved["train_cfg"] = {"type": "IterBasedTrainLoop", "max_iters": steps}
+        for stage in ("val", "test"):
+            for part in ("cfg", "dataloader", "evaluator"):
+                moved.pop(f"{stage}_{part}", None)
+        return Config(moved)
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    """A tree of dicts, lists and strings with one text in place of another."""
+    if isinstance(value, dict):
+        return {key: _replaced(part, old, new) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_replaced(part, old, new) for part in value)
+    return value.replace(old, new) if isinstance(value, str) else value
+
+
+def ask(model: Any, config: Any, toy: Path, images: int) -> list[dict[str, Any]]:
+    """The questions about the first images of each split, each row with what the model ``said``."""
+    import torch
+    from mmengine.dataset import pseudo_collate
+
+    from llmdet.registry import DATASETS
+
+    model.eval()
+    asked = []
+    for split in SPLITS:
+        path = toy / "annotations" / f"{split}_regions.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        known = set(list(dict.fromkeys(row["filename"] for row in rows))[:images])
+        count = sum(row["filename"] in known for row in rows)
+        settings = config.train_dataloader.dataset | {"ann_file": f"annotations/{path.name}"}
+        pipeline = [
+            {**step, "settings": model.view_settings()} if step["type"] == "MakeViews" else step
+            for step in settings["pipeline"]
+        ]
+        dataset = DATASETS.build({**settings, "pipeline": pipeline, "test_mode": True})
+        for start in range(0, count, 64):
+            chosen = range(start, min(start + 64, count))
+            batch = pseudo_collate([dataset[number] for number in chosen])
+            with torch.no_grad():
+                samples = model.test_step(batch)
+            for number, sample in zip(chosen, samples, strict=True):
+                asked.append({**rows[number], "split": split, "said": sample.answers[0]})
+    return asked
+
+
+def shares(asked: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Shares in 0..1 of right answers, and of "yes" where a kind is asked for; NaN of none."""
+    found: dict[str, list[bool]] = {key: [] for key in COLUMNS[:-1]}
+    for row in asked:
+        task = row["task"]
+        right = row["said"] == row["conversations"][1]["value"]
+        if task in ("classify", "choose"):
+            found[f"{task} {'unseen' if row['unseen'] else 'seen'}"].append(right)
+        elif row["split"] == "val_seen" or task == "relate":
+            found[task].append(right)
+            if task == "exist":
+                found["yes-ratio"].append(row["said"] == "yes")
+    return {key: mean(values) if values else float("nan") for key, values in found.items()}
+
+
+def _table(title: str, rows: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Mean and standard deviation over seeds, shares in percent."""
+    lines = ["", f"| {title} | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|"]
+    for name, runs in rows.items():
+        cells = []
+        for key in COLUMNS:
+            scale, digits = (1, 0) if key == "seconds" else (100, 1)
+            values = [scale * run[key] for run in runs if not isnan(run[key])]
+            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.{digits}f}{spread}" if values else "")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    run_cli(main)
