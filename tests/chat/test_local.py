@@ -99,6 +99,14 @@ def test_another_folder_of_weights_is_another_identity(vlm: str, tmp_path: Path)
     assert chat.identity == before
 
 
+def test_requests_with_and_without_pictures_share_a_batch(vlm: str) -> None:
+    """As they do where one model has several roles."""
+    chat = LocalChat(vlm, "cpu", max_new_tokens=8)
+    (image,) = colourful(0, "A dog?").messages[0].images
+    requests = [ask("A dog?"), ask("A brown dog?", image), ask("On the left?", image, image)]
+    assert chat.answer(requests) == [chat.answer([request])[0] for request in requests]
+
+
 def test_a_language_model_answers_text_and_refuses_pictures(tmp_path: Path) -> None:
     from llmdet.datasets.toy.models import tiny_qwen
 

@@ -258,7 +258,7 @@ def finetuned(folder: Path, expressions: int, steps: int, seed: int) -> dict[str
     seconds = time.process_time() - begin
     print(f"{plans} plans, {steps} steps by LoRA, {seconds:.0f} s of the processor")
     return {
-        name: LocalChat(path, "cpu", max_new_tokens=200, batch_size=32)
+        name: LocalChat(path, "cpu", max_new_tokens=140, batch_size=32)
         for name, path in {
             "before fine-tuning": untrained,
             "fine-tuned": str(folder / "trained"),
