@@ -9,23 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmcv.transforms import Compose
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
 from llmdet.apis.building import choose_device
 from llmdet.apis.images import expand
+from llmdet.apis.region_talk import RegionTalk, read_regions
+from llmdet.apis.results import Picture
 from llmdet.checkpoint import load_weights
 from llmdet.datasets.candidates import choose_boxes
-from llmdet.datasets.masks import mask_box
 from llmdet.datasets.sample import Regions
 from llmdet.datasets.transforms import LoadImageFromFile, MakeViews, PackViews
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.outputs.object_index import ObjectIndex
 from llmdet.models.systems.region_lmm import RegionLMM
+from llmdet.models.vision.views import TowerOutput
 from llmdet.prompts.conversation import DESCRIBE_IMAGE, Conversation, Turn
 from llmdet.prompts.objects import ObjectAnswer
 from llmdet.prompts.region_tasks import ask_of_regions, read_class
 from llmdet.registry import MODELS
+from llmdet.utils.build import checked_builds
+from llmdet.utils.config import load_config
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +62,16 @@ class FoundObjects:
     left_out: int  # candidates that the model was not shown
 
 
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """An image and its regions, as the model saw them."""
+
+    picture: Picture
+    regions: Regions
+    samples: list[DetDataSample]  # one
+    seen: Mapping[str, TowerOutput]
+
+
 class RegionChat:
     """Asks a :class:`RegionLMM` about images.
 
@@ -70,12 +86,12 @@ class RegionChat:
 
     @classmethod
     def from_config(
-        cls, config: str | Path, weights: str | Path | None = None, device: str = "auto"
+        cls, config: str | Path | Config, weights: str | Path | None = None, device: str = "auto"
     ) -> RegionChat:
         """Build the model of a config.
 
         Args:
-            config: a file of ``configs/``.
+            config: a file of ``configs/``, or what was read of one.
             weights: of a training of it; None for what the config builds from.
             device: "auto" is CUDA where there is one.
 
@@ -83,12 +99,37 @@ class RegionChat:
             ConfigError: the config's model is no ``RegionLMM``.
             CheckpointError: the weights do not fit.
         """
-        model: Any = MODELS.build(Config.fromfile(config).model)
-        if not isinstance(model, RegionLMM):
-            raise ConfigError(f"{config} has a {type(model).__name__}, not a RegionLMM")
+        read = config if isinstance(config, Config) else load_config(config)
+        kind = MODELS.get(read.model.get("type", ""))
+        if not (isinstance(kind, type) and issubclass(kind, RegionLMM)):
+            raise ConfigError(
+                f"{read.filename} has a {read.model.get('type')}, and only a RegionLMM answers "
+                "questions about regions: take a config such as those of configs/regiongpt."
+            )
+        with checked_builds():
+            model: Any = MODELS.build(read.model)
         if weights is not None:
             load_weights(model, weights)
         return cls(model.to(choose_device(device)))
+
+    def talk(self, image: Any, boxes: Any = (), masks: Sequence[Any] | None = None) -> RegionTalk:
+        """A conversation about an image, which is looked at once.
+
+        Args:
+            image: a file, an array [h, w, 3] uint8 RGB, or a PIL image.
+            boxes: [N, 4] xyxy in pixels of the image.
+            masks: N masks instead, or beside the boxes: arrays [h, w], COCO's encodings or
+                polygons, or None for a box that has none.
+
+        Raises:
+            DataError: the image cannot be read, a box lies outside it, or a mask is none of it.
+        """
+        looked = self._look(image, boxes, masks)
+
+        def say(conversation: Conversation, **generation: Any) -> str:
+            return str(self._say(looked, [conversation], **generation)[0])
+
+        return RegionTalk(looked.picture, looked.regions, say)
 
     def ask(
         self,
@@ -99,26 +140,21 @@ class RegionChat:
         history: Sequence[tuple[str, str]] = (),
         **generation: Any,
     ) -> str:
-        """The answer to a question.
+        """The answer to a question; :meth:`talk` asks several of one image.
 
         Args:
-            image: a file, an array [h, w, 3] uint8 RGB, or a PIL image.
+            image, boxes, masks: as in :meth:`talk`.
             question: with ``<region>`` where a region is meant, the first one first, or
                 ``<region:3>``, counted from 0; ``<image>`` is put in front where it is missing.
-            boxes: [N, 4] xyxy in pixels of the image.
-            masks: N masks instead: arrays [h, w], COCO's encodings or polygons.
             history: questions and answers before this one.
             generation: options of transformers' ``generate``; greedy by default.
 
         Raises:
-            DataError: the image cannot be read, or the question marks a region that is not given.
+            DataError: as :meth:`talk`, or the question marks a region that is not given.
         """
-        turns = []
-        for asked, said in history:
-            turns += [Turn("user", asked), Turn("assistant", said)]
-        conversation = Conversation((*turns, Turn("user", question)))
-        regions = _regions(boxes, masks)
-        return str(self._answers(image, regions, [conversation], **generation)[0])
+        talk = self.talk(image, boxes, masks)
+        talk.turns += history
+        return talk.ask(question, **generation)
 
     def describe(
         self, image: Any, boxes: Any = (), masks: Sequence[Any] | None = None, **generation: Any
@@ -127,9 +163,9 @@ class RegionChat:
 
         Arguments as in :meth:`ask`.
         """
-        regions = _regions(boxes, masks)
-        questions = [_numbered(DESCRIBE_REGION, number) for number in range(len(regions))]
-        answers = self._ask_all(image, regions, questions or [DESCRIBE_IMAGE], **generation)
+        looked = self._look(image, boxes, masks)
+        questions = [_numbered(DESCRIBE_REGION, number) for number in range(len(looked.regions))]
+        answers = self._ask_all(looked, questions or [DESCRIBE_IMAGE], **generation)
         return [str(answer) for answer in answers]
 
     def classify(
@@ -148,10 +184,10 @@ class RegionChat:
             vocabulary: what the model was taught to call them.
             image, boxes, masks, generation: as in :meth:`ask`.
         """
-        regions = _regions(boxes, masks)
+        looked = self._look(image, boxes, masks)
         question = ask_of_regions("classify", vocabulary=vocabulary)
-        questions = [_numbered(question, number) for number in range(len(regions))]
-        answers = map(str, self._ask_all(image, regions, questions, **generation))
+        questions = [_numbered(question, number) for number in range(len(looked.regions))]
+        answers = map(str, self._ask_all(looked, questions, **generation))
         known = {name.lower(): name for name in names}
         return [
             RegionClass(known.get(read_class(answer).rstrip(".")), answer) for answer in answers
@@ -199,7 +235,7 @@ class RegionChat:
                 f"this model answers with {type(output).__name__}; finding objects needs one with "
                 "output=dict(type='ObjectIndex')"
             )
-        candidates = _regions(boxes, None).boxes
+        candidates = np.asarray(boxes, np.float32).reshape(-1, 4)
         given = None if scores is None else np.asarray(scores, np.float32)
         shown = choose_boxes(candidates, output.grammar.count, keep, given)
         left_out = len(candidates) - len(shown)
@@ -209,44 +245,46 @@ class RegionChat:
                 *(left_out, len(candidates), output.grammar.count, keep),
             )
         questions = [FIND.replace("{phrase}", phrase) for phrase in phrases]
-        answers = self._ask_all(image, Regions(candidates[shown]), questions, **generation)
+        answers = self._ask_all(self._look(image, candidates[shown]), questions, **generation)
         return [
             _found(phrase, answer, candidates, shown)
             for phrase, answer in zip(phrases, answers, strict=True)
         ]
 
-    def _ask_all(
-        self, image: Any, regions: Regions, questions: Sequence[str], **generation: Any
-    ) -> list[Any]:
+    def _ask_all(self, looked: _Looked, questions: Sequence[str], **generation: Any) -> list[Any]:
         conversations = [Conversation((Turn("user", each),)) for each in questions]
-        return self._answers(image, regions, conversations, **generation)
+        return self._say(looked, conversations, **generation)
 
-    def _answers(
-        self,
-        image: Any,
-        regions: Regions,
-        conversations: Sequence[Conversation],
-        **generation: Any,
-    ) -> list[Any]:
-        if not conversations:
-            return []
-        introduce = self.model.output.introduce
-        conversations = [introduce(each, len(regions)) for each in conversations]
-        packed = self.views({**self._read(image), "regions": regions})
+    def _look(self, image: Any, boxes: Any = (), masks: Sequence[Any] | None = None) -> _Looked:
+        picture, read = self._read(image)
+        regions = read_regions(boxes, masks, picture)
+        packed = self.views({**read, "regions": regions})
         inputs = {name: [view] for name, view in packed["inputs"].items()}
         samples = [packed["data_samples"]]
         data = self.model.data_preprocessor({"inputs": inputs, "data_samples": samples})
-        return self.model.answer_views(data["inputs"], samples, [conversations], **generation)[0]
+        with torch.no_grad():
+            return _Looked(picture, regions, samples, self.model.look(data["inputs"]))
 
-    def _read(self, image: Any) -> Mapping[str, Any]:
+    def _say(
+        self, looked: _Looked, conversations: Sequence[Conversation], **generation: Any
+    ) -> list[Any]:
+        introduce, count = self.model.output.introduce, len(looked.regions)
+        opened = [introduce(each, count) for each in conversations]
+        return self.model.answer(looked.seen, looked.samples, [opened], **generation)[0]
+
+    def _read(self, image: Any) -> tuple[Picture, Mapping[str, Any]]:
+        """The picture, and what a pipeline makes of it."""
         sources = list(expand(image))
         if len(sources) != 1:
             raise DataError(f"{image} stands for {len(sources)} images; give one")
-        if isinstance(sources[0], np.ndarray):
-            return {"img": sources[0][..., ::-1], "ori_shape": sources[0].shape[:2]}
-        loaded = self.load({"img_path": str(sources[0])})
-        assert loaded is not None  # a picture that cannot be read is an error
-        return loaded
+        (source,) = sources
+        if isinstance(source, np.ndarray):
+            read: Any = {"img": source[..., ::-1], "ori_shape": source.shape[:2]}
+        else:
+            read = self.load({"img_path": str(source)})
+        assert read is not None  # a picture that cannot be read is an error
+        height, width = read["img"].shape[:2]
+        return Picture(source, width, height), read
 
 
 def _found(
@@ -271,23 +309,3 @@ def _found(
 
 def _numbered(question: str, number: int) -> str:
     return question.replace("<region>", f"<region:{number}>")
-
-
-def _regions(boxes: Any, masks: Sequence[Any] | None) -> Regions:
-    """Regions from boxes or masks, each of which is enough."""
-    if masks is None:
-        return Regions(np.asarray(boxes, np.float32).reshape(-1, 4))
-    encoded = [_encoded(mask) if isinstance(mask, np.ndarray) else mask for mask in masks]
-    given = np.asarray(boxes, np.float32).reshape(-1, 4)
-    if len(given) not in (0, len(encoded)):
-        raise DataError(f"{len(given)} boxes and {len(encoded)} masks do not belong together")
-    around = given if len(given) else np.asarray([mask_box(mask) for mask in encoded], np.float32)
-    return Regions(around.reshape(-1, 4), tuple(encoded))
-
-
-def _encoded(mask: np.ndarray) -> Mapping[str, Any]:
-    from pycocotools import mask as coco_mask
-
-    if mask.ndim != 2 or not mask.any():
-        raise DataError(f"a mask of the shape {mask.shape} is no [h, w] array, or is empty")
-    return coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))

@@ -13,6 +13,8 @@ Objects without names, by a detector of proposals:
 Captions of the image and of every shown box, or of given boxes:
     python image_demo.py IMAGE CONFIG --weights W --text 'apple . banana .' -c --caption
     python image_demo.py IMAGE CONFIG --weights W --text 'fruit' --boxes '[[10, 20, 200, 180]]'
+Questions about regions, to a region language model:
+    python image_demo.py IMAGE CONFIG --weights W --masks M.png --ask 'What is <region> holding?'
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmdet.cli.ask import add_ask_options, add_generation_options, ask_of_images, generation_of
 from llmdet.cli.model import (
     CONFIG_HELP,
     add_model_options,
@@ -34,7 +37,7 @@ from llmdet.cli.model import (
     build_detector,
     read_words,
 )
-from llmdet.utils.cli import count, fast_startup, fraction, positive, write_notice, write_result
+from llmdet.utils.cli import count, fast_startup, fraction, write_notice, write_result
 
 if TYPE_CHECKING:
     from llmdet import Detector, Results
@@ -66,6 +69,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "default: all stay",
     )
     _add_caption_arguments(parser)
+    add_ask_options(parser)
     _add_output_arguments(parser)
     return parser.parse_args(argv)
 
@@ -109,17 +113,10 @@ def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--boxes",
         metavar="BOXES",
-        help="'[[x1, y1, x2, y2], ...]' in pixels: describe these instead of detected boxes",
+        help="'[[x1, y1, x2, y2], ...]' in pixels: describe these instead of detected boxes, or "
+        "ask about them",
     )
-    group.add_argument(
-        "--temperature",
-        type=positive,
-        metavar="T",
-        help="sample words at this temperature; default: always the likeliest word",
-    )
-    group.add_argument(
-        "--max-new-tokens", type=count, metavar="N", help="longest caption, in tokens"
-    )
+    add_generation_options(group)
 
 
 def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
     from llmdet.apis.images import expand, fault_of
     from llmdet.apis.questions import read_question
     from llmdet.apis.reading import parse_boxes
+    from llmdet.errors import ConfigError
 
     # Words of a command line stand for files alone, not for arrays.
     sources = [Path(str(source)) for entry in args.inputs for source in expand(entry)]
@@ -158,6 +156,11 @@ def run(args: argparse.Namespace) -> int:
     readable = [source for source, fault in zip(sources, faults, strict=True) if fault is None]
     if not readable:
         raise broken[0]
+    if args.ask:
+        ask_of_images(readable, args, _folders(args))
+        return _report(broken, len(sources), args)
+    if args.masks:
+        raise ConfigError("--masks are regions that --ask asks about.")
     question = _question(args)
     boxes = None if args.boxes is None else parse_boxes(args.boxes)
     with fast_startup():
@@ -175,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
         nms=args.nms,
         captions=args.caption or boxes is not None,
         boxes=boxes,
-        generation=_generation(args),
+        generation=generation_of(args),
         batch_size=args.batch_size,
         return_errors=True,
     )
@@ -183,9 +186,7 @@ def run(args: argparse.Namespace) -> int:
     broken += unread
     if len(unread) == len(readable):
         raise broken[0]
-    if args.out_dir and (saved := [str(folder) for folder in _folders(args).values() if folder]):
-        write_notice(f"Saved in {' and '.join(saved)}.")
-    return _report_broken(broken, len(sources))
+    return _report(broken, len(sources), args)
 
 
 def _question(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -274,16 +275,6 @@ def _deliver(stream: Iterable[Any], paths: Sequence[Path], args: argparse.Namesp
     return unread
 
 
-def _generation(args: argparse.Namespace) -> dict[str, Any]:
-    """How captions are to be decoded, as options of transformers' ``generate``."""
-    options: dict[str, Any] = {}
-    if args.temperature is not None:
-        options |= {"do_sample": True, "temperature": args.temperature}
-    if args.max_new_tokens is not None:
-        options["max_new_tokens"] = args.max_new_tokens
-    return options
-
-
 def _summarize(found: Results, args: argparse.Namespace) -> None:
     """Say on the standard error what was found, so that --print-result can be piped."""
     from tqdm import tqdm
@@ -301,8 +292,10 @@ def _summarize(found: Results, args: argparse.Namespace) -> None:
     tqdm.write("\n".join(lines), file=sys.stderr)  # above a progress bar
 
 
-def _report_broken(broken: Sequence[Exception], images: int) -> int:
-    """Name the images that could not be read; returns the exit code."""
+def _report(broken: Sequence[Exception], images: int, args: argparse.Namespace) -> int:
+    """Say where results are, and name the images that could not be read; returns the exit code."""
+    if args.out_dir and (saved := [str(folder) for folder in _folders(args).values() if folder]):
+        write_notice(f"Saved in {' and '.join(saved)}.")
     if broken:
         number = f"{len(broken)} of {images} images could not be read:"
         write_notice("\n  ".join([number, *map(str, broken)]))

@@ -23,6 +23,7 @@ class RowQuestion:
     row: Row
     conversation: Conversation  # ends with the question
     answer: str
+    task: str | None = None  # what the row says that it asks, where it does
 
 
 def read_questions(path: str | Path, *, history: bool = False) -> Iterator[RowQuestion]:
@@ -48,7 +49,8 @@ def read_questions(path: str | Path, *, history: bool = False) -> Iterator[RowQu
             asked = [t for t in plain[:place] if history or t.role == "system"]
             if not history:
                 asked.append(plain[place - 1])
-            yield RowQuestion(number, row, with_image(Conversation(tuple(asked))), turn.text)
+            opened = with_image(Conversation(tuple(asked)))
+            yield RowQuestion(number, row, opened, turn.text, values.get("task"))
             number += 1
     if not number:
         raise DataError(f"{path}: there is no conversation to ask a question of")

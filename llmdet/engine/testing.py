@@ -102,7 +102,7 @@ def describe_test(config: Config) -> dict[str, Any]:
     return {
         "model": Path(config.filename or "config").stem,
         "weights_hash": weights_hash(config.load_from),
-        "chunk_size": test_cfg.pop("chunked_size", -1),
+        "chunk_size": None if answers_in_words(config) else test_cfg.pop("chunked_size", -1),
         "limit_per": limit_per,
         "max_per_image": limit,
         "protocol": {

@@ -5,19 +5,15 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from llmdet.datasets.question_rows import read_questions
 from llmdet.errors import ConfigError, DataError
 from llmdet.evaluation import (
-    answers,
     caption,
     coco_ap,
-    coco_classification,
     d3,
     flickr30k,
     gcg,
@@ -30,7 +26,6 @@ from llmdet.evaluation import (
     pope,
     proposal_recall,
     refexp,
-    region_choice,
     region_classification,
     res,
 )
@@ -49,7 +44,6 @@ from llmdet.evaluation.loading import (
     load_phrase_boxes,
     load_region_names,
     load_res,
-    rows_of,
 )
 from llmdet.evaluation.predictions import is_prediction_file, read_predictions
 from llmdet.utils.files import read_json, read_jsonl, read_npz, require
@@ -314,48 +308,6 @@ def run_region_classification(gt: Path, pred: Source) -> Values:
     answers = load_region_names(regions, pred)
     right = [names[label] for label in labels]
     return {"semantic_iou": region_classification.semantic_iou(answers, right)}
-
-
-def run_coco_classification(gt: Path, pred: Source, *, partial: bool = False) -> Values:
-    """Naming COCO's annotated objects: AP with right boxes, accuracy, discarded answers.
-
-    Predictions are rows by annotation id (RegionClassificationDataset).
-    """
-    truth = read_coco(gt)
-    said = load_answers(pred)
-    _check_answered(pred, said, truth.ids[~truth.crowd].tolist(), "regions", partial)
-    return coco_classification.coco_classification(truth, said)
-
-
-def run_region_choice(gt: Path, pred: Source, *, partial: bool = False) -> Values:
-    """Referring expressions answered by choosing among candidates (RegionChoiceDataset).
-
-    ``found`` is the share of expressions with a right candidate; accuracy cannot be higher.
-    """
-    expressions = read_expressions(gt)
-    rows = rows_of(pred)
-    if rows is None:
-        raise DataError(f"{pred} is no prediction file, which has the candidates beside the answer")
-    by_id = {row.image_id: row for row in rows}
-    wanted = [expression.id for expression in expressions]
-    _check_answered(pred, by_id, wanted, "expressions", partial)
-    return dict(region_choice.choice_scores(expressions, by_id))
-
-
-def run_answers(gt: Path, pred: Source, *, partial: bool = False) -> Values:
-    """Share of answers that equal those of rows of conversations (RowQuestionDataset)."""
-    wanted = {question.id: question.answer for question in read_questions(gt)}
-    said = load_answers(pred)
-    _check_answered(pred, said, wanted, "questions", partial)
-    return answers.answer_scores(wanted, said)
-
-
-def _check_answered(
-    pred: Source, said: Collection[int], wanted: Collection[int], what: str, partial: bool
-) -> None:
-    if isinstance(pred, Path):
-        others = "the others count as wrong"
-        check_complete(pred, said, wanted, partial=partial, what=what, others=others)
 
 
 def run_caption(gt: Path, pred: Source, *, partial: bool = False) -> Values:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import llmdet
 from llmdet.errors import ConfigError
-from llmdet.evaluation import runners
+from llmdet.evaluation import region_runners, runners
 from llmdet.evaluation.predictions import is_prediction_file, prompts_in_words, read_header
 from llmdet.utils.suggest import did_you_mean
 
@@ -32,9 +32,9 @@ RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "omnilabel": runners.run_omnilabel,
     "humanref": runners.run_humanref,
     "region-classification": runners.run_region_classification,
-    "coco-classification": runners.run_coco_classification,
-    "region-choice": runners.run_region_choice,
-    "answers": runners.run_answers,
+    "coco-classification": region_runners.run_coco_classification,
+    "region-choice": region_runners.run_region_choice,
+    "answers": region_runners.run_answers,
     "caption": runners.run_caption,
     "gcg": runners.run_gcg,
     "res": runners.run_res,

@@ -123,11 +123,12 @@ def tiny_region_demo(folder: Path, base: Path | None = None, seed: int = 0) -> T
     from llmdet.registry import MODELS
 
     settings = tiny_region_lmm(tiny_qwen(folder / "qwen"), tiny_clip(folder / "clip"))
-    lines = ["default_scope = 'llmdet'"]
+    written = settings if base is None else {"_delete_": True, **settings}
+    lines = ["default_scope = 'llmdet'", f"model = {written!r}"]
     if base is not None:
         lines.append(f"_base_ = {str(base)!r}")
     config = folder / "config.py"
-    config.write_text("\n".join([*lines, f"model = dict(_delete_=True, **{settings!r})"]) + "\n")
+    config.write_text("\n".join(lines) + "\n")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = MODELS.build(settings)

@@ -122,7 +122,10 @@ def test_answers_are_compared_without_case_and_full_stop():
     wanted = {0: "Region [2].", 1: "red", 2: "blue"}
     values = answer_scores(wanted, {0: "region [2]", 1: "Red.", 2: "bluish"})
     assert values == {"accuracy": pytest.approx(2 / 3), "questions": 3}
-    yes = answer_scores({0: "Yes.", 1: "no"}, {0: "yes", 1: "Yes"})
-    assert (yes["accuracy"], yes["yes_ratio"]) == (0.5, 1)
+    tasks = {0: "exist", 1: "exist", 2: "classify", 3: None}
+    known = {0: "Yes.", 1: "no", 2: "cat", 3: "dog"}
+    values = answer_scores(known, {0: "yes", 1: "Yes", 2: "cat"}, tasks)
+    assert (values["accuracy"], values["yes_ratio"]) == (0.5, 1)
+    assert values["task"] == {"classify": 1, "exist": 0.5}
     with pytest.raises(DataError, match="no questions"):
         answer_scores({}, {})

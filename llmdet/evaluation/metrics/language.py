@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmdet.evaluation import runners
+from llmdet.evaluation import region_runners, runners
 from llmdet.evaluation.gcg import Recall
 from llmdet.evaluation.humanref import Density
 from llmdet.evaluation.metrics.reducers import Rows
@@ -122,7 +122,7 @@ class CocoClassificationMetric(MetricShell):
     default_prefix = "coco_classification"
 
     def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
-        run = _over_rows(runners.run_coco_classification)
+        run = _over_rows(region_runners.run_coco_classification)
         super().__init__(ann_file, Rows(), run, **shell)
 
 
@@ -138,7 +138,7 @@ class RegionChoiceMetric(MetricShell):
     default_prefix = "region_choice"
 
     def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
-        super().__init__(ann_file, Rows(), _over_rows(runners.run_region_choice), **shell)
+        super().__init__(ann_file, Rows(), _over_rows(region_runners.run_region_choice), **shell)
 
 
 @METRICS.register_module()
@@ -153,7 +153,7 @@ class AnswerMetric(MetricShell):
     default_prefix = "answers"
 
     def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
-        super().__init__(ann_file, Rows(), _over_rows(runners.run_answers), **shell)
+        super().__init__(ann_file, Rows(), _over_rows(region_runners.run_answers), **shell)
 
 
 @METRICS.register_module()
