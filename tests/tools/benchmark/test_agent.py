@@ -33,3 +33,20 @@ def test_the_world_gives_a_line_for_each_policy(tool, capsys):
     scripted = lines[2][22:].split()
     before, after = float(scripted[0]), float(scripted[2])
     assert after > before
+
+
+def test_a_planner_that_is_finetuned_here_gets_lines_of_its_own(tool, capsys, monkeypatch):
+    def keep(model, tokenizer, features, out, settings):  # in place of a training
+        model.merge_and_unload().save_pretrained(out)
+        tokenizer.save_pretrained(out)
+
+    monkeypatch.setattr("llmdet.data_engines.agent_sft._train", keep)
+    monkeypatch.setattr(
+        "llmdet.chat.local.LocalChat.answer",
+        lambda self, requests: ['{"actions": []}'] * len(requests),
+    )
+    tool.main(["--world", "--fine-tune", "--samples", "4", "--expressions", "4", "--steps", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    learned = next(line for line in lines if "2 steps by LoRA" in line)
+    assert int(learned.split()[0]) > 0
+    assert [line[:22].strip() for line in lines[-2:]] == ["before fine-tuning", "fine-tuned"]
