@@ -32,8 +32,8 @@ def select(
 ) -> list[np.ndarray]:
     """Places of the objects that are asked about, for each picture, in random order.
 
-    Each object draws a number; of a class those with the lowest numbers stay, so that memory does
-    not grow with more than 20 bytes an object.
+    Each object draws a number; of a class those with the lowest numbers stay, so that memory grows
+    by a few dozen bytes an object.
 
     Raises:
         ConfigError: a cap for each class is set where objects have no classes.

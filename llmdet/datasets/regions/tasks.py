@@ -158,9 +158,9 @@ def _ask_to_choose(
         return
     generator.shuffle(hard)
     generator.shuffle(easy)
-    others = (hard + easy)[: settings.candidates - 1]
-    none_fits = generator.random() < settings.none_share
-    shown = others if none_fits else [item, *others]
+    # As many regions with the right one as without: their number must not tell.
+    right = [] if generator.random() < settings.none_share else [item]
+    shown = [*right, *hard, *easy][: settings.candidates]
     generator.shuffle(shown)
     wording = _wording(settings, generator)
     question = ask_of_regions("choose", writer.marks(shown), wording=wording, text=text)

@@ -156,6 +156,13 @@ def test_some_choices_leave_the_right_region_out(tmp_path):
         assert square(0 if "thing 0" in text else 5) not in boxes
 
 
+def test_the_number_of_regions_does_not_tell_whether_the_right_one_is_among_them(tmp_path):
+    source = expressions(*[(n, place, f"thing {place}") for n in range(9) for place in range(6)])
+    rows, _ = write(tmp_path, source, task="choose", none_share=0.5, candidates=4)
+    shown = {(answer == NO_REGION, len(boxes)) for row in rows for (_, boxes), answer in asked(row)}
+    assert shown == {(True, 4), (False, 4)}
+
+
 def test_nothing_is_chosen_without_another_region_or_by_words_of_two_objects(tmp_path):
     entries = (0, 0, "dog"), (1, 0, "Dog"), (1, 9, "dog"), (2, 0, "a"), (2, 1, "b")
     rows, ledger = write(tmp_path, expressions(*entries), task="choose")
