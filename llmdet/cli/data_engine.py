@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from llmdet.cli import (
     data_engine_agent_sft,
     data_engine_captions,
+    data_engine_real_data,
     data_engine_real_lod,
     data_engine_recapd,
 )
@@ -27,6 +28,7 @@ from llmdet.cli import (
 #: Engine -> module with ``add_arguments(parser)`` and ``run(args)``, and what it does.
 ENGINES = {
     "captions": (data_engine_captions, "long captions, and phrases of regions"),
+    "real-data": (data_engine_real_data, "detections to expressions for training a detector"),
     "real-lod": (data_engine_real_lod, "an agent that mends expressions of objects"),
     "agent-sft": (data_engine_agent_sft, "a planner for that agent, fine-tuned on its plans"),
     "recapd": (data_engine_recapd, "detailed descriptions of regions, as conversations"),

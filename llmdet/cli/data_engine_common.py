@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.utils.cli import count, write_result
+from llmdet.utils.cli import count, fraction, write_result
 
 if TYPE_CHECKING:
     from llmdet.chat import ChatModel
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     from llmdet.data_engines.flow import Progress
     from llmdet.data_engines.journal import Outcome
     from llmdet.data_engines.models import ModelSettings
+    from llmdet.data_engines.similarity import ImageTextSimilarity, SimilarityFilter
     from llmdet.datasets.ledger import Ledger
 
 _LOGGED_SECONDS = 10  # between two lines of progress in a file
 _MILLION = 1e6
 
 
-def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
+def add_annotation_arguments(
+    parser: argparse.ArgumentParser, output: str = "JSONL file to write"
+) -> None:
     """Add what an engine of annotated pictures reads and writes."""
     parser.add_argument("annotations", type=Path, help="annotation file, or folder (voc, yolo)")
     parser.add_argument("images", type=Path, help="folder of the pictures")
-    parser.add_argument("output", type=Path, help="JSONL file to write")
+    parser.add_argument("output", type=Path, help=output)
     parser.add_argument("--from", dest="source", help="format, where the name does not tell it")
     parser.add_argument("--classes", type=Path, help="class names, where the file lacks them")
     parser.add_argument("--split", help="which part of a voc or yolo folder")
@@ -58,7 +61,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", type=Path, help="Python file that names a model for each role")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser, overwrites: bool = True) -> None:
     """Add how the items go through."""
     group = parser.add_argument_group("the run")
     group.add_argument(
@@ -80,7 +83,42 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="skip and count up to N broken rows or pictures",
     )
-    group.add_argument("--overwrite", action="store_true", help="replace OUTPUT where it exists")
+    if overwrites:
+        group.add_argument(
+            "--overwrite", action="store_true", help="replace OUTPUT where it exists"
+        )
+
+
+def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which descriptions stay, and what decides it."""
+    group = parser.add_argument_group("which descriptions stay")
+    model = group.add_mutually_exclusive_group(required=True)
+    model.add_argument("--clip", help="folder or name of the CLIP or SigLIP that compares")
+    model.add_argument("--no-filter", action="store_true", help="keep all")
+    group.add_argument("--clip-batch-size", type=count, default=64, help="pairs at a time (64)")
+    limit = group.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--drop-lowest", type=fraction, metavar="PART", help="leave out the worst part (0.15)"
+    )
+    limit.add_argument(
+        "--min-similarity", type=float, metavar="COSINE", help="leave out what is below this"
+    )
+
+
+def build_filter(args: argparse.Namespace) -> SimilarityFilter:
+    """Which texts stay."""
+    from llmdet.data_engines.similarity import SimilarityFilter
+
+    return SimilarityFilter(**given(args, "drop_lowest", "min_similarity"))
+
+
+def build_similarity(args: argparse.Namespace) -> ImageTextSimilarity | None:
+    """What compares texts with pictures; None compares nothing."""
+    from llmdet.data_engines.similarity import ImageTextSimilarity
+
+    if args.no_filter:
+        return None
+    return ImageTextSimilarity(args.clip, args.device, args.clip_batch_size)
 
 
 def _shard(text: str) -> Any:

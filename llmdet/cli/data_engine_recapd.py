@@ -14,15 +14,18 @@ import argparse
 
 from llmdet.cli.data_engine_common import (
     add_annotation_arguments,
+    add_filter_arguments,
     add_model_arguments,
     add_run_arguments,
+    build_filter,
     build_roles,
+    build_similarity,
     given,
     progress_of,
     read_annotations,
     report,
 )
-from llmdet.utils.cli import count, fraction, refuse_existing
+from llmdet.utils.cli import count, refuse_existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,22 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
 
 
-def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which descriptions stay, and what decides it."""
-    group = parser.add_argument_group("which descriptions stay")
-    model = group.add_mutually_exclusive_group(required=True)
-    model.add_argument("--clip", help="folder or name of the CLIP or SigLIP that compares")
-    model.add_argument("--no-filter", action="store_true", help="keep all")
-    group.add_argument("--clip-batch-size", type=count, default=64, help="pairs at a time (64)")
-    limit = group.add_mutually_exclusive_group()
-    limit.add_argument(
-        "--drop-lowest", type=fraction, metavar="PART", help="leave out the worst part (0.15)"
-    )
-    limit.add_argument(
-        "--min-similarity", type=float, metavar="COSINE", help="leave out what is below this"
-    )
-
-
 def run(args: argparse.Namespace) -> None:
     """Run the engine on a command line."""
     refuse_existing([args.output], args.overwrite)
@@ -71,21 +58,17 @@ def run(args: argparse.Namespace) -> None:
         RecapSettings,
         recaption,
     )
-    from llmdet.data_engines.similarity import ImageTextSimilarity
     from llmdet.datasets.ledger import Ledger
 
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
-    output = RecapOutput(
-        **given(args, "drop_lowest", "min_similarity"), global_turn=args.global_turn
-    )
+    output = RecapOutput(build_filter(args), args.global_turn)
     names = ("regions", "min_side", "min_global_words", "min_words", "attempts", "seed")
     settings = RecapSettings(**given(args, *names))
     roles = build_roles(args, [CAPTIONER])
-    clip = args.clip and ImageTextSimilarity(args.clip, args.device, args.clip_batch_size)
     rows = recaption(
         read_annotations(args),
         args.output,
-        RecapModels(roles.models[CAPTIONER], clip),
+        RecapModels(roles.models[CAPTIONER], build_similarity(args)),
         settings,
         output,
         ledger,

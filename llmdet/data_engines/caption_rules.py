@@ -79,7 +79,7 @@ def clean_phrase(answer: str) -> str:
     return " ".join(_LEAD_IN.sub("", answer.strip()).split()).strip("\"'.*` ")
 
 
-def phrase_fault(answer: str, cleaned: str) -> str | None:
+def phrase_fault(answer: str, cleaned: str, max_words: int = MAX_PHRASE_WORDS) -> str | None:
     """Why a region's phrase must be asked for again, None if it may stay."""
     if not any(map(str.isalnum, cleaned)):
         return "empty"
@@ -87,7 +87,7 @@ def phrase_fault(answer: str, cleaned: str) -> str | None:
         return "refused"
     if _MARK.search(answer):
         return "holds a mark"
-    if len(cleaned.split()) > MAX_PHRASE_WORDS:
+    if len(cleaned.split()) > max_words:
         return "too long"
     if clean_caption(cleaned).rstrip(".") != cleaned:
         return "speculates"
@@ -104,14 +104,14 @@ def accepted_caption(answer: str, min_words: int) -> str:
     return _accepted(cleaned, caption_fault(answer, cleaned, min_words))
 
 
-def accepted_phrase(answer: str) -> str:
+def accepted_phrase(answer: str, max_words: int = MAX_PHRASE_WORDS) -> str:
     """A cleaned phrase.
 
     Raises:
         RejectedAnswerError: it must be asked for again.
     """
     cleaned = clean_phrase(answer)
-    return _accepted(cleaned, phrase_fault(answer, cleaned))
+    return _accepted(cleaned, phrase_fault(answer, cleaned, max_words))
 
 
 def _accepted(cleaned: str, fault: str | None) -> str:

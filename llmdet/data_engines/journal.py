@@ -63,7 +63,7 @@ class Journal:
                 file.truncate(0)
                 file.write(header)
                 return
-            _compare(path, first, orjson.loads(header)["decided_by"], remedy)
+            check_same(path, first, orjson.loads(header)["decided_by"], remedy)
             end = len(first)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -152,7 +152,18 @@ def _whole_file_or_none(path: Path | None) -> AbstractContextManager[BinaryIO | 
     return nullcontext() if path is None else whole_file(path)
 
 
-def _compare(path: Path, first: bytes, now: Mapping[str, Any], remedy: str) -> None:
+def check_same(path: Path, first: bytes, now: Mapping[str, Any], remedy: str = _REMEDY) -> None:
+    """Refuse to continue what was begun with other settings.
+
+    Args:
+        path: the file, for the message.
+        first: its line of settings, as it is written.
+        now: the settings of today.
+        remedy: a sentence.
+
+    Raises:
+        ConfigError: they differ; the sentence names what.
+    """
     try:
         then = orjson.loads(first)["decided_by"]
     except (orjson.JSONDecodeError, LookupError, TypeError):

@@ -8,12 +8,11 @@ conversation (arXiv 2403.02330, section 3.4).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from llmdet.chat import ChatModel, ask
@@ -33,12 +32,12 @@ from llmdet.data_engines.recapd_prompts import (
     question,
     region_prompt,
 )
-from llmdet.data_engines.similarity import ImageTextSimilarity, Pair
+from llmdet.data_engines.similarity import ImageTextSimilarity, Pair, SimilarityFilter
 from llmdet.datasets.formats.samples import Instance, Sample
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.pictures import read_picture
 from llmdet.datasets.row_targets import UNIFORM_PROMPT
-from llmdet.errors import ConfigError, DataError
+from llmdet.errors import DataError
 
 #: Counted up whenever the same answers would give other rows.
 VERSION = 1
@@ -77,21 +76,12 @@ class RecapOutput:
     """What becomes of the descriptions; it does not decide what is asked.
 
     Attributes:
-        drop_lowest: the part of all descriptions that fits its close-up least, which is left out.
-        min_similarity: leave out what is less similar, in place of that part.
+        keep: which descriptions fit their close-ups.
         global_turn: conversations begin with the description of the whole picture.
-
-    Raises:
-        ConfigError: ``drop_lowest`` is no part.
     """
 
-    drop_lowest: float = 0.15
-    min_similarity: float | None = None
+    keep: SimilarityFilter = field(default_factory=SimilarityFilter)
     global_turn: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.drop_lowest < 1:
-            raise ConfigError(f"drop_lowest={self.drop_lowest}: give a part from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -164,7 +154,7 @@ def recaption(
         shard=shard,
         finished=progress(journal.done, shard.size(source.total)),
     )
-    least = least_similarity(journal, output)
+    least = least_similarity(journal, output.keep)
     return journal.finish(
         out, ledger, rows_of=lambda record: rows_of(record, least, output, ledger)
     )
@@ -279,7 +269,7 @@ def _described_regions(described: list[tuple[_Region, Reply]], scores: list[floa
     return regions
 
 
-def least_similarity(journal: Journal, output: RecapOutput) -> float | None:
+def least_similarity(journal: Journal, keep: SimilarityFilter) -> float | None:
     """What a description must reach to be kept; None where nothing was compared."""
     found = [
         region["similarity"]
@@ -288,11 +278,7 @@ def least_similarity(journal: Journal, output: RecapOutput) -> float | None:
         for region in outcome.row["regions"]
         if "similarity" in region
     ]
-    if not found:
-        return None
-    if output.min_similarity is not None:
-        return output.min_similarity
-    return float(np.quantile(found, output.drop_lowest, method="lower"))
+    return keep.least(found) if found else None
 
 
 def rows_of(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from llmdet.chat import Pace
@@ -22,6 +23,36 @@ class Pair:
 
     image: Image.Image
     text: str
+
+
+@dataclass(frozen=True)
+class SimilarityFilter:
+    """Which texts fit their pictures well enough; it does not decide what is asked.
+
+    Attributes:
+        drop_lowest: the part of all texts that fits least, which is left out.
+        min_similarity: leave out what is less similar, in place of that part.
+
+    Raises:
+        ConfigError: ``drop_lowest`` is no part.
+    """
+
+    drop_lowest: float = 0.15
+    min_similarity: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_lowest < 1:
+            raise ConfigError(f"drop_lowest={self.drop_lowest}: give a part from 0 to below 1")
+
+    def least(self, found: Sequence[float]) -> float:
+        """What a text must reach.
+
+        Args:
+            found: similarities of all texts.
+        """
+        if self.min_similarity is not None:
+            return self.min_similarity
+        return float(np.quantile(found, self.drop_lowest, method="lower")) if found else -1.0
 
 
 class ImageTextSimilarity:

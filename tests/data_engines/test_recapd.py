@@ -19,6 +19,7 @@ from llmdet.data_engines.recapd import (
     recaption,
 )
 from llmdet.data_engines.recapd_prompts import GLOBAL_PROMPTS, QUESTIONS, REGION_PROMPTS
+from llmdet.data_engines.similarity import SimilarityFilter
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
 
@@ -81,14 +82,20 @@ def coco(tmp_path: Path) -> Annotations:
 
 
 def run(
-    coco: Annotations, captioner=None, *, compare=True, settings=SETTINGS, in_flight=32, **output
+    coco: Annotations,
+    captioner=None,
+    *,
+    compare=True,
+    settings=SETTINGS,
+    in_flight=32,
+    global_turn=False,
+    **keep,
 ):
     ledger = Ledger()
     out = coco.path.with_name("out.jsonl")
+    made = RecapOutput(SimilarityFilter(**keep), global_turn)
     models = RecapModels(captioner or Captioner(), RedSimilarity() if compare else None)
-    count = recaption(
-        coco, out, models, settings, RecapOutput(**output), ledger, in_flight=in_flight
-    )
+    count = recaption(coco, out, models, settings, made, ledger, in_flight=in_flight)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == count
     return rows, ledger
@@ -222,4 +229,4 @@ def test_wordings_have_their_places_once() -> None:
 
 def test_a_part_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="drop_lowest=1"):
-        RecapOutput(drop_lowest=1)
+        SimilarityFilter(drop_lowest=1)

@@ -10,8 +10,10 @@ import pytest
 from mmengine.config import Config
 
 from llmdet.data_engines.models import read_model_settings
+from llmdet.data_engines.real_data_run import RealDataSettings
 from llmdet.data_engines.real_lod import ROLES
 from llmdet.data_engines.real_lod_run import read_settings
+from llmdet.datasets.odvg import ODVGDataset
 from llmdet.datasets.toy import ToySettings, generate
 from llmdet.datasets.toy.agent_world import sample_world, write_world
 from llmdet.datasets.toy.models import tiny_qwen
@@ -101,6 +103,13 @@ def test_the_agent_asks_the_models_of_a_config(tool, chat_server, root, tmp_path
     ] * 4
 
 
+@pytest.mark.parametrize("name", ["real_data", "real_data_endpoints"])
+def test_the_configs_of_expressions_name_a_model_for_each_role(root, name) -> None:
+    config = load_config(root / "configs" / "data_engines" / f"{name}.py")
+    roles = RealDataSettings().roles
+    assert set(read_model_settings(config, roles)) == set(roles)
+
+
 @pytest.mark.parametrize("name", ["real_lod", "real_lod_endpoints"])
 def test_the_configs_of_the_agent_name_a_model_for_each_role(root, name) -> None:
     config = load_config(root / "configs" / "data_engines" / f"{name}.py")
@@ -160,28 +169,23 @@ def test_a_shard_is_one_of_several(tool, tmp_path: Path, capsys, shard: str) -> 
     assert "I/N with I from 0 to N-1" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def local_models(tmp_path_factory) -> list[str]:
+    """Arguments for a vision-language model and a CLIP of random weights in this process."""
+    vlm = tiny_llava(tmp_path_factory.mktemp("vlm"))
+    clip = tiny_similarity(tmp_path_factory.mktemp("clip"))
+    arguments = ["--backend", "transformers", "--model", vlm, "--device", "cpu"]
+    return [*arguments, "--max-new-tokens", "8", "--clip", clip, "--min-side", "4"]
+
+
 def test_regions_described_by_models_of_this_process_train_a_region_language_model(
-    tool, tmp_path: Path, capsys
+    tool, tmp_path: Path, capsys, local_models
 ) -> None:
     root = tmp_path / "toy"
     generate(root, ToySettings(train=2, val=1, size=48))
-    vlm, clip = tiny_llava(tmp_path / "vlm"), tiny_similarity(tmp_path / "clip")
     files = [root / "annotations" / "train_coco.json", root / "images", tmp_path / "rows.jsonl"]
-    arguments = ["recapd", *map(str, files), "--backend", "transformers", "--model", vlm]
-    arguments += ["--device", "cpu", "--max-new-tokens", "8", "--clip", clip]
-    tool.main(
-        [
-            *arguments,
-            "--regions",
-            "3",
-            "--min-side",
-            "4",
-            "--min-words",
-            "1",
-            "--min-global-words",
-            "1",
-        ]
-    )
+    arguments = ["recapd", *map(str, files), *local_models, "--regions", "3"]
+    tool.main([*arguments, "--min-words", "1", "--min-global-words", "1"])
     rows = [json.loads(line) for line in files[-1].read_text().splitlines()]
     assert f"rows.jsonl: {len(rows)} rows (" in capsys.readouterr().out
     regions = [region for row in rows for region in row["regions"]]
@@ -216,3 +220,68 @@ def test_regions_described_by_models_of_this_process_train_a_region_language_mod
     losses, _ = runner.message_hub.get_scalar("train/loss_lmm").data
     assert len(losses) == 5
     assert losses[-1] < losses[0]
+
+
+def test_detections_become_expressions_by_models_of_this_process(
+    tool, tmp_path: Path, local_models
+) -> None:
+    root = tmp_path / "toy"
+    generate(root, ToySettings(train=2, val=1, size=48))
+    files = [root / "annotations" / "train_coco.json", root / "images", tmp_path / "out"]
+    arguments = ["real-data", *map(str, files), *local_models, "--without-agent"]
+    tool.main([*arguments, "--min-words", "1", "--objects", "2"])
+    rows = (tmp_path / "out" / "real_data.jsonl").read_text().splitlines()
+    assert len(rows) == 2
+    assert not (tmp_path / "out" / "refined.jsonl").exists()
+
+
+def answer_as_all_roles(body: dict) -> Reply:
+    text = body["messages"][-1]["content"][-1]["text"]
+    answers = {
+        "Answer with the phrase alone": "a small bright shape",
+        "Answer with the sentence alone": "a bright shape on the plain grey background",
+        "in one detailed paragraph": CAPTION,
+        "Write one expression on each line": "1. the odd thing\n2. shape on grey",
+        "Compare an expression": "Feedback: it is no thing.\nConclusion: "
+        + ("wrong" if "Expression: the odd thing" in text else "right"),
+        "You supervise": '{"actions": [{"tool_name": "LLM", "tool_parameters": {}}]}',
+        "Write a new expression": "New expression: the bright shape",
+    }
+    return 200, completion(next(reply for words, reply in answers.items() if words in text))
+
+
+def test_detections_become_rows_of_real_data_through_the_agent(
+    tool, chat_server, tmp_path: Path, capsys
+) -> None:
+    chat_server.reply = answer_as_all_roles
+    root, out = tmp_path / "toy", tmp_path / "out"
+    generate(root, ToySettings(train=3, val=1, size=48))
+    model = dict(backend="openai", model="m", url=chat_server.url, batch_size=4)
+    roles = (*ROLES, "captioner", "diversifier")
+    (tmp_path / "models.py").write_text(f"models = {dict.fromkeys(roles, model)}\n")
+    arguments = ["real-data", str(root / "annotations" / "train_coco.json"), str(root / "images")]
+    arguments += [str(out), "--no-filter", "--config", str(tmp_path / "models.py")]
+    arguments += ["--objects", "1", "--min-side", "4", "--min-words", "5"]
+    tool.main(arguments)
+    shown = capsys.readouterr().out
+    assert "expressions.jsonl: 12 rows" in shown
+    assert "refined.jsonl: 12 rows" in shown
+    rows = [json.loads(line) for line in (out / "real_data.jsonl").read_text().splitlines()]
+    assert len(rows) == 3
+    for row in rows:
+        pairs = {source: pair[0]["positive_expressions"] for source, pair in row["pairs"].items()}
+        assert pairs == {
+            "vlm_short": ["a small bright shape"],
+            "vlm_long": ["a bright shape on the plain grey background"],
+            "llm": ["the bright shape", "shape on grey"],
+        }
+    asked = len(chat_server.requests)
+    tool.main(arguments)  # all stages are over
+    assert len(chat_server.requests) == asked
+    with pytest.raises(ConfigError, match=r"begun with objects 1 \(now 2\)"):
+        tool.main([*arguments, "--objects", "2"])
+
+    dataset = ODVGDataset(
+        data_root=str(root), ann_file=str(out / "real_data.jsonl"), data_prefix={"img": "images/"}
+    )
+    assert len(dataset) == 3

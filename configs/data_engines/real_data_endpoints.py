@@ -1,0 +1,3 @@
+# The same with a vision model and a language model behind endpoints.
+_base_ = ["real_lod_endpoints.py"]
+models = dict(captioner={{_base_.models.describer}}, diversifier={{_base_.models.planner}})
