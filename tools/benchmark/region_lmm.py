@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, and print the tables."""
     args = parse_args(argv)
     bench = Bench(
-        args.work_dir.resolve(),
+        args.work_dir.resolve() / ("short" if args.short else ""),
         SHORT if args.short else Sizes(),
         None if args.eye is None else args.eye.resolve(),
     )
@@ -150,16 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     eyes = dict.fromkeys(VARIANTS[name].eye for name in names)
     if args.eye is not None:
         eyes.pop("with language", None)
-    for group in ([f"eye {eye}" for eye in eyes], names):  # a language model needs its eye first
-        with ThreadPoolExecutor(args.processes) as pool:
-            jobs = [
-                pool.submit(bench.run_apart, name, seed)
-                for seed in args.seeds
-                for name in group
-                if not (bench.place(name, seed) / "result.json").is_file()
-            ]
-            for job in jobs:
-                job.result()
+    # A language model needs its eye first.
+    bench.run_all([f"eye {eye}" for eye in eyes], args.seeds, args.processes)
+    bench.run_all(names, args.seeds, args.processes)
     for table in args.tables:
         rows = {
             title: [bench.result(name, seed) for seed in args.seeds]
@@ -184,7 +177,10 @@ class Bench:
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a training."""
-        return self.folder / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}"
+        variant = VARIANTS.get(name)
+        given = self.eye is not None and variant is not None and variant.eye == "with language"
+        words = f"{name} given eye" if given else name
+        return self.folder / f"{words.replace(', ', '_').replace(' ', '_')}_seed{seed}"
 
     def result(self, name: str, seed: int) -> dict[str, float]:
         """What a finished training came to."""
@@ -201,6 +197,26 @@ class Bench:
         write_region_questions(self.toy)
         write_region_language_model(self.toy)
 
+    def run_all(self, names: Sequence[str], seeds: Sequence[int], processes: int) -> None:
+        """Run what is not finished, some at once.
+
+        Raises:
+            SystemExit: one failed; those that have not begun do not begin.
+        """
+        with ThreadPoolExecutor(processes) as pool:
+            jobs = [
+                pool.submit(self.run_apart, name, seed)
+                for seed in seeds
+                for name in names
+                if not (self.place(name, seed) / "result.json").is_file()
+            ]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
     def run_apart(self, name: str, seed: int) -> None:
         """:meth:`run` in a process of its own, with one thread.
 
@@ -209,8 +225,10 @@ class Bench:
         """
         folder = self.place(name, seed)
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, __file__, "--work-dir", str(self.folder)]
-        command += ["--run", name, str(seed), *(["--short"] if self.sizes == SHORT else [])]
+        short = self.sizes == SHORT
+        work_dir = self.folder.parent if short else self.folder
+        command = [sys.executable, __file__, "--work-dir", str(work_dir)]
+        command += ["--run", name, str(seed), *(["--short"] if short else [])]
         command += [] if self.eye is None else ["--eye", str(self.eye)]
         log = folder / "log.txt"
         with log.open("w") as stream:
@@ -336,7 +354,7 @@ def ask(model: Any, config: Any, toy: Path, images: int) -> list[dict[str, Any]]
             with torch.no_grad():
                 samples = model.test_step(batch)
             for number, sample in zip(chosen, samples, strict=True):
-                asked.append({**rows[number], "split": split, "said": sample.answers[0]})
+                asked.append({**rows[number], "split": split, "said": sample.pred_text})
     return asked
 
 

@@ -44,7 +44,7 @@ def test_shares_keep_unseen_combinations_apart(benchmark):
 @pytest.fixture(scope="module")
 def finished(benchmark, tmp_path_factory):
     """A step of every kind of training."""
-    bench = benchmark.Bench(tmp_path_factory.mktemp("bench"), benchmark.SHORT)
+    bench = benchmark.Bench(tmp_path_factory.mktemp("bench") / "short", benchmark.SHORT)
     bench.make_data()
     for name in ("eye with language", "object query", "eye captions alone", "captions, deconv"):
         bench.run(name, 0)
@@ -55,6 +55,7 @@ def test_a_given_eye_is_taken_for_every_seed(benchmark, finished, tmp_path):
     given = replace(finished, eye=tmp_path / "eye.pth")
     config = given.region_config(benchmark.VARIANTS["object query"], 7)
     assert config.model.towers.eye.weights == str(tmp_path / "eye.pth")
+    assert given.place("object query", 7) != finished.place("object query", 7)
     own = finished.region_config(benchmark.VARIANTS["with language, memory"], 0)
     assert own.model.towers.eye.weights.endswith("eye_with_language_seed0/run/iter_1.pth")
     assert own.model.towers.eye.queries is False
@@ -81,7 +82,7 @@ def test_finished_trainings_are_reported_and_not_repeated(benchmark, finished, c
         eye = finished.place("eye with language", seed)
         eye.mkdir(exist_ok=True)
         (eye / "result.json").write_text("{}")
-    options = ["--work-dir", str(finished.folder), "--short", "--seeds", "0", "1"]
+    options = ["--work-dir", str(finished.folder.parent), "--short", "--seeds", "0", "1"]
     assert benchmark.main([*options, "--tables", "main"]) == 0
     tables = capsys.readouterr().out
     assert "| main | classify seen | classify unseen |" in tables
@@ -90,6 +91,6 @@ def test_finished_trainings_are_reported_and_not_repeated(benchmark, finished, c
 
 
 def test_a_training_that_fails_names_its_log(benchmark, tmp_path):
-    bench = benchmark.Bench(tmp_path, benchmark.SHORT)
+    bench = benchmark.Bench(tmp_path / "short", benchmark.SHORT)
     with pytest.raises(SystemExit, match=r"'no such row' with seed 0 failed; see .*log\.txt"):
-        bench.run_apart("no such row", 0)
+        bench.run_all(["no such row"], [0], 1)
