@@ -158,23 +158,28 @@ def _load(settings: AgentSFTSettings) -> tuple[Any, Any]:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if settings.lora is not None:
-        from peft import LoraConfig, get_peft_model
-
-        lora = dict(settings.lora)
-        config = LoraConfig(
-            r=lora.pop("r"),
-            lora_alpha=lora.pop("alpha"),
-            lora_dropout=lora.pop("dropout", 0.0),
-            target_modules=lora.pop("targets", "all-linear"),
-            task_type="CAUSAL_LM",
-        )
-        if lora:
-            known = ("r", "alpha", "dropout", "targets")
-            raise ConfigError(
-                f"sft.lora.{next(iter(lora))}: {did_you_mean(next(iter(lora)), known)}"
-            )
-        model = get_peft_model(model, config)
+        model = _with_lora(model, settings.lora)
     return model, tokenizer
+
+
+def _with_lora(model: Any, lora: Mapping[str, Any]) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    known = ("r", "alpha", "dropout", "targets")
+    for name in lora:
+        if name not in known:
+            raise ConfigError(f"sft.lora.{name}: {did_you_mean(name, known)}")
+    for name in known[:2]:
+        if name not in lora:
+            raise ConfigError(f"sft.lora has no {name!r}")
+    config = LoraConfig(
+        r=lora["r"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora.get("dropout", 0.0),
+        target_modules=lora.get("targets", "all-linear"),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
 
 
 def _features(sample: PlannerSample, tokenizer: Any) -> dict[str, list[int]]:

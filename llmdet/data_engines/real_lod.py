@@ -53,7 +53,7 @@ class AgentSettings:
         prompts: what the models are asked.
 
     Raises:
-        ConfigError: a number is below one.
+        ConfigError: a number is below one or none, or a switch is neither on nor off.
     """
 
     max_cycles: int = 3
@@ -63,8 +63,13 @@ class AgentSettings:
 
     def __post_init__(self) -> None:
         for name in ("max_cycles", "attempts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of the agent is {getattr(self, name)}, not 1 or more")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"{name} of the agent is {value!r}, not a number of 1 or more")
+        if type(self.planner_confirms) is not bool:
+            raise ConfigError(
+                f"planner_confirms of the agent is {self.planner_confirms!r}, not True or False"
+            )
 
 
 def refine(record: dict[str, Any], where: str, images: Path, settings: AgentSettings) -> Steps:

@@ -103,6 +103,7 @@ def test_what_cannot_be_trained_is_named(refined, tmp_path):
     model = tiny_qwen(tmp_path / "model")
     for change, message in (
         (dict(lora=dict(r=1, alpha=1, target="q_proj")), r"sft\.lora\.target: did you mean"),
+        (dict(lora=dict(r=1)), "sft.lora has no 'alpha'"),
         (dict(lora=None, training=dict(learning_rat=1)), r"sft\.training: .*learning_rat"),
     ):
         settings = read_sft_settings(dict(model=model, **change))

@@ -253,8 +253,12 @@ def test_prompts_are_settings(record, tmp_path):
     )
     with pytest.raises(ConfigError, match="prompt of the planner is a text, not 3"):
         AgentPrompts(planner=3)
-    with pytest.raises(ConfigError, match="max_cycles of the agent is 0"):
+    with pytest.raises(ConfigError, match="max_cycles of the agent is 0, not a number of 1"):
         AgentSettings(max_cycles=0)
+    with pytest.raises(ConfigError, match="attempts of the agent is '3', not a number"):
+        AgentSettings(attempts="3")
+    with pytest.raises(ConfigError, match="planner_confirms of the agent is 'no', not True or"):
+        AgentSettings(planner_confirms="no")
 
 
 @pytest.mark.parametrize(
