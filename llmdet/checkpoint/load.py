@@ -17,9 +17,8 @@ from llmdet.utils.suggest import did_you_mean
 from . import base
 from .files import CheckpointFile, StateDict, read_checkpoint
 from .frozen import note_replaced, put_back_frozen
-from .systems import system_of
+from .systems import chatrex, system_of, upn
 from .systems.llmdet import LLMDET_LANGUAGE, UPSTREAM_LANGUAGE, upstream_to_llmdet
-from .systems.upn import NOTICE, is_upn, upn_to_llmdet
 from .transformers_keys import LLMDET_ONLY, reason_without_place, transformers_to_llmdet
 
 logger = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ class LoadReport:
     """What became of every key of a checkpoint and of the model."""
 
     source: str
-    format: str  # llmdet | upstream | mm_grounding_dino | transformers | upn
+    format: str  # llmdet | upstream | mm_grounding_dino | transformers | upn | chatrex
     loaded: tuple[str, ...]  # our names
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> checkpoint keys
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> model keys not set
@@ -156,6 +155,8 @@ def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:
         key.startswith(("model.backbone.conv_encoder.", "model.text_backbone.")) for key in keys
     ):
         return "transformers"
+    if chatrex.is_chatrex(keys):
+        return "chatrex"
     named_here = ("lmm.causal_lm.", *LLMDET_LANGUAGE[1:], *_REGION_LMM, _PROPOSALS)
     if any(key.startswith(named_here) for key in keys):
         return "llmdet"
@@ -163,7 +164,7 @@ def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:
         return "upstream"
     if any(key.startswith("bbox_head.") for key in keys):
         return "mm_grounding_dino"
-    if is_upn(keys):
+    if upn.is_upn(keys):
         return "upn"
     system = system_of(keys)
     if system is not None:
@@ -180,11 +181,14 @@ def to_llmdet(checkpoint: CheckpointFile, layout: str = "auto") -> tuple[str, St
         layout = "llmdet"  # a detector without language model has the same names in both
     if layout == "transformers":
         return layout, transformers_to_llmdet(checkpoint.state_dict, checkpoint.config)
+    if layout == "chatrex":
+        logger.warning(chatrex.NOTICE.format(checkpoint.source))
+        return layout, chatrex.chatrex_to_llmdet(checkpoint.state_dict)
     if layout == "upstream":
         return layout, upstream_to_llmdet(checkpoint.state_dict)
     if layout == "upn":
-        logger.warning(NOTICE.format(checkpoint.source))
-        return layout, upn_to_llmdet(checkpoint.state_dict)
+        logger.warning(upn.NOTICE.format(checkpoint.source))
+        return layout, upn.upn_to_llmdet(checkpoint.state_dict)
     return layout, dict(checkpoint.state_dict)
 
 

@@ -148,11 +148,11 @@ class ODVGDataset(StoredData, RefetchingDataset):
 
         Returns:
             img_path, height, width, img_id, instances, dataset_mode, tags (list), conversations
-            (tuple of ``Conversation``), regions (that they speak of), sample_idx; in grounding
-            form text (the caption; not in a row that has a conversation alone) and phrases
-            (number -> dict(phrase, tokens_positive)); in expression form expressions (tuple of
-            ``ExpressionPair``, of which the label of a box is the number); in detection form text
-            (the label map).
+            (tuple of ``Conversation``), regions (that they speak of), sample_idx, and proposals
+            where the row has them; in grounding form text (the caption; not in a row that has a
+            conversation alone) and phrases (number -> dict(phrase, tokens_positive)); in
+            expression form expressions (tuple of ``ExpressionPair``, of which the label of a box
+            is the number); in detection form text (the label map).
 
         Raises:
             DataError: the row is broken.
@@ -176,6 +176,8 @@ class ODVGDataset(StoredData, RefetchingDataset):
             "sample_idx": idx,
             **self.reading_options(),
         }
+        if row.proposals is not None:
+            info["proposals"] = row.proposals
         if row.pairs is not None:
             info["expressions"] = tuple(row.pairs)
             info["instances"] = pair_targets(row, size, self.dropped)

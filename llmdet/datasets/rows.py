@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from llmdet.datasets.expressions import ExpressionPair, read_pairs
-from llmdet.datasets.fields import Fields, is_index
+from llmdet.datasets.fields import Fields, is_index, is_number
 from llmdet.datasets.masks import mask_box
 from llmdet.datasets.sample import Mask, Regions
 from llmdet.prompts.conversation import Conversation, Turn, with_image
@@ -63,6 +63,7 @@ class Row:
     conversation: Conversation | None = None
     regions: Regions = field(default_factory=Regions)  # what the conversation's marks stand for
     tags: list[Any] | None = None  # None without the field
+    proposals: np.ndarray | None = None  # [P, 4] xyxy in pixels, or [P, 5] with a score
 
 
 def read_row(values: Any, where: str, num_classes: int | None = None) -> Row:
@@ -106,7 +107,20 @@ def read_row(values: Any, where: str, num_classes: int | None = None) -> Row:
         conversation=read_conversation(row, len(regions)),
         regions=regions,
         tags=row.array("tags") if "tags" in row else None,
+        proposals=_proposals(row) if "proposals" in row else None,
     )
+
+
+def _proposals(row: Fields) -> np.ndarray:
+    boxes = row.array("proposals")
+    for number, box in enumerate(boxes):
+        fits = isinstance(box, list) and len(box) in (4, 5) and len(box) == len(boxes[0])
+        if not fits or not all(map(is_number, box)):
+            raise row.fault(
+                f"proposals[{number}]",
+                f"must be [x1, y1, x2, y2], or with a score in every one of them, not {box!r}",
+            )
+    return np.asarray(boxes, np.float32).reshape(len(boxes), -1 if boxes else 4)
 
 
 def _phrase(item: Fields, caption: str, size: tuple[int | None, int | None]) -> Phrase:

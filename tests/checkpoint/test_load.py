@@ -132,7 +132,6 @@ def test_weights_of_something_else_are_refused(detector, tmp_path):
         ("model.grounding_encoder.mask_decoder.iou_token.weight", "GLaMM"),
         ("model.region_encoder.mlvl_fuse.input_conv.0.weight", "GLaMM"),
         ("region_extractor.feature_refinement_module.0.weight", "SpatialRGPT"),
-        ("mm_object_projector.2.bias", "ChatRex or RexSeek"),
     ],
 )
 def test_files_of_other_systems_are_named(detector, tmp_path, key, name):

@@ -40,11 +40,6 @@ OTHERS: tuple[System, ...] = (
         (r"(^|\.)feature_refinement_module\.\d", r"(^|\.)(rgb|depth)_projector\."),
         "Apache-2.0",
     ),
-    System(
-        "ChatRex or RexSeek",
-        (r"(^|\.)mm_object_projector\.", r"(^|\.)vision_tower_aux\.vision_(stem|stages)\b"),
-        "IDEA License 1.0, for research that is not commercial",
-    ),
 )
 
 

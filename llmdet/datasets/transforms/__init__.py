@@ -8,6 +8,7 @@ from llmdet.datasets.transforms.any_object import AnyObjectPrompt
 from llmdet.datasets.transforms.conversations import TokenizeConversations
 from llmdet.datasets.transforms.expression_sampling import SampleExpressions
 from llmdet.datasets.transforms.loading import LoadImageFromFile
+from llmdet.datasets.transforms.objects import AskForObjects, MixCandidates
 from llmdet.datasets.transforms.packing import PackGroundingInputs
 from llmdet.datasets.transforms.resizing import FixScaleResize, Resize
 from llmdet.datasets.transforms.text_sampling import RandomSamplingNegPos, RandomSamplingNegPos2
@@ -15,9 +16,11 @@ from llmdet.datasets.transforms.views import MakeViews, PackViews
 
 __all__ = [
     "AnyObjectPrompt",
+    "AskForObjects",
     "FixScaleResize",
     "LoadImageFromFile",
     "MakeViews",
+    "MixCandidates",
     "PackGroundingInputs",
     "PackViews",
     "RandomSamplingNegPos",

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Architectures of the original LLaVA code, whose text part transformers knows by another name.
 _LLAVA_TEXT = {"LlavaQwenForCausalLM": "qwen2", "LlavaLlamaForCausalLM": "llama"}
+#: Words in architectures of models around a language model that transformers does not know.
+_FAMILIES = {"qwen": "qwen2", "llama": "llama"}
 #: Where multimodal files keep the text part -> where a causal LM has it.
 _TEXT_KEYS = {
     r"^model\.language_model\.": "model.",
@@ -135,16 +137,28 @@ def _read_config(source: str) -> Any:
         raise ConfigError(
             f"lmm.model='{source}' is no folder with a config.json and not reachable as a hub id"
         ) from error
-    architecture = (fields.get("architectures") or [""])[0]
-    if architecture in _LLAVA_TEXT:
+    kind = _text_type(fields)
+    if kind is not None:
         kept = {key: value for key, value in fields.items() if not key.startswith("mm_")}
-        return _config_from_fields(kept | {"model_type": _LLAVA_TEXT[architecture]})
+        return _config_from_fields(kept | {"model_type": kind})
     try:
         place = hub_options(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **place)
         return config.get_text_config()
     except ValueError as error:
         raise ConfigError(f"lmm.model='{source}' is no model of transformers: {error}") from error
+
+
+def _text_type(fields: Mapping[str, Any]) -> str | None:
+    """The text part's type where a configuration's own is no language model of transformers."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    architecture = (fields.get("architectures") or [""])[0]
+    if architecture in _LLAVA_TEXT:
+        return _LLAVA_TEXT[architecture]
+    if fields.get("model_type") in CONFIG_MAPPING:
+        return None
+    return next((kind for word, kind in _FAMILIES.items() if word in architecture.lower()), None)
 
 
 def _load(source: str, config: Any, dtype: torch.dtype) -> Any:

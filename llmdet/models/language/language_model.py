@@ -19,7 +19,7 @@ from llmdet.registry import MODELS
 from .causal_lm import add_lora, build_causal_lm
 from .dialogue import DialogueBatch, fill_slots
 from .losses import supervised_cross_entropy
-from .vocabulary import add_vocabulary
+from .vocabulary import add_vocabulary, were_added
 
 #: Most logits that are held at once while probabilities are read.
 _LOGITS_AT_ONCE = 2**26
@@ -65,11 +65,13 @@ class LanguageModel(nn.Module):
         dtype: of the base, e.g. "bfloat16"; default: bfloat16 where CUDA is available,
             else float32.
         frozen: with False the base trains too, which wants ``dtype="float32"`` and no LoRA: for
-            models of toy size that have no language yet, or for full fine-tuning.
+            models of toy size that have no language yet, or for full fine-tuning. With "layers" the
+            embeddings of words and the map back to them train, and nothing between.
         lora: ``dict(r=, alpha=, dropout=, targets=)``, or None for no LoRA.
         checkpoint: recompute decoder layers in the backward pass instead of storing them.
         added_tokens: beyond the tokenizer's vocabulary, with rows that train; outputs name
-            those that they need.
+            those that they need. A folder that has all of them already keeps its own rows, which
+            train with the base.
         adapter: changes the layers; handed in by the system that needs it.
     """
 
@@ -82,7 +84,7 @@ class LanguageModel(nn.Module):
         tokenizer: str | None = None,
         pretrained: bool = True,
         dtype: str | None = None,
-        frozen: bool = True,
+        frozen: bool | str = True,
         lora: Mapping[str, Any] | None = None,
         checkpoint: bool = False,
         added_tokens: tuple[str, ...] | list[str] = (),
@@ -101,11 +103,11 @@ class LanguageModel(nn.Module):
         self.tokenizer: Any = load_tokenizer(
             source, role="lmm.tokenizer", config=self.causal_lm.config
         )
-        if not frozen:
-            self._unfreeze(lora)
+        if frozen is not True:
+            self._unfreeze(frozen, lora)
         if lora is not None:
             add_lora(self.causal_lm, **lora)
-        if added_tokens:
+        if added_tokens and not were_added(self.tokenizer, self.added_tokens):
             add_vocabulary(self.causal_lm, self.tokenizer, self.added_tokens)
         if adapter is not None:
             adapter.install(self)
@@ -249,13 +251,18 @@ class LanguageModel(nn.Module):
         ]
         return torch.cat(found).view_as(ids)
 
-    def _unfreeze(self, lora: Mapping[str, Any] | None) -> None:
+    def _unfreeze(self, frozen: bool | str, lora: Mapping[str, Any] | None) -> None:
+        if frozen not in (False, "layers"):
+            raise ConfigError(f"lmm.frozen={frozen!r} is unknown; use True, False or 'layers'")
         if lora is not None or self.dtype != torch.float32:
+            what = "embeddings" if frozen else "every weight"
             raise ConfigError(
-                "lmm.frozen=False trains every weight of the language model: set lmm.lora=None "
+                f"lmm.frozen={frozen!r} trains {what} of the language model: set lmm.lora=None "
                 f"(it is {lora}) and lmm.dtype='float32' (it is {self.dtype})"
             )
-        self.causal_lm.requires_grad_(True)
+        embeddings = self.causal_lm.get_input_embeddings(), self.causal_lm.get_output_embeddings()
+        for module in embeddings if frozen else (self.causal_lm,):
+            module.requires_grad_(True)
 
     def _precision(self) -> Any:
         """bf16 autocast around a bf16 base; an outer autocast never reaches a float32 one."""

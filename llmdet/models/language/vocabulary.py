@@ -57,6 +57,12 @@ class ExtendedHead(nn.Module):
         return torch.cat([logits[..., : self.first], added, behind], -1)
 
 
+def were_added(tokenizer: Any, tokens: Sequence[str]) -> bool:
+    """Whether a tokenizer was saved with all of these tokens, none of which ends or pads text."""
+    named = {value for value in tokenizer.special_tokens_map.values() if isinstance(value, str)}
+    return set(tokens) <= set(tokenizer.get_added_vocab()).difference(named)
+
+
 def add_vocabulary(causal_lm: Any, tokenizer: Any, tokens: Sequence[str]) -> None:
     """Let a language model read and say new tokens, in place.
 
