@@ -113,13 +113,14 @@ def _load(name: str) -> tuple[Any, Any, bool]:
         AutoProcessor,
     )
 
-    options: dict[str, Any] = {"trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(name, **options)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         sees = type(config) in AutoModelForImageTextToText._model_mapping
         kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        processor = AutoProcessor.from_pretrained(name, **options)  # a tokenizer where that is all
-        return processor, kind.from_pretrained(name, dtype="auto", **options), sees
+        # A tokenizer where that is all.
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        model = kind.from_pretrained(name, dtype="auto", trust_remote_code=False)
+        return processor, model, sees
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no language model could be loaded: {error}") from None
 
