@@ -102,6 +102,7 @@ def describe_test(config: Config) -> dict[str, Any]:
     return {
         "model": Path(config.filename or "config").stem,
         "weights_hash": weights_hash(config.load_from),
+        "classes": detector.class_names if detector else (),
         "chunk_size": None if answers_in_words(config) else test_cfg.pop("chunked_size", -1),
         "limit_per": limit_per,
         "max_per_image": limit,

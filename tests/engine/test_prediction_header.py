@@ -94,6 +94,15 @@ def test_a_resume_with_another_setting_is_refused_and_names_it(name):
     assert "this run has" in str(error.value)
 
 
+def test_labels_of_a_detector_without_words_do_not_get_the_names_of_the_data_set():
+    proposals = config()
+    proposals.model.type = "ProposalDINO"
+    dump(proposals).writer.close()
+    header = read_header("p.jsonl")
+    assert header.classes == ("object",)
+    assert header.protocol["test_cfg"] == {"granularity": "fine"}
+
+
 def test_a_resume_with_other_noun_phrases_is_refused_also_where_a_machine_decides(monkeypatch):
     monkeypatch.setattr("llmdet.prompts.noun_phrases._tagger_installed", lambda: False)
     dump(config()).writer.close()

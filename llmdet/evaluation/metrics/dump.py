@@ -13,6 +13,9 @@ from llmdet.evaluation.prediction_writer import PredictionWriter, merge_parts
 from llmdet.evaluation.predictions import PredictionHeader
 from llmdet.registry import METRICS
 
+#: What a data set's meta information says of labels.
+NAMES = ("classes", "category_names")
+
 
 @METRICS.register_module()
 class DumpPredictions(BaseMetric):
@@ -23,8 +26,8 @@ class DumpPredictions(BaseMetric):
 
     Args:
         out_file: path of the JSONL file.
-        header: what made the predictions; the names of the classes, and what the ``protocol`` of
-            the data set's meta information says, are added.
+        header: what made the predictions; the names of the classes, where it has none, and what
+            the ``protocol`` of the data set's meta information says, are added.
         collect_device: accepted for mmengine; nothing is collected.
         prefix: accepted for mmengine; no metric is reported.
     Raises:
@@ -54,6 +57,8 @@ class DumpPredictions(BaseMetric):
         """The open file; opened when the first image arrives and the class names are known."""
         if self._writer is None:
             meta = self.dataset_meta or {}
+            if self.header.classes:  # the model's labels are not those of the data set
+                meta = {key: value for key, value in meta.items() if key not in NAMES}
             header = dataclasses.replace(
                 self.header,
                 classes=tuple(meta.get("classes") or self.header.classes),

@@ -67,6 +67,8 @@ class DINODetector(BaseDetector):
 
     #: What ``test_cfg`` says.
     settings_type: ClassVar[type[DetectionSettings]] = DetectionSettings
+    #: Names of its labels, where these are not the classes of a data set.
+    class_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class ProposalDINO(DINODetector):
     """
 
     settings_type = ProposalSettings
+    class_names = (OBJECT,)
     test_cfg: ProposalSettings
 
     def __init__(self, **dino: Any) -> None:
@@ -107,7 +108,7 @@ class ProposalDINO(DINODetector):
             found = self.bbox_head.detect(last.logits[-1], last.boxes[-1], None, ones, sizes)
         if rescale:
             found = [to_original(*pair) for pair in zip(found, samples, strict=True)]
-        detections = bring_to_host(found, [[OBJECT]] * len(samples))
+        detections = bring_to_host(found, [self.class_names] * len(samples))
         return DetectionRun(detections, "image", features if keep_features else None)
 
 
