@@ -103,50 +103,49 @@ def make_real_data(
         ConfigError: the folder was begun with something else, which is named.
         DataError: a picture is broken and no more of them are permitted.
     """
-    shard = shard or Shard()
     compared: dict[str, Any] = {} if similarity is None else {FILTER: similarity}
-    first: dict[str, Any] = {
-        "real-data engine": VERSION,
-        **annotations.identity,
-        "shard": str(shard),
-        **identities({role: models[role] for role in settings.roles} | compared),
-        **decided_by(settings.expressions),
-    }
-    _check_settings(folder, settings, first)
+    going: dict[str, Any] = {"in_flight": in_flight, "progress": progress}
+    decided = _decided_by(annotations, {**models, **compared}, settings, shard or Shard())
+    _check_settings(folder, settings, decided)
     expressions, refined, rows = folder / EXPRESSIONS, folder / REFINED_RECORDS, folder / ROWS
     if not expressions.exists():
         ledger = Ledger(max_bad_rows)
         asked: dict[str, Model] = {role: models[role] for role in settings.writers} | compared
+        journal = Journal(folder / f"{EXPRESSIONS}.partial", decided, _REMEDY)
+        what = settings.expressions, settings.keep, ledger
         count = write_expressions(
-            annotations,
-            Journal(folder / f"{EXPRESSIONS}.partial", first, _REMEDY),
-            expressions,
-            asked,
-            settings.expressions,
-            settings.keep,
-            ledger,
-            in_flight=in_flight,
-            shard=shard,
-            progress=progress,
+            annotations, journal, expressions, asked, *what, shard=shard, **going
         )
         told(str(expressions), count, ledger)
     if settings.agent is not None and not refined.exists():
         ledger = Ledger(max_bad_rows)
+        agents = {role: models[role] for role in ROLES}
+        pictures = annotations.images
         count = refine_records(
-            expressions,
-            annotations.images,
-            refined,
-            {role: models[role] for role in ROLES},
-            settings.agent,
-            ledger,
-            in_flight=in_flight,
-            progress=progress,
+            expressions, pictures, refined, agents, settings.agent, ledger, **going
         )
         told(str(refined), count, ledger)
     records = expressions if settings.agent is None else refined
     count = write_real_data(records, rows, settings.negatives, settings.seed)
     told(str(rows), count, Ledger())
     return count
+
+
+def _decided_by(
+    annotations: Annotations,
+    models: Mapping[str, Any],
+    settings: RealDataSettings,
+    shard: Shard,
+) -> dict[str, Any]:
+    """All on which the expressions and the agent depend, but its settings."""
+    roles = [role for role in (*settings.roles, FILTER) if role in models]
+    return {
+        "real-data engine": VERSION,
+        **annotations.identity,
+        "shard": str(shard),
+        **identities({role: models[role] for role in roles}),
+        **decided_by(settings.expressions),
+    }
 
 
 def _check_settings(folder: Path, settings: RealDataSettings, first: Mapping[str, Any]) -> None:
