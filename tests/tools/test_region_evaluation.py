@@ -61,6 +61,20 @@ def test_a_prediction_file_gives_the_numbers_of_the_test_again(tested, command):
     assert all(len(row.boxes) == 1 for row in rows)
 
 
+def test_what_was_predicted_is_not_asked_again(tested, command, tmp_path, monkeypatch):
+    """As after an interruption, here behind the last question."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError("a question was asked that has its answer")
+
+    monkeypatch.setattr("llmdet.models.systems.region_lmm.RegionLMM.predict", asked)
+    arguments, options, _ = command
+    work_dir, preds = tested
+    out = ["--out", str(preds), "--work-dir", str(tmp_path)]
+    program.main([*arguments, *out, "--cfg-options", *options])
+    assert measured(tmp_path) == measured(work_dir)
+
+
 def test_two_processes_predict_the_same_and_lose_and_repeat_nothing(
     tested, command, root, tmp_path
 ):
