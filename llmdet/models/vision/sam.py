@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmdet.checkpoint.systems.segment_anything import is_original, read_original
 from llmdet.datasets.views import SAM_MEAN, SAM_STD, ViewSettings
 from llmdet.errors import ConfigError
 from llmdet.models.hub_weights import read_model
 from llmdet.registry import MODELS
 from llmdet.utils.hub import hub_options
 
+from .segment_anything import is_original, read_original
 from .views import TowerOutput, View
 
 #: Model types of transformers -> whether images keep their aspect in what it sees.

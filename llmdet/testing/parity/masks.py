@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmdet.checkpoint.systems.segment_anything import config_of, renamed
 from llmdet.datasets.views import make_view
 from llmdet.models.outputs.mask_decoder import MaskDecoder, original_logits
 from llmdet.models.outputs.mask_losses import mask_cross_entropy, mask_dice
 from llmdet.models.vision.sam import SamTower
+from llmdet.models.vision.segment_anything import config_of, renamed
 from llmdet.models.vision.views import collate_views
 from llmdet.testing.parity.model import read_json, read_tensors
 from llmdet.testing.parity.rows import Row, compare_number, compare_recorded, compare_tensor

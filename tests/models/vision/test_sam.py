@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from llmdet.checkpoint.frozen import complete, leave_out_frozen
-from llmdet.checkpoint.systems.segment_anything import config_of
 from llmdet.datasets.views import make_view
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.vision.sam import build_sam
+from llmdet.models.vision.segment_anything import config_of
 from llmdet.models.vision.views import collate_views
 from llmdet.registry import MODELS
 from llmdet.testing.region_models import TINY_SAM, TINY_SAM2
