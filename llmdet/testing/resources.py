@@ -45,8 +45,8 @@ def held() -> dict[str, float]:
     """What this process and its children hold now; Linux alone tells."""
     children = _children()
     return {
-        MEMORY: _private_mb(os.getpid()),
-        WORKERS: sum(map(_private_mb, children)),
+        MEMORY: _own_mb(os.getpid()),
+        WORKERS: sum(map(_own_mb, children)),
         FILES: len(os.listdir("/proc/self/fd")),
         CHILDREN: len(children),
     }
@@ -88,14 +88,18 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return slope, float(np.sqrt((rest**2).sum() / max(len(x) - 2, 1) / spread))
 
 
-def _private_mb(process: int) -> float:
-    """Memory that a process shares with no other; 0 where it has just ended."""
+def _own_mb(process: int) -> float:
+    """Memory of a process that is of no file; 0 where it has just ended.
+
+    What it shares with workers that were forked from it counts too: pages cease to be shared when
+    they are first written to, and a process does not grow by that.
+    """
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
     except OSError:
         return 0.0
-    sizes = [int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_")]
-    return sum(sizes) / 1024
+    lines = [line for line in text.splitlines() if line.startswith(("Anonymous:", "Swap:"))]
+    return sum(int(line.split()[1]) for line in lines) / 1024
 
 
 def _children() -> list[int]:
