@@ -13,7 +13,7 @@ from PIL import Image
 
 from llmdet.apis.captions import check_inside
 from llmdet.apis.results import Picture
-from llmdet.datasets.masks import decode_mask, mask_box, mask_problem
+from llmdet.datasets.masks import decode_mask, encode_mask, mask_box, mask_problem
 from llmdet.datasets.pictures import open_picture
 from llmdet.datasets.sample import Mask, Regions
 from llmdet.errors import DataError
@@ -180,14 +180,11 @@ def _encoded(mask: Any, number: int, size: tuple[int, int]) -> Mask | None:
 
 
 def _encode(mask: np.ndarray, number: int) -> dict[str, Any]:
-    from pycocotools import mask as coco_mask
-
     if mask.ndim != 2 or not mask.any():
         raise DataError(
             f"Mask {number} of shape {list(mask.shape)} is no [h, w] array, or is empty."
         )
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(bool).astype(np.uint8)))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
+    return encode_mask(mask.astype(bool))
 
 
 def read_mask_file(path: str | Path) -> list[Any]:

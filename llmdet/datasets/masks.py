@@ -84,6 +84,14 @@ def decode_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
     return coco_mask.decode(encoded).astype(bool)
 
 
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """A mask [height, width] bool as COCO's run-length encoding, dict(size, counts as text)."""
+    from pycocotools import mask as coco_mask
+
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
+
+
 def _compressed(mask: Mapping[str, Any]) -> Any:
     from pycocotools import mask as coco_mask
 

@@ -16,6 +16,7 @@ from llmdet.datasets.fields import Fields, is_index, is_number
 from llmdet.datasets.masks import mask_box
 from llmdet.datasets.sample import Mask, Regions
 from llmdet.prompts.conversation import Conversation, Turn, with_image
+from llmdet.prompts.masks import marked_regions
 
 #: Who speaks, as files of LLaVA's kind and chat templates say it.
 ROLES = {
@@ -204,4 +205,9 @@ def read_conversation(row: Fields, regions: int) -> Conversation | None:
                 f"has a mark for {slot.kind} {slot.index} (counted from 0), but the row has "
                 f"{number} {slot.kind}(s)",
             )
+    if (last := max(marked_regions(turns), default=-1)) >= regions:
+        raise row.fault(
+            "conversations",
+            f"has the mask of region {last} (counted from 0), but the row has {regions} region(s)",
+        )
     return with_image(conversation)

@@ -10,7 +10,7 @@ from llmdet.models.backbones import SwinTransformer
 from llmdet.models.detectors import GroundingDINO, ProposalDINO
 from llmdet.models.heads import GroundingDINOHead
 from llmdet.models.language import LanguageModel
-from llmdet.models.outputs import MaskDecoder, ObjectIndex, Text
+from llmdet.models.outputs import Mask, MaskDecoder, ObjectIndex, Text
 from llmdet.models.regions import (
     AllQueries,
     AverageGrid,
@@ -47,6 +47,7 @@ __all__ = [
     "LLMDet",
     "LanguageModel",
     "MLPConnector",
+    "Mask",
     "MaskDecoder",
     "MaskPool",
     "ObjectIndex",

@@ -28,6 +28,7 @@ _TINY_DECODER = {
 }
 TINY_SAM: dict[str, Any] = {
     "model_type": "sam",
+    "initializer_range": 0.2,  # at transformers' own, sizes like these make logits of nothing
     "vision_config": {
         "hidden_size": 16,
         "num_hidden_layers": 2,

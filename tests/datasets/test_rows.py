@@ -105,6 +105,10 @@ def grounded(**region) -> dict:
             "has a mark for region 7 .* but the row has 2 region",
         ),
         (spoken(("human", "?"), ("gpt", "It is <region>.")), "has a mark for region 0 .* has 0"),
+        (
+            spoken(("human", "?"), ("gpt", "It is <mask:1>.")),
+            r"has the mask of region 1 \(counted.* has 0",
+        ),
         (spoken(("human", "<image><image>"), ("gpt", "x")), "mark for image 1 .* has 1 image"),
         (row(regions=[{}]), r"'regions\[0\].bbox' is missing"),
         (row(regions=[{"bbox": [5, 5, 5, 9]}]), r"'regions\[0\].bbox' \[5, 5, 5, 9\] has no area"),

@@ -162,8 +162,16 @@ class LanguageModel(nn.Module):
             dialogue: R conversations of T tokens, padded behind.
             features: per kind of slot [n, H], in the order of ``dialogue.slots``.
         """
+        return self.loss_of(self.states(dialogue, features), dialogue)
+
+    def states(self, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:
+        """Hidden states [R, T, H] behind the last norm; arguments as in :meth:`loss`."""
         with self._precision():
-            hidden = self._decode(self.embed(dialogue, features), self._causal_mask(dialogue))
+            return self._decode(self.embed(dialogue, features), self._causal_mask(dialogue))
+
+    def loss_of(self, hidden: Tensor, dialogue: DialogueBatch) -> Tensor:
+        """As :meth:`loss`, of the states that :meth:`states` gave."""
+        with self._precision():
             head = self.causal_lm.get_output_embeddings()
             return supervised_cross_entropy(hidden, dialogue.supervised, dialogue.targets, head)
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 from llmdet.models.language.dialogue import DialogueBatch
 from llmdet.models.language.language_model import Generated, LanguageModel
-from llmdet.prompts.conversation import Conversation, with_image
+from llmdet.models.vision.views import TowerOutput
+from llmdet.prompts.conversation import Conversation, TokenizedConversation, with_image
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What R conversations are about."""
+
+    seen: Mapping[str, TowerOutput]  # of each tower, B images
+    samples: Sequence[DetDataSample]  # B
+    image: Sequence[int]  # R, of which image each conversation is, in their order
+    conversations: Sequence[Conversation] = ()  # R, while they are learned
+    tokens: Sequence[TokenizedConversation] = ()  # R, likewise
 
 
 def write_as_it_is(text: str) -> str:
@@ -22,6 +36,8 @@ class Output(nn.Module):
 
     #: Tokens that the language model gets for it.
     added_tokens: tuple[str, ...] = ()
+    #: Of its losses beside the language model's.
+    loss_names: tuple[str, ...] = ()
     #: Makes of a learned turn's text what the language model is to say. Workers are sent it, and
     #: what they made with it is compared with it by value.
     write: Callable[[str], str] = staticmethod(write_as_it_is)
@@ -35,11 +51,36 @@ class Output(nn.Module):
         """
         return with_image(conversation)
 
-    def loss(
-        self, lmm: LanguageModel, dialogue: DialogueBatch, features: Mapping[str, Tensor]
-    ) -> Tensor:
-        """What it costs to say these conversations, a scalar; arguments as in ``lmm.loss``."""
-        return lmm.loss(dialogue, features)
+    def connect(self, hidden_size: int, towers: Sequence[str]) -> None:
+        """Build what depends on the rest of the model.
+
+        Args:
+            hidden_size: width H of the language model.
+            towers: names of what sees.
+        """
+
+    def counts(self, tokens: Sequence[TokenizedConversation], tokenizer: Any) -> dict[str, int]:
+        """By what :meth:`losses` are divided, in these conversations."""
+        return {}
+
+    def losses(
+        self,
+        hidden: Tensor,
+        dialogue: DialogueBatch,
+        scene: Scene,
+        tokenizer: Any,
+        shares: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """What answers cost beside their words, under the names of ``loss_names``.
+
+        Args:
+            hidden: [R, T, H] states of the language model.
+            dialogue: R conversations of T tokens, padded behind.
+            scene: what they are about.
+            tokenizer: the language model's.
+            shares: for each of :meth:`counts`, its number here beside the mean of the step.
+        """
+        return {}
 
     def constraints(
         self, lmm: LanguageModel, dialogue: DialogueBatch, options: Mapping[str, Any]
@@ -53,6 +94,9 @@ class Output(nn.Module):
         """
         return {}
 
-    def read(self, generated: Generated, tokenizer: Any) -> list[Any]:
-        """The answer of each conversation; ``tokenizer`` is the language model's."""
+    def read(self, generated: Generated, tokenizer: Any, scene: Scene | None = None) -> list[Any]:
+        """The answer of each conversation; ``tokenizer`` is the language model's.
+
+        ``scene`` is what the conversations are about, where the system knows towers.
+        """
         raise NotImplementedError

@@ -20,7 +20,7 @@ from llmdet.prompts.objects import (
 )
 from llmdet.registry import MODELS
 
-from .base import Output
+from .base import Output, Scene
 from .object_decoding import ObjectConstraint, ObjectTokens, live_candidates
 
 
@@ -78,7 +78,9 @@ class ObjectIndex(Output):
         others = options.get("logits_processor") or ()
         return {"logits_processor": [*others, constraint]}
 
-    def read(self, generated: Generated, tokenizer: Any) -> list[ObjectAnswer]:
+    def read(
+        self, generated: Generated, tokenizer: Any, scene: Scene | None = None
+    ) -> list[ObjectAnswer]:
         """One answer for each conversation.
 
         What the model spells letter by letter is text, also where it looks like an index.

@@ -169,14 +169,14 @@ def _regions(
     if all(regions.masks is None for regions in known):
         return batch
     masks = [
-        _mask(regions, index, size)
+        region_mask(regions, index, size)
         for (indices, regions), size in zip(pairs, seen.frame.original_sizes, strict=True)
         for index in indices
     ]
     return replace(batch, masks=tuple(mask.to(device, non_blocking=True) for mask in masks))
 
 
-def _mask(regions: Regions, index: int, size: tuple[int, int]) -> Tensor:
+def region_mask(regions: Regions, index: int, size: tuple[int, int]) -> Tensor:
     """The mask [h, w] bool of a region, its filled box where it has none."""
     mask = None if regions.masks is None else regions.masks[index]
     if mask is None:

@@ -23,7 +23,7 @@ from llmdet.models.accumulation import StepTotals, share_of_step
 from llmdet.models.language.dialogue import DialogueBatch, collate_dialogue
 from llmdet.models.language.language_model import LanguageModel
 from llmdet.models.language.losses import zero_loss
-from llmdet.models.outputs.base import Output
+from llmdet.models.outputs.base import Output, Scene
 from llmdet.models.regions.slots import SlotFiller, named_slots
 from llmdet.models.vision.views import TowerOutput, View
 from llmdet.prompts.conversation import (
@@ -99,6 +99,7 @@ class RegionLMM(BaseModel):
         self.lmm: LanguageModel = MODELS.build({**lmm, "added_tokens": self.output.added_tokens})
         settings = named_slots(slots, self.towers)
         self.filler = SlotFiller(settings, self.towers, self.lmm.hidden_size)
+        self.output.connect(self.lmm.hidden_size, tuple(self.towers))
         self.conversations = ConversationTokenizer(
             self.lmm.tokenizer,
             ConversationSettings(
@@ -133,6 +134,8 @@ class RegionLMM(BaseModel):
     ) -> dict[str, Tensor]:
         """What it costs to say the learned turns: the mean over tokens of the whole batch.
 
+        What the output adds is named by it.
+
         Args:
             inputs: the view of each tower.
             data_samples: B samples with conversations and their regions (:func:`grounding_of`).
@@ -141,17 +144,23 @@ class RegionLMM(BaseModel):
         of_samples = [self._tokenized(sample) for sample in data_samples]
         flat = list(chain.from_iterable(of_samples))
         device = self.lmm.device
-        weight = share_of_step(sum(map(count_learned, flat)), _LEARNED, device)
-        if not flat:
-            if not self.lmm.in_every_step:
-                return {"loss_lmm": zero_loss(self.parameters())}
-            flat = [self.conversations(ask(".", "."))]
-        dialogue = collate_dialogue(flat, self.lmm.pad_id, device)
+        shares = {
+            kind: share_of_step(number, kind, device) for kind, number in self._counts(flat).items()
+        }
+        if not flat and not self.lmm.in_every_step:
+            return dict.fromkeys(
+                ("loss_lmm", *self.output.loss_names), zero_loss(self.parameters())
+            )
+        tokens = flat or [self.conversations(ask(".", "."))]
+        dialogue = collate_dialogue(tokens, self.lmm.pad_id, device)
         features = self.filler(seen, data_samples, of_samples)
-        loss = weight * self.output.loss(self.lmm, dialogue, features)
+        hidden = self.lmm.states(dialogue, features)
+        loss = shares[_LEARNED] * self.lmm.loss_of(hidden, dialogue)
         if len(features) < len(self.filler.settings):  # what nothing was read of has no gradient
             loss = loss + zero_loss([*self.towers.parameters(), *self.filler.parameters()])
-        return {"loss_lmm": loss}
+        scene = _scene(seen, data_samples, of_samples)
+        said = self.output.losses(hidden, dialogue, scene, self.lmm.tokenizer, shares)
+        return {"loss_lmm": loss, **said}
 
     def predict(
         self, inputs: Mapping[str, View], data_samples: Sequence[DetDataSample], **generation: Any
@@ -221,7 +230,8 @@ class RegionLMM(BaseModel):
             features = self.filler(seen, data_samples, of_samples)
             limits = self.output.constraints(self.lmm, dialogue, options)
             generated = self.lmm.generate(dialogue, features, **{**options, **limits})
-            said = self.output.read(generated, self.lmm.tokenizer)
+            scene = Scene(seen, data_samples, [image for image, _ in part])
+            said = self.output.read(generated, self.lmm.tokenizer, scene)
             for (image, _), text in zip(part, said, strict=True):
                 answers[image].append(text)
         return answers
@@ -264,14 +274,34 @@ class RegionLMM(BaseModel):
     def count_step(self, batches: Sequence[Sequence[DetDataSample]]) -> StepTotals:
         """What the micro-batches of one step hold together; samples as in :meth:`loss`."""
         tokens = [self._tokenized(sample) for batch in batches for sample in batch]
-        learned = sum(map(count_learned, chain.from_iterable(tokens)))
-        return StepTotals(len(batches), 0, 0, 0, {_LEARNED: learned})
+        return StepTotals(len(batches), 0, 0, 0, self._counts(list(chain.from_iterable(tokens))))
+
+    def _counts(self, tokens: Sequence[TokenizedConversation]) -> dict[str, int]:
+        """What losses are divided by, in these conversations."""
+        learned = sum(map(count_learned, tokens))
+        return {_LEARNED: learned, **self.output.counts(tokens, self.lmm.tokenizer)}
 
     def _tokenized(self, sample: DetDataSample) -> list[TokenizedConversation]:
         return [self.conversations.tokens_of(each) for each in grounding_of(sample).conversations]
 
     def _collate(self, tokens: Sequence[TokenizedConversation]) -> DialogueBatch:
         return collate_dialogue(tokens, self.lmm.pad_id, self.lmm.device, left=True)
+
+
+def _scene(
+    seen: Mapping[str, TowerOutput],
+    samples: Sequence[DetDataSample],
+    tokens: Sequence[Sequence[TokenizedConversation]],
+) -> Scene:
+    """What the conversations that samples learn are about."""
+    conversations = [grounding_of(sample).conversations for sample in samples]
+    return Scene(
+        seen,
+        samples,
+        image=[number for number, each in enumerate(conversations) for _ in each],
+        conversations=list(chain.from_iterable(conversations)),
+        tokens=list(chain.from_iterable(tokens)),
+    )
 
 
 def without_answer(conversation: Conversation) -> Conversation:

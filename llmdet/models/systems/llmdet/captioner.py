@@ -182,7 +182,7 @@ class Captioner(nn.Module):
         dialogue = collate_dialogue(conversations, lmm.pad_id, seen.tokens.device)
         features, looking = self._read(seen, regions, dialogue)
         with looking:
-            return weight * self.output.loss(lmm, dialogue, features)
+            return weight * lmm.loss(dialogue, features)
 
     def describe(
         self,

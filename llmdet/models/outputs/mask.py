@@ -1,0 +1,234 @@
+"""Answers whose words have masks (GLaMM, arXiv 2311.03356, 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llmdet.datasets.masks import encode_mask
+from llmdet.datasets.sample import grounding_of
+from llmdet.errors import ConfigError, DataError
+from llmdet.models.language.dialogue import DialogueBatch
+from llmdet.models.language.language_model import Generated
+from llmdet.models.language.losses import zero_loss
+from llmdet.models.outputs.mask_decoder import MaskDecoder, original_logits
+from llmdet.models.outputs.mask_losses import mask_cross_entropy, mask_dice
+from llmdet.models.regions.slots import region_mask
+from llmdet.prompts.conversation import TokenizedConversation
+from llmdet.prompts.masks import MaskedText, MaskGrammar, marked_regions
+from llmdet.registry import MODELS
+
+from .base import Output, Scene
+
+#: What the masks of a step are counted under.
+_MASKS = "mask"
+
+
+@dataclass(frozen=True)
+class MaskAnswer:
+    """What was said about an image, and the mask of each phrase."""
+
+    said: MaskedText
+    masks: tuple[Mapping[str, Any], ...]  # COCO's run-length encodings, one for each phrase
+    scores: tuple[float, ...]  # the probability of the token that stands for each mask
+
+    def __str__(self) -> str:
+        return self.said.text
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The masks that a batch of conversations is to learn, image after image."""
+
+    places: list[int]  # into R * T, where the token of each is predicted from
+    regions: list[tuple[int, int]]  # (image, region)
+
+
+@MODELS.register_module()
+class Mask(Output):
+    """The state from which the token of a mask is said becomes a prompt of SAM's decoder.
+
+    Args:
+        tower: name of the model's tower that the decoder reads, a ``SamTower`` of the same SAM.
+        decoder: of the registry, see :class:`MaskDecoder`.
+        token, opened, closed: see :class:`MaskGrammar`.
+        cross_entropy, dice: weights of the two losses of a mask, beside the language model's.
+    """
+
+    def __init__(
+        self,
+        tower: str,
+        decoder: Mapping[str, Any],
+        token: str = "[SEG]",
+        opened: str = "<p>",
+        closed: str = "</p>",
+        cross_entropy: float = 2.0,
+        dice: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.tower = tower
+        self.decoder: MaskDecoder = MODELS.build(decoder)
+        self.grammar = MaskGrammar(token, opened, closed)
+        self.added_tokens = self.grammar.tokens
+        self.write = self.grammar
+        self.weights = {"loss_mask": cross_entropy, "loss_dice": dice}
+        self.loss_names = tuple(self.weights)
+        self.prompt_map = nn.Sequential()
+
+    def connect(self, hidden_size: int, towers: Sequence[str]) -> None:
+        """Make the map from states of the language model to prompts.
+
+        Raises:
+            ConfigError: the model has no such tower.
+        """
+        if self.tower not in towers:
+            raise ConfigError(
+                f"model.output.tower={self.tower!r} is none of model.towers: {', '.join(towers)}"
+            )
+        self.prompt_map = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size),
+            nn.ReLU(),
+            nn.Linear(hidden_size, self.decoder.dims),
+        )
+
+    def counts(self, tokens: Sequence[TokenizedConversation], tokenizer: Any) -> dict[str, int]:
+        """Masks that are learned."""
+        seg = self._token(tokenizer)
+        return {_MASKS: sum(len(_learned(each, seg)) for each in tokens)}
+
+    def losses(
+        self,
+        hidden: Tensor,
+        dialogue: DialogueBatch,
+        scene: Scene,
+        tokenizer: Any,
+        shares: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Cross-entropy and dice of all masks, means over those of the whole step.
+
+        Raises:
+            DataError: an answer has a mask of a region that its sample does not have.
+        """
+        wanted = self._wanted(dialogue, scene, self._token(tokenizer))
+        if not wanted.places:
+            return {name: zero_loss(self.parameters()) for name in self.weights}
+        index = torch.tensor(wanted.places).to(hidden.device, non_blocking=True)
+        prompts = self._prompts(hidden.flatten(0, 1)[index])
+        totals = self._compare(prompts, wanted.regions, scene)
+        share = shares[_MASKS] / len(wanted.places)
+        return {name: share * self.weights[name] * total for name, total in totals.items()}
+
+    def read(
+        self, generated: Generated, tokenizer: Any, scene: Scene | None = None
+    ) -> list[MaskAnswer]:
+        """One answer for each conversation, with masks in pixels of the original image."""
+        if scene is None:
+            raise ConfigError("masks are read off an image; this output needs a RegionLMM")
+        seg = self._token(tokenizer)
+        rows = generated.ids.tolist()
+        stop = tokenizer.eos_token_id
+        ends = [ids.index(stop) if stop in ids else len(ids) for ids in rows]
+        places = [
+            (row, n)
+            for row, (ids, end) in enumerate(zip(rows, ends, strict=True))
+            for n in range(end)
+            if ids[n] == seg
+        ]
+        images = [scene.image[row * len(scene.image) // len(rows)] for row, _ in places]
+        masks = self._masks(generated, places, images, scene)
+        skipped = set(tokenizer.all_special_ids).difference(self._ids(tokenizer))
+        answers = []
+        for row, (ids, end) in enumerate(zip(rows, ends, strict=True)):
+            text = tokenizer.decode([token for token in ids[:end] if token not in skipped])
+            mine = [number for number, (of, _) in enumerate(places) if of == row]
+            scores = tuple(float(generated.probabilities[row, places[n][1]]) for n in mine)
+            said = self.grammar.parse(text.strip())
+            answers.append(MaskAnswer(said, tuple(masks[n] for n in mine), scores))
+        return answers
+
+    def _masks(
+        self,
+        generated: Generated,
+        places: Sequence[tuple[int, int]],
+        images: Sequence[int],
+        scene: Scene,
+    ) -> list[Mapping[str, Any]]:
+        """Encoded masks of the tokens at places (row, position)."""
+        if not places:
+            return []
+        seen = scene.seen[self.tower]
+        row, column = torch.tensor(places, device=generated.hidden.device).unbind(1)
+        prompts = self._prompts(generated.hidden[row, column])
+        of = torch.tensor(images, device=prompts.device)
+        logits = self.decoder(seen, prompts, of)
+        found = [
+            original_logits(each[None], seen.frame, image)[0] > 0
+            for each, image in zip(logits, images, strict=True)
+        ]
+        return [encode_mask(mask.cpu().numpy()) for mask in found]
+
+    def _compare(
+        self, prompts: Tensor, regions: Sequence[tuple[int, int]], scene: Scene
+    ) -> dict[str, Tensor]:
+        """Sums of both losses over all masks."""
+        seen = scene.seen[self.tower]
+        images = [image for image, _ in regions]
+        of = torch.tensor(images).to(prompts.device, non_blocking=True)
+        logits = self.decoder(seen, prompts, of)
+        sums = {name: prompts.new_zeros(()) for name in self.weights}
+        for image in dict.fromkeys(images):
+            mine = [n for n, each in enumerate(images) if each == image]
+            targets = self._targets([regions[n][1] for n in mine], image, scene)
+            made = original_logits(logits[mine], seen.frame, image)
+            wanted = targets.to(made.device, non_blocking=True)
+            sums["loss_mask"] = sums["loss_mask"] + mask_cross_entropy(made, wanted).sum()
+            sums["loss_dice"] = sums["loss_dice"] + mask_dice(made, wanted).sum()
+        return sums
+
+    def _targets(self, indices: Sequence[int], image: int, scene: Scene) -> Tensor:
+        regions = grounding_of(scene.samples[image]).regions
+        if max(indices) >= len(regions):
+            raise DataError(
+                f"an answer about sample {image} of the batch has the mask of region "
+                f"{max(indices)} (counted from 0), but the sample has {len(regions)}"
+            )
+        size = scene.seen[self.tower].frame.original_sizes[image]
+        return torch.stack([region_mask(regions, index, size) for index in indices])
+
+    def _wanted(self, dialogue: DialogueBatch, scene: Scene, seg: int) -> _Wanted:
+        length = dialogue.input_ids.shape[1]
+        places: list[int] = []
+        regions: list[tuple[int, int]] = []
+        for row, (tokens, conversation) in enumerate(
+            zip(scene.tokens, scene.conversations, strict=True)
+        ):
+            learned = _learned(tokens, seg)
+            marked = marked_regions(conversation.turns)
+            if len(learned) > len(marked):
+                raise DataError(
+                    f"an answer has {len(learned)} masks but names {len(marked)} regions: write "
+                    f"<mask> or <mask:3> in rows, not {self.grammar.token}"
+                )
+            # Those behind the end of a conversation that was cut are not learned.
+            places += [row * length + position - 1 for position in learned]
+            regions += [(scene.image[row], region) for region in marked[: len(learned)]]
+        return _Wanted(places, regions)
+
+    def _prompts(self, states: Tensor) -> Tensor:
+        return self.prompt_map(states.float())
+
+    def _token(self, tokenizer: Any) -> int:
+        return tokenizer.convert_tokens_to_ids(self.grammar.token)
+
+    def _ids(self, tokenizer: Any) -> list[int]:
+        return tokenizer.convert_tokens_to_ids(list(self.grammar.tokens))
+
+
+def _learned(tokens: TokenizedConversation, seg: int) -> list[int]:
+    """Positions of the tokens of masks that are learned."""
+    return np.flatnonzero(tokens.labels == seg).tolist()

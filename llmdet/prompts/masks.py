@@ -1,0 +1,121 @@
+"""Words that have masks, in learned answers and in what a model says (GLaMM, arXiv 2311.03356).
+
+In rows an answer names the region whose mask belongs to a phrase: ``<p>a man</p><mask:0> walks
+<p>a dog</p><mask:1>``, or ``It is <mask>.`` for the next region that no mark has named. A model
+says one token for each mask, whatever the region: ``<p> a man </p> [SEG] walks ...``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from llmdet.errors import ConfigError
+from llmdet.prompts.conversation import Turn
+
+_MARK = re.compile(r"<mask(?::(\d+))?>")
+_PHRASE_AND_MARK = re.compile(r"<p>\s*(.*?)\s*</p>\s*(?=<mask(?::\d+)?>)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class MaskedText:
+    """What a model said, taken apart."""
+
+    text: str  # with its marks
+    caption: str  # without them
+    phrases: tuple[str, ...]  # M, the words in front of each mask; "" where it has none
+
+
+@dataclass(frozen=True)
+class MaskGrammar:
+    """How a model writes that something has a mask; called with a learned text, it writes it so.
+
+    Attributes:
+        token: stands for a mask.
+        opened, closed: around the words whose mask follows.
+    """
+
+    token: str = "[SEG]"
+    opened: str = "<p>"
+    closed: str = "</p>"
+    pattern: re.Pattern[str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not all(self.tokens) or len(set(self.tokens)) != 3:
+            raise ConfigError(f"{self.tokens}: give three different marks")
+        marks = "|".join(map(re.escape, self.tokens))
+        object.__setattr__(self, "pattern", re.compile(f"({marks})"))
+
+    @property
+    def tokens(self) -> tuple[str, str, str]:
+        """The tokens that a language model gets."""
+        return self.token, self.opened, self.closed
+
+    def __call__(self, text: str) -> str:
+        """A learned text with this model's tokens in place of the marks of rows."""
+        text = _PHRASE_AND_MARK.sub(rf"{self.opened} \1 {self.closed} ", text)
+        return _MARK.sub(lambda _: self.token, text)
+
+    def parse(self, text: str) -> MaskedText:
+        """What any text says: masks are in the order of its tokens, malformed phrases are words."""
+        phrases: list[str] = []
+        words: list[str] = []  # of the caption
+        inside: list[str] | None = None  # of the phrase that is open
+        phrase = ""
+        for piece in self.pattern.split(text):
+            if piece == self.opened:
+                inside = []
+            elif piece == self.closed:
+                phrase, inside = "".join(inside or ()).strip(), None
+            elif piece == self.token:
+                phrases.append("".join(inside).strip() if inside else phrase)
+                phrase, inside = "", None
+            else:
+                words.append(piece)
+                if inside is not None:
+                    inside.append(piece)
+        caption = " ".join(" ".join(words).split())
+        return MaskedText(text, re.sub(r"\s+([.,;:!?])", r"\1", caption), tuple(phrases))
+
+
+def marked_regions(turns: Iterable[Turn]) -> tuple[int, ...]:
+    """The regions whose masks are learned, in the order in which they are said.
+
+    A mark without a number stands for the region behind that of the mark before it.
+    """
+    found: list[int] = []
+    following = 0
+    for turn in turns:
+        for mark in _MARK.finditer(turn.text):
+            index = following if mark.group(1) is None else int(mark.group(1))
+            following = index + 1
+            if turn.learned:
+                found.append(index)
+    return tuple(found)
+
+
+def splice_masks(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[str, tuple[int, ...]]:
+    """A caption whose phrases are marked as those of masks, as rows write it.
+
+    Args:
+        caption: plain text.
+        spans: (begin, end) in characters of each phrase, in any order; phrase number n is of
+            region n.
+
+    Returns:
+        The text, and the numbers of phrases that were left out: what lies outside the caption, is
+        blank or overlaps one before it has no place in it.
+    """
+    pieces: list[str] = []
+    left_out: list[int] = []
+    end = 0
+    for number in sorted(range(len(spans)), key=lambda n: (spans[n][0], -spans[n][1])):
+        begin, stop = spans[number]
+        inside = max(end, 0) <= begin < stop <= len(caption)
+        if not inside or not caption[begin:stop].strip():
+            left_out.append(number)
+            continue
+        pieces += [caption[end:begin], f"<p>{caption[begin:stop].strip()}</p><mask:{number}>"]
+        end = stop
+    return "".join([*pieces, caption[end:]]), tuple(left_out)
