@@ -27,11 +27,12 @@ def toy(tmp_path_factory):
 @pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_config_loads_and_keeps_its_paths_below_data(path):
     config = Config.fromfile(path)
-    keys = [f"{split}_dataloader" for split in ("train", "val", "zero_shot")]
+    keys = [f"{split}_dataloader" for split in ("train", "val", "test", "zero_shot")]
     loaders = [config[key] for key in keys if key in config]
     assert loaders
     for loader in loaders:
-        datasets = loader.dataset.get("datasets", [loader.dataset])
+        sets = loader.dataset.get("sets", {})
+        datasets = loader.dataset.get("datasets") or [*sets.values()] or [loader.dataset]
         assert all(dataset.data_root.startswith("data/") for dataset in datasets)
     if path.parent.name == "finetune":
         assert config.default_scope == "llmdet"

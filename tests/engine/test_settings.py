@@ -71,7 +71,8 @@ def test_variables_of_a_config_are_left_alone():
 
 
 def test_all_configs_of_the_project_pass(root):
-    paths = [path for path in root.glob("configs/**/*.py") if "_base_" not in path.parts]
+    others = {"_base_", "data_engines"}  # parts of configs, and what no runner reads
+    paths = [path for path in root.glob("configs/**/*.py") if not others & set(path.parts)]
     assert len(paths) > 30
     for path in paths:
         check_settings(load_config(path))
