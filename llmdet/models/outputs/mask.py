@@ -142,11 +142,12 @@ class Mask(Output):
         images = [scene.image[row * len(scene.image) // len(rows)] for row, _ in places]
         masks = self._masks(generated, places, images, scene)
         skipped = set(tokenizer.all_special_ids).difference(self._ids(tokenizer))
+        probabilities = generated.probabilities.tolist()
         answers = []
         for row, (ids, end) in enumerate(zip(rows, ends, strict=True)):
             text = tokenizer.decode([token for token in ids[:end] if token not in skipped])
             mine = [number for number, (of, _) in enumerate(places) if of == row]
-            scores = tuple(float(generated.probabilities[row, places[n][1]]) for n in mine)
+            scores = tuple(probabilities[row][places[n][1]] for n in mine)
             said = self.grammar.parse(text.strip())
             answers.append(MaskAnswer(said, tuple(masks[n] for n in mine), scores))
         return answers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.hub_weights import read_model
 from llmdet.registry import MODELS
 
+from .encoder_tower import EncoderTower
 from .transformers_tower import read_vision_config
 from .views import TowerOutput, View
 
@@ -35,7 +35,7 @@ _NAMES = (
 
 
 @MODELS.register_module()
-class ConvNextTower(nn.Module):
+class ConvNextTower(EncoderTower):
     """What the stages of a ConvNeXt make of a view, from the stem's stride on each half as large.
 
     Args:
@@ -65,11 +65,7 @@ class ConvNextTower(nn.Module):
         checkpoint: bool = False,
         dtype: str | None = None,
     ) -> None:
-        super().__init__()
-        halved = frozen and torch.cuda.is_available()
-        self.dtype: torch.dtype = getattr(torch, dtype or ("bfloat16" if halved else "float32"))
-        if not frozen and self.dtype != torch.float32:
-            raise ConfigError(f"a tower with frozen=False trains in float32, not in {self.dtype}")
+        super().__init__(frozen=frozen, dtype=dtype)
         read = model if pretrained and weights is None else None
         self.encoder: Any = _build(model, read=isinstance(read, str), dtype=self.dtype)
         self.encoder.layernorm = nn.Identity()  # of the pooled output, which nothing reads
@@ -83,19 +79,14 @@ class ConvNextTower(nn.Module):
         #: Width of each map, and of the last.
         self.map_dims = tuple(config.hidden_sizes)
         self.dims = self.map_dims[-1]
-        self.frozen, self.checkpoint = frozen, checkpoint
+        self.checkpoint = checkpoint
         if frozen:
             self.requires_grad_(False)
         self.train(False)
 
-    def train(self, mode: bool = True) -> ConvNextTower:
-        """A frozen encoder stays in eval mode."""
-        return super().train(mode and not self.frozen)
-
     def forward(self, view: View) -> TowerOutput:
         """The maps of all stages, fine to coarse; the last one's pixels are the tokens."""
-        grad: AbstractContextManager = torch.no_grad() if self.frozen else nullcontext()
-        with grad, self._precision(view.pixels):
+        with self.reading(view.pixels.device):
             maps = self._maps(view.pixels.to(self.dtype))
         ratios = torch.ones(len(view.pixels), len(maps), 2, device=view.pixels.device)
         return TowerOutput(maps[-1].flatten(2).transpose(1, 2), maps, ratios, view.frame)
@@ -109,12 +100,6 @@ class ConvNextTower(nn.Module):
                 feat = stage(feat)
             maps.append(feat)
         return tuple(maps)
-
-    def _precision(self, pixels: Tensor) -> AbstractContextManager:
-        """The weights' own precision, whatever an outer autocast says, where nothing trains."""
-        if not self.frozen:
-            return nullcontext()
-        return torch.autocast(pixels.device.type, enabled=False)
 
 
 def transformers_name(name: str) -> str | None:

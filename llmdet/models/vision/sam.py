@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from llmdet.models.hub_weights import read_model
 from llmdet.registry import MODELS
 from llmdet.utils.hub import hub_options
 
+from .encoder_tower import EncoderTower
 from .segment_anything import is_original, read_original
 from .views import TowerOutput, View
 
@@ -23,7 +23,7 @@ KEEPS_ASPECT = {"sam": True, "sam2": False, "sam2_video": False}
 
 
 @MODELS.register_module()
-class SamTower(nn.Module):
+class SamTower(EncoderTower):
     """What SAM sees of an image whose longer side is 1,024 pixels.
 
     Maps are those that its mask decoder reads, fine to coarse: one of stride 16, or SAM 2's
@@ -53,16 +53,12 @@ class SamTower(nn.Module):
         frozen: bool = True,
         dtype: str | None = None,
     ) -> None:
-        super().__init__()
-        halved = frozen and torch.cuda.is_available()
-        self.dtype: torch.dtype = getattr(torch, dtype or ("bfloat16" if halved else "float32"))
-        if not frozen and self.dtype != torch.float32:
-            raise ConfigError(f"a tower with frozen=False trains in float32, not in {self.dtype}")
+        super().__init__(frozen=frozen, dtype=dtype)
         sam = build_sam(model, pretrained=pretrained, dtype=self.dtype)
         self.encoder: Any = sam.vision_encoder
         self.source = model if pretrained and isinstance(model, str) else None
         self.source_names = tuple(self.encoder.state_dict())
-        self.frozen, self.dims = frozen, int(sam.config.mask_decoder_config.hidden_size)
+        self.dims = int(sam.config.mask_decoder_config.hidden_size)
         side = int(sam.config.prompt_encoder_config.image_size)
         self.view = ViewSettings(
             (side, side),
@@ -77,18 +73,10 @@ class SamTower(nn.Module):
             self.requires_grad_(False)
         self.train(False)
 
-    def train(self, mode: bool = True) -> SamTower:
-        """A frozen encoder stays in eval mode."""
-        return super().train(mode and not self.frozen)
-
     def forward(self, view: View) -> TowerOutput:
         """Maps, and the coarsest of them as tokens."""
-        grad: AbstractContextManager = torch.no_grad() if self.frozen else nullcontext()
         device = view.pixels.device
-        precision: AbstractContextManager = (
-            torch.autocast(device.type, enabled=False) if self.frozen else nullcontext()
-        )
-        with grad, precision:
+        with self.reading(device):
             seen = self.encoder(view.pixels.to(self.dtype))
         maps = tuple(getattr(seen, "fpn_hidden_states", None) or (seen.last_hidden_state,))
         height, width = view.frame.size

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmdet.datasets.views import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, ViewSettings
 from llmdet.errors import ConfigError
@@ -16,6 +15,7 @@ from llmdet.models.hub_weights import read_model
 from llmdet.registry import MODELS
 from llmdet.utils.hub import hub_options
 
+from .encoder_tower import EncoderTower
 from .views import TowerOutput, View
 
 #: What the image encoders that we know were trained to see: colours, and the resizing.
@@ -28,7 +28,7 @@ _KEYS = {r"^(model\.)?vision_tower\.(vision_model\.)?": "", r"^vision_model\.": 
 
 
 @MODELS.register_module()
-class TransformersTower(nn.Module):
+class TransformersTower(EncoderTower):
     """CLIP's or SigLIP's image encoder, read at one or more of its layers.
 
     Args:
@@ -65,16 +65,12 @@ class TransformersTower(nn.Module):
         checkpoint: bool = False,
         dtype: str | None = None,
     ) -> None:
-        super().__init__()
-        halved = frozen and torch.cuda.is_available()
-        self.dtype: torch.dtype = getattr(torch, dtype or ("bfloat16" if halved else "float32"))
-        if not frozen and self.dtype != torch.float32:
-            raise ConfigError(f"a tower with frozen=False trains in float32, not in {self.dtype}")
+        super().__init__(frozen=frozen, dtype=dtype)
         self.encoder: Any = build_encoder(model, pretrained=pretrained, dtype=self.dtype)
         self.source = model if pretrained and isinstance(model, str) else None
         self.source_names = tuple(self.encoder.state_dict())
         config = self.encoder.config
-        self.frozen, self.dims = frozen, int(config.hidden_size)
+        self.dims = int(config.hidden_size)
         self.layers = tuple(_layer_number(layer, config.num_hidden_layers) for layer in layers)
         size = int(config.image_size)
         colours: Mapping[str, Any] = _COLOURS[config.model_type]
@@ -91,14 +87,9 @@ class TransformersTower(nn.Module):
             self._freeze_what_never_runs()
         self.train(False)
 
-    def train(self, mode: bool = True) -> TransformersTower:
-        """A frozen encoder stays in eval mode."""
-        return super().train(mode and not self.frozen)
-
     def forward(self, view: View) -> TowerOutput:
         """Tokens and maps; padding counts as part of the image, as it did in their training."""
-        grad: AbstractContextManager = torch.no_grad() if self.frozen else nullcontext()
-        with grad, self._precision(view.pixels):
+        with self.reading(view.pixels.device):
             states = self._states(view.pixels.to(self.dtype))
         maps = tuple(state.transpose(1, 2).unflatten(2, self.shape) for state in states)
         ratios = torch.ones(len(view.pixels), len(maps), 2, device=view.pixels.device)
@@ -118,12 +109,6 @@ class TransformersTower(nn.Module):
             found[number] = hidden
         patches = self.shape[0] * self.shape[1]
         return [found[layer][:, -patches:] for layer in self.layers]  # CLIP's class token is first
-
-    def _precision(self, pixels: Tensor) -> AbstractContextManager:
-        """The weights' own precision, whatever an outer autocast says, where nothing trains."""
-        if not self.frozen:
-            return nullcontext()
-        return torch.autocast(pixels.device.type, enabled=False)
 
     def _freeze_what_never_runs(self) -> None:
         """Distributed training would wait for gradients of layers behind the last that is read."""
