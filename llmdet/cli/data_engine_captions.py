@@ -14,9 +14,9 @@ from llmdet.cli.data_engine_common import (
     add_run_arguments,
     build_roles,
     given,
-    progress_of,
     read_annotations,
     report,
+    run_of,
 )
 from llmdet.utils.cli import count, refuse_existing
 
@@ -57,9 +57,7 @@ def run(args: argparse.Namespace) -> None:
         roles.models[ROLE],
         build_settings(args),
         ledger,
-        in_flight=args.in_flight or roles.in_flight,
-        shard=args.shard,
-        progress=progress_of(roles),
+        run_of(args, roles),
     )
     report(args.output, rows, ledger, roles)
 

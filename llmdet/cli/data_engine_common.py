@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmdet.data_engines.flow import Progress
     from llmdet.data_engines.journal import Outcome
     from llmdet.data_engines.models import ModelSettings
+    from llmdet.data_engines.runs import Run
     from llmdet.data_engines.similarity import ImageTextSimilarity, SimilarityFilter
     from llmdet.datasets.ledger import Ledger
 
@@ -206,6 +207,14 @@ def build_roles(args: argparse.Namespace, roles: Iterable[str]) -> Roles:
         one = ModelSettings(**given(args, *names), price=price)
         settings = dict.fromkeys(roles, one)
     return Roles(build_models(settings), settings)
+
+
+def run_of(args: argparse.Namespace, roles: Roles) -> Run:
+    """How items go through, by a command line."""
+    from llmdet.data_engines.runs import Run
+
+    in_flight = args.in_flight or roles.in_flight
+    return Run(in_flight, progress=progress_of(roles), **given(args, "shard"))
 
 
 def progress_of(roles: Roles) -> Progress:

@@ -24,9 +24,9 @@ from llmdet.cli.data_engine_common import (
     build_roles,
     build_similarity,
     given,
-    progress_of,
     read_annotations,
     report,
+    run_of,
 )
 from llmdet.cli.data_engine_real_lod import build_settings as build_agent
 from llmdet.utils.cli import count
@@ -73,9 +73,7 @@ def run(args: argparse.Namespace) -> None:
         build_similarity(args),
         settings,
         max_bad_rows=args.max_bad_rows,
-        in_flight=args.in_flight or roles.in_flight,
-        shard=args.shard,
-        progress=progress_of(roles),
+        run=run_of(args, roles),
         told=told,
     )
 

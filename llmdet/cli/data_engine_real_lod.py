@@ -18,8 +18,8 @@ from llmdet.cli.data_engine_common import (
     add_run_arguments,
     build_roles,
     given,
-    progress_of,
     report,
+    run_of,
 )
 from llmdet.utils.cli import count, refuse_existing
 
@@ -62,9 +62,7 @@ def run(args: argparse.Namespace) -> None:
         roles.models,
         build_settings(args),
         ledger,
-        in_flight=args.in_flight or roles.in_flight,
-        shard=args.shard,
-        progress=progress_of(roles),
+        run_of(args, roles),
     )
     report(args.output, rows, ledger, roles)
 

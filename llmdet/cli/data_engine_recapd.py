@@ -21,9 +21,9 @@ from llmdet.cli.data_engine_common import (
     build_roles,
     build_similarity,
     given,
-    progress_of,
     read_annotations,
     report,
+    run_of,
 )
 from llmdet.utils.cli import count, refuse_existing
 
@@ -72,8 +72,6 @@ def run(args: argparse.Namespace) -> None:
         settings,
         output,
         ledger,
-        in_flight=args.in_flight or roles.in_flight,
-        shard=args.shard,
-        progress=progress_of(roles),
+        run_of(args, roles),
     )
     report(args.output, rows, ledger, roles)

@@ -135,8 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_job(args: argparse.Namespace) -> LabelJob:
     """What a command line asks for; pictures are listed, and none is opened."""
     from llmdet.apis.images import expand
+    from llmdet.data_engines.pictures import PictureSet
     from llmdet.labelling.run import LabelJob
-    from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet, read_classes
+    from llmdet.labelling.settings import LabelSettings, OutputSettings, read_classes
 
     names, thresholds = read_classes(args.classes)
     paths = [Path(str(source)) for entry in args.images for source in expand(entry)]

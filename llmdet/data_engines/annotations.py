@@ -60,6 +60,25 @@ def largest_instances(instances: Iterable[Instance], count: int) -> list[Instanc
     return sorted(instances, key=area, reverse=True)[:count]
 
 
+def close_ups(
+    image: Image.Image, instances: Iterable[Instance], least_side: int, margin: float = 0.0
+) -> list[tuple[Instance, Image.Image]]:
+    """Instances with what their boxes show, without those that show next to nothing.
+
+    Args:
+        image: the picture.
+        instances: of it.
+        least_side: of a close-up's shorter side, in pixels.
+        margin: as of :func:`crop`.
+    """
+    shown = [(instance, crop(image, instance.bbox, margin)) for instance in instances]
+    return [
+        (instance, part)
+        for instance, part in shown
+        if part is not None and min(part.size) >= least_side
+    ]
+
+
 def crop(image: Image.Image, box: list[float], margin: float = 0.0) -> Image.Image | None:
     """What a box shows, None where it lies outside the picture.
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from llmdet.chat import ChatModel, ask
-from llmdet.data_engines.annotations import Annotations, crop, largest_instances, name_of
+from llmdet.data_engines.annotations import Annotations, close_ups, largest_instances, name_of
 from llmdet.data_engines.caption_rules import (
     MIN_CAPTION_WORDS,
     accepted_caption,
     accepted_phrase,
 )
-from llmdet.data_engines.flow import Progress, Shard, Steps, identities, run_flow, silent
-from llmdet.data_engines.journal import Journal, Outcome
+from llmdet.data_engines.flow import Shard, Steps, identities
+from llmdet.data_engines.journal import Outcome
 from llmdet.data_engines.questions import (
     Question,
     accepted_replies,
     left_out,
 )
+from llmdet.data_engines.runs import WHOLE, Run, by_name, journal_of
 from llmdet.datasets.formats.rows import label_map_path
 from llmdet.datasets.formats.samples import Instance, Sample
 from llmdet.datasets.formats.writing import (
@@ -33,7 +34,7 @@ from llmdet.datasets.formats.writing import (
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.pictures import read_picture
 from llmdet.datasets.row_targets import UNIFORM_PROMPT
-from llmdet.errors import DataError
+from llmdet.errors import naming
 from llmdet.utils.whole_files import whole_file
 
 #: Counted up whenever the same answers would give other rows.
@@ -78,10 +79,7 @@ def caption_dataset(
     chat: ChatModel,
     settings: CaptionSettings,
     ledger: Ledger,
-    *,
-    in_flight: int = 32,
-    shard: Shard | None = None,
-    progress: Progress = silent,
+    run: Run = WHOLE,
 ) -> int:
     """Write the samples of annotations as JSONL rows with captions.
 
@@ -95,9 +93,7 @@ def caption_dataset(
         chat: the model.
         settings: what to ask.
         ledger: counts rejected answers and broken pictures.
-        in_flight: samples under way at a time.
-        shard: the part of the samples to be captioned; all by default.
-        progress: shows how far it is.
+        run: how samples go through, and which.
 
     Returns:
         The number of rows.
@@ -106,22 +102,11 @@ def caption_dataset(
         ConfigError: ``OUT.partial`` was begun with something else, which is named.
         DataError: a picture is broken and ``ledger`` permits no more of them.
     """
-    shard = shard or Shard()
     source = annotations.open(ledger)
-    decided = decided_by(annotations, chat, settings, shard)
-    journal = Journal(out.with_name(f"{out.name}.partial"), decided)
+    journal = journal_of(out, decided_by(annotations, chat, settings, run.shard))
     as_labels = source.categories is not None and not settings.regions
     program = CaptionProgram(annotations.images, settings, as_labels)
-    run_flow(
-        source.samples,
-        program,
-        {ROLE: chat},
-        journal,
-        ledger,
-        in_flight=in_flight,
-        shard=shard,
-        finished=progress(journal.done, shard.size(source.total)),
-    )
+    run.take(source.samples, source.total, program, {ROLE: chat}, journal, ledger)
     if source.categories is not None:  # before the rows, whose file says that all is there
         with whole_file(label_map_path(out)) as file:
             file.write(label_map(source.categories, out))
@@ -137,7 +122,7 @@ def decided_by(
         **annotations.identity,
         "shard": str(shard),
         **identities({ROLE: chat}),
-        **{name.replace("_", " "): value for name, value in asdict(settings).items()},
+        **by_name(settings),
     }
 
 
@@ -157,10 +142,8 @@ class CaptionProgram:
 
     def __call__(self, sample: Sample) -> Steps:
         """Ask about the picture and its regions at the same time."""
-        try:
+        with naming(sample.where):
             image = read_picture(self.images / sample.filename)
-        except DataError as error:
-            return Outcome(None, problem=f"{sample.where}: {error}")
         learnt = [instance for instance in sample.instances if not instance.ignored]
         described = self._described(learnt, image)
         questions = [self._about_picture(learnt, image)]
@@ -183,11 +166,8 @@ class CaptionProgram:
         self, instances: list[Instance], image: Image.Image
     ) -> list[tuple[Instance, Image.Image]]:
         """The largest regions with what they show."""
-        parts = [
-            (instance, crop(image, instance.bbox, _REGION_MARGIN))
-            for instance in largest_instances(instances, self.settings.regions)
-        ]
-        return [(instance, part) for instance, part in parts if part is not None]
+        largest = largest_instances(instances, self.settings.regions)
+        return close_ups(image, largest, 1, _REGION_MARGIN)
 
     def _about_picture(self, instances: list[Instance], image: Image.Image) -> Question:
         names = ", ".join(sorted({name_of(instance) for instance in instances}))

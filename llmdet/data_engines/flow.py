@@ -118,7 +118,8 @@ def run_flow(
 
     Args:
         items: all items, in the same order in every run.
-        program: what becomes of an item. It runs in the thread of the caller.
+        program: what becomes of an item. It runs in the thread of the caller. Where it raises a
+            DataError, the item is broken.
         models: role -> model; a model that has several roles gets the calls of all of them.
         journal: gets the outcomes.
         ledger: counts broken items, those of earlier runs among them.
@@ -215,6 +216,9 @@ class _Flow:
             except StopIteration as end:
                 self.tasks -= 1
                 finished.append((task.number, end.value))
+            except DataError as error:  # its picture, its record: nothing that a model has done
+                self.tasks -= 1
+                finished.append((task.number, Outcome(None, problem=str(error))))
             else:
                 self.lanes.put(task, calls)
         return finished

@@ -7,7 +7,7 @@ language model writes further expressions from that, and a CLIP leaves out what 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,15 @@ from typing import Any
 from PIL import Image
 
 from llmdet.chat import ask
-from llmdet.data_engines.annotations import Annotations, crop, largest_instances, name_of
+from llmdet.data_engines.annotations import (
+    Annotations,
+    close_ups,
+    crop,
+    largest_instances,
+    name_of,
+)
 from llmdet.data_engines.caption_rules import accepted_caption, accepted_phrase
-from llmdet.data_engines.flow import Call, Model, Progress, Shard, Steps, run_flow, silent
+from llmdet.data_engines.flow import Call, Model, Steps
 from llmdet.data_engines.image_edits import ImageEdit, edited_pictures
 from llmdet.data_engines.journal import Journal, Outcome
 from llmdet.data_engines.questions import Question, Reply, accepted_replies, left_out
@@ -29,11 +35,12 @@ from llmdet.data_engines.real_data_prompts import (
     accepted_expression,
     accepted_lines,
 )
+from llmdet.data_engines.runs import WHOLE, Run
 from llmdet.data_engines.similarity import Pair, SimilarityFilter
 from llmdet.datasets.formats.samples import Instance, Sample
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.pictures import read_picture
-from llmdet.errors import DataError
+from llmdet.errors import naming
 
 #: Who is asked, and what compares.
 CAPTIONER, DIVERSIFIER, FILTER = "captioner", "diversifier", "filter"
@@ -75,10 +82,7 @@ def write_expressions(
     settings: ExpressionSettings,
     keep: SimilarityFilter,
     ledger: Ledger,
-    *,
-    in_flight: int = 32,
-    shard: Shard | None = None,
-    progress: Progress = silent,
+    run: Run = WHOLE,
 ) -> int:
     """Write records of the agent: one for each expression of each object.
 
@@ -90,25 +94,14 @@ def write_expressions(
         settings: what to ask.
         keep: which expressions fit their objects.
         ledger: counts what is left out, by cause.
-        in_flight: pictures under way at a time.
-        shard: the part of the pictures; all by default.
-        progress: shows how far it is.
+        run: how pictures go through, and which.
 
     Returns:
         The number of records.
     """
-    source, shard = annotations.open(ledger), shard or Shard()
+    source = annotations.open(ledger)
     program = ExpressionProgram(annotations.images, settings, compare=FILTER in models)
-    run_flow(
-        source.samples,
-        program,
-        models,
-        journal,
-        ledger,
-        in_flight=in_flight,
-        shard=shard,
-        finished=progress(journal.done, shard.size(source.total)),
-    )
+    run.take(source.samples, source.total, program, models, journal, ledger)
     least = keep.least(list(_similarities(journal)))
     return journal.finish(
         out, ledger, rows_of=partial(records_of, least=least, others=settings.others, ledger=ledger)
@@ -147,10 +140,8 @@ class ExpressionProgram:
 
     def __call__(self, sample: Sample) -> Steps:
         """Ask about all objects at the same time, then for more expressions, then compare."""
-        try:
+        with naming(sample.where):
             image = read_picture(self.images / sample.filename)
-        except DataError as error:
-            return Outcome(None, problem=f"{sample.where}: {error}")
         learnt = [one for one in sample.instances if not one.ignored and crop(image, one.bbox)]
         objects, small = self._objects(learnt, image)
         notes = [(TOO_SMALL, sample.where)] * small
@@ -177,11 +168,9 @@ class ExpressionProgram:
         objects = []
         numbers = {id(instance): number for number, instance in enumerate(learnt)}
         largest = largest_instances(learnt, self.settings.objects)
-        for instance in largest:
-            close_up = crop(image, instance.bbox)
-            if close_up is not None and min(close_up.size) >= self.settings.min_side:
-                (marked,) = edited_pictures(image, [instance.bbox], ImageEdit.HIGHLIGHT)
-                objects.append(_Object(instance, numbers[id(instance)], close_up, marked))
+        for instance, close_up in close_ups(image, largest, self.settings.min_side):
+            (marked,) = edited_pictures(image, [instance.bbox], ImageEdit.HIGHLIGHT)
+            objects.append(_Object(instance, numbers[id(instance)], close_up, marked))
         return objects, len(largest) - len(objects)
 
     def _describe(self, objects: list[_Object]) -> Generator[list[Call], list[Any], list[Reply]]:
@@ -277,8 +266,3 @@ def records_of(row: Record, least: float, others: int, ledger: Ledger) -> Iterat
                 "object_locations": {"chosen_object": chosen, "other_objects": further},
                 "source": expression["source"],
             }
-
-
-def decided_by(settings: ExpressionSettings) -> dict[str, Any]:
-    """The settings under names that a sentence can show."""
-    return {name.replace("_", " "): value for name, value in asdict(settings).items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,19 @@ import orjson
 
 from llmdet.chat import ChatModel
 from llmdet.data_engines.annotations import Annotations
-from llmdet.data_engines.flow import Model, Progress, Shard, identities, silent
+from llmdet.data_engines.flow import Model, Shard, identities
 from llmdet.data_engines.journal import Journal, check_same
 from llmdet.data_engines.real_data import (
     CAPTIONER,
     DIVERSIFIER,
     FILTER,
     ExpressionSettings,
-    decided_by,
     write_expressions,
 )
 from llmdet.data_engines.real_data_rows import write_real_data
 from llmdet.data_engines.real_lod import ROLES, AgentSettings
 from llmdet.data_engines.real_lod_run import refine_records
+from llmdet.data_engines.runs import WHOLE, Run, by_name
 from llmdet.data_engines.similarity import ImageTextSimilarity, SimilarityFilter
 from llmdet.datasets.ledger import Ledger
 from llmdet.utils.whole_files import whole_file
@@ -73,9 +73,7 @@ def make_real_data(
     settings: RealDataSettings,
     *,
     max_bad_rows: int = 0,
-    in_flight: int = 32,
-    shard: Shard | None = None,
-    progress: Progress = silent,
+    run: Run = WHOLE,
     told: Callable[[str, int, Ledger], object] = lambda name, count, ledger: None,
 ) -> int:
     """Make a folder with expressions, what the agent made of them, and rows for training.
@@ -90,9 +88,7 @@ def make_real_data(
         similarity: what compares expressions with objects; None compares nothing.
         settings: all the rest that decides the rows.
         max_bad_rows: broken pictures that are skipped, of each stage.
-        in_flight: items under way at a time.
-        shard: the part of the pictures; all by default.
-        progress: shows how far a stage is.
+        run: how items go through, and which pictures.
         told: called with the file of a stage that was made here, the number of its lines and what
             was left out.
 
@@ -104,8 +100,7 @@ def make_real_data(
         DataError: a picture is broken and no more of them are permitted.
     """
     compared: dict[str, Any] = {} if similarity is None else {FILTER: similarity}
-    going: dict[str, Any] = {"in_flight": in_flight, "progress": progress}
-    decided = _decided_by(annotations, {**models, **compared}, settings, shard or Shard())
+    decided = _decided_by(annotations, {**models, **compared}, settings, run.shard)
     _check_settings(folder, settings, decided)
     expressions, refined, rows = folder / EXPRESSIONS, folder / REFINED_RECORDS, folder / ROWS
     if not expressions.exists():
@@ -113,17 +108,14 @@ def make_real_data(
         asked: dict[str, Model] = {role: models[role] for role in settings.writers} | compared
         journal = Journal(folder / f"{EXPRESSIONS}.partial", decided, _REMEDY)
         what = settings.expressions, settings.keep, ledger
-        count = write_expressions(
-            annotations, journal, expressions, asked, *what, shard=shard, **going
-        )
+        count = write_expressions(annotations, journal, expressions, asked, *what, run)
         told(str(expressions), count, ledger)
     if settings.agent is not None and not refined.exists():
         ledger = Ledger(max_bad_rows)
         agents = {role: models[role] for role in ROLES}
-        pictures = annotations.images
-        count = refine_records(
-            expressions, pictures, refined, agents, settings.agent, ledger, **going
-        )
+        what_agent = agents, settings.agent, ledger
+        all_of_them = replace(run, shard=Shard())  # whose pictures are those of the shard
+        count = refine_records(expressions, annotations.images, refined, *what_agent, all_of_them)
         told(str(refined), count, ledger)
     records = expressions if settings.agent is None else refined
     count = write_real_data(records, rows, settings.negatives, settings.seed)
@@ -144,7 +136,7 @@ def _decided_by(
         **annotations.identity,
         "shard": str(shard),
         **identities({role: models[role] for role in roles}),
-        **decided_by(settings.expressions),
+        **by_name(settings.expressions),
     }
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from llmdet.chat import ChatModel
-from llmdet.data_engines.flow import Progress, Shard, Steps, identities, run_flow, silent
-from llmdet.data_engines.journal import Journal
+from llmdet.data_engines.flow import Steps, identities
+from llmdet.data_engines.identities import hash_of_files
 from llmdet.data_engines.real_lod import AgentSettings, refine
 from llmdet.data_engines.real_lod_prompts import AgentPrompts
 from llmdet.data_engines.real_lod_records import count_records, read_records
-from llmdet.datasets.jsonl_index import file_digest
+from llmdet.data_engines.runs import WHOLE, Run, journal_of
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
 from llmdet.utils.suggest import did_you_mean
@@ -30,10 +29,7 @@ def refine_records(
     models: Mapping[str, ChatModel],
     settings: AgentSettings,
     ledger: Ledger,
-    *,
-    in_flight: int = 32,
-    shard: Shard | None = None,
-    progress: Progress = silent,
+    run: Run = WHOLE,
 ) -> int:
     """Take the expressions of a file through the agent.
 
@@ -49,9 +45,7 @@ def refine_records(
         models: role of the agent -> model.
         settings: how to work.
         ledger: counts rejected answers, unsolved expressions and broken records.
-        in_flight: expressions under way at a time.
-        shard: the part of the records that is to be done; all by default.
-        progress: shows how far it is.
+        run: how expressions go through, and which.
 
     Returns:
         The number of rows in ``out``.
@@ -60,31 +54,21 @@ def refine_records(
         ConfigError: ``OUT.partial`` was begun with something else, which is named.
         DataError: a record or a picture is broken and ``ledger`` permits no more of them.
     """
-    shard = shard or Shard()
     decided = {
         "agent": VERSION,
-        "records": _digest(records),
+        "records": hash_of_files(records),
         "images": str(images.resolve()),
-        "shard": str(shard),
+        "shard": str(run.shard),
         **identities(models),
         **_decided_by(settings),
     }
-    journal = Journal(out.with_name(f"{out.name}.partial"), decided)
+    journal = journal_of(out, decided)
 
     def program(item: tuple[str, dict[str, Any]]) -> Steps:
         where, record = item
         return refine(record, where, images, settings)
 
-    run_flow(
-        read_records(records),
-        program,
-        models,
-        journal,
-        ledger,
-        in_flight=in_flight,
-        shard=shard,
-        finished=progress(journal.done, shard.size(count_records(records))),
-    )
+    run.take(read_records(records), count_records(records), program, models, journal, ledger)
     return journal.finish(out, ledger, aside=unsolved_path(out))
 
 
@@ -110,12 +94,6 @@ def _check_names(where: str, values: Mapping[str, Any], known: list[str]) -> Non
     for name in values:
         if name not in known:
             raise ConfigError(f"{where}.{name}: {did_you_mean(name, known)}")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = file_digest(file.fileno())
-    return f"of hash {hashlib.blake2b(digest, digest_size=8).hexdigest()}"
 
 
 def _decided_by(settings: AgentSettings) -> dict[str, Any]:

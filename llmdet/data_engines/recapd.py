@@ -8,7 +8,7 @@ conversation (arXiv 2403.02330, section 3.4).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from PIL import Image
 from llmdet.chat import ChatModel, ask
 from llmdet.data_engines.annotations import (
     Annotations,
-    crop,
+    close_ups,
     largest_instances,
     name_of,
 )
 from llmdet.data_engines.caption_rules import accepted_caption
-from llmdet.data_engines.flow import Call, Progress, Shard, Steps, identities, run_flow, silent
+from llmdet.data_engines.flow import Call, Steps, identities
 from llmdet.data_engines.journal import Journal, Outcome
 from llmdet.data_engines.questions import Question, Reply, accepted_replies, left_out
 from llmdet.data_engines.recapd_prompts import (
@@ -32,12 +32,13 @@ from llmdet.data_engines.recapd_prompts import (
     question,
     region_prompt,
 )
+from llmdet.data_engines.runs import WHOLE, Run, by_name, journal_of
 from llmdet.data_engines.similarity import ImageTextSimilarity, Pair, SimilarityFilter
 from llmdet.datasets.formats.samples import Instance, Sample
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.pictures import read_picture
 from llmdet.datasets.row_targets import UNIFORM_PROMPT
-from llmdet.errors import DataError
+from llmdet.errors import naming
 
 #: Counted up whenever the same answers would give other rows.
 VERSION = 1
@@ -105,10 +106,7 @@ def recaption(
     settings: RecapSettings,
     output: RecapOutput,
     ledger: Ledger,
-    *,
-    in_flight: int = 32,
-    shard: Shard | None = None,
-    progress: Progress = silent,
+    run: Run = WHOLE,
 ) -> int:
     """Write conversations about the regions of annotations as JSONL rows.
 
@@ -122,9 +120,7 @@ def recaption(
         settings: what to ask.
         output: what to keep, and how.
         ledger: counts what is left out, by cause.
-        in_flight: pictures under way at a time.
-        shard: the part of the pictures to be described; all by default.
-        progress: shows how far it is.
+        run: how pictures go through, and which.
 
     Returns:
         The number of rows.
@@ -133,27 +129,17 @@ def recaption(
         ConfigError: ``OUT.partial`` was begun with something else, which is named.
         DataError: a picture is broken and ``ledger`` permits no more of them.
     """
-    shard = shard or Shard()
     source = annotations.open(ledger)
     decided = {
         "recapd engine": VERSION,
         **annotations.identity,
-        "shard": str(shard),
+        "shard": str(run.shard),
         **identities(models.roles),
-        **{name.replace("_", " "): value for name, value in asdict(settings).items()},
+        **by_name(settings),
     }
-    journal = Journal(out.with_name(f"{out.name}.partial"), decided)
+    journal = journal_of(out, decided)
     program = RecapProgram(annotations.images, settings, compare=models.similarity is not None)
-    run_flow(
-        source.samples,
-        program,
-        models.roles,
-        journal,
-        ledger,
-        in_flight=in_flight,
-        shard=shard,
-        finished=progress(journal.done, shard.size(source.total)),
-    )
+    run.take(source.samples, source.total, program, models.roles, journal, ledger)
     least = least_similarity(journal, output.keep)
     return journal.finish(
         out, ledger, rows_of=lambda record: rows_of(record, least, output, ledger)
@@ -176,10 +162,8 @@ class RecapProgram:
 
     def __call__(self, sample: Sample) -> Steps:
         """Ask about the picture, then about all its regions at the same time."""
-        try:
+        with naming(sample.where):
             image = read_picture(self.images / sample.filename)
-        except DataError as error:
-            return Outcome(None, problem=f"{sample.where}: {error}")
         regions, notes = self._regions(sample, image)
         if not regions:
             return Outcome(None, notes=(*notes, (NOTHING_LEFT, sample.where)))
@@ -218,16 +202,13 @@ class RecapProgram:
         self, sample: Sample, image: Image.Image
     ) -> tuple[list[_Region], tuple[tuple[str, str], ...]]:
         """The regions to be described, and notes about those that are too small."""
-        regions, notes = [], []
         learnt = [instance for instance in sample.instances if not instance.ignored]
-        for instance in largest_instances(learnt, self.settings.regions):
-            close_up = crop(image, instance.bbox)
-            if close_up is None or min(close_up.size) < self.settings.min_side:
-                notes.append((TOO_SMALL, sample.where))
-            else:
-                box = _inside(instance.bbox, image.size)
-                regions.append(_Region(instance, box, close_up))
-        return regions, tuple(notes)
+        largest = largest_instances(learnt, self.settings.regions)
+        regions = [
+            _Region(instance, _inside(instance.bbox, image.size), close_up)
+            for instance, close_up in close_ups(image, largest, self.settings.min_side)
+        ]
+        return regions, ((TOO_SMALL, sample.where),) * (len(largest) - len(regions))
 
     def _about_picture(self, sample: Sample, image: Image.Image) -> Question:
         read = partial(accepted_caption, min_words=self.settings.min_global_words)

@@ -11,6 +11,7 @@ from typing import Any
 
 from llmdet.data_engines.caption_rules import clean_phrase, phrase_fault
 from llmdet.data_engines.journal import Journal
+from llmdet.data_engines.pictures import PictureSet
 from llmdet.datasets.formats import FOLDER_WRITERS, WRITERS
 from llmdet.datasets.formats.folders import PICTURES, link_pictures
 from llmdet.datasets.formats.rows import numbered_categories
@@ -18,7 +19,7 @@ from llmdet.datasets.formats.samples import Instance, Sample, Source
 from llmdet.datasets.formats.writing import name_the_classes
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.row_targets import UNIFORM_PROMPT
-from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet
+from llmdet.labelling.settings import LabelSettings, OutputSettings
 
 #: Target -> the file of a split.
 _FILES = {"coco": "instances_{}.json", "odvg": "{}.jsonl", "grounding": "{}.jsonl"}

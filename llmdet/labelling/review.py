@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from llmdet.apis.results import Picture, Results
+from llmdet.data_engines.pictures import PictureSet
 from llmdet.errors import DataError
 from llmdet.labelling.output import Labels
-from llmdet.labelling.settings import LabelSettings, PictureSet
+from llmdet.labelling.settings import LabelSettings
 from llmdet.utils.files import read_json
 from llmdet.utils.whole_files import whole_file
 

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from llmdet.data_engines.flow import Call, Model, Steps, run_flow
 from llmdet.data_engines.journal import Journal
+from llmdet.data_engines.pictures import PictureSet
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
 from llmdet.labelling.output import (
@@ -21,7 +22,7 @@ from llmdet.labelling.output import (
     write_annotations,
 )
 from llmdet.labelling.review import LabelReport, summarize, write_doubtful, write_sheet
-from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet, decided_by
+from llmdet.labelling.settings import LabelSettings, OutputSettings, decided_by
 
 JOURNAL = "journal.jsonl"
 _LOCK = ".lock"

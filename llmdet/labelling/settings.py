@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from llmdet.apis.tiles import Tiles
-from llmdet.datasets.jsonl_index import file_digest
+from llmdet.data_engines.identities import hash_of_config, hash_of_files
+from llmdet.data_engines.pictures import PictureSet
 from llmdet.errors import ConfigError, DataError
 from llmdet.utils.files import read_text
 
@@ -141,40 +140,6 @@ def _split(text: str, where: str) -> tuple[str, float | None]:
     return name, limit
 
 
-@dataclass(frozen=True)
-class PictureSet:
-    """Pictures, and the folder that holds all of them.
-
-    Attributes:
-        folder: the innermost folder that they share.
-        filenames: their paths below it, with ``/``.
-    """
-
-    folder: Path
-    filenames: tuple[str, ...]
-
-    @classmethod
-    def of(cls, paths: list[Path]) -> PictureSet:
-        """Those of a list; one that is named twice counts once."""
-        files = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
-        folder = Path(os.path.commonpath([file.parent for file in files]))
-        return cls(folder, tuple(file.relative_to(folder).as_posix() for file in files))
-
-    def check_stems(self) -> None:
-        """Raise a DataError where two pictures differ in their suffix alone.
-
-        Formats with a label file for each picture could not tell them apart.
-        """
-        owners: dict[str, str] = {}
-        for filename in self.filenames:
-            stem = str(PurePosixPath(filename).with_suffix(""))
-            if stem in owners:
-                raise DataError(
-                    f"{owners[stem]} and {filename} would share a label file: rename one."
-                )
-            owners[stem] = filename
-
-
 def decided_by(
     config: Any,
     weights: str | Path | None,
@@ -183,32 +148,15 @@ def decided_by(
     output: OutputSettings,
 ) -> dict[str, Any]:
     """All on which the labels depend, under names that a sentence can show."""
-    listed = _hash("\n".join(pictures.filenames).encode())
     choices = asdict(settings) | asdict(output)
     del choices["doubt"]
     return {
         "labelling": VERSION,
-        "config": f"of hash {_hash(json.dumps(config.to_dict(), default=str).encode())}",
-        "weights": _identity(weights),
-        "pictures": f"{len(pictures.filenames)} in {pictures.folder}, of hash {listed}",
+        "config": hash_of_config(config),
+        "weights": hash_of_files(weights),
+        "pictures": pictures.identity,
         **choices,
         "classes": list(settings.classes),
         "thresholds": dict(settings.thresholds),
         "captions": sorted(settings.captions),
     }
-
-
-def _identity(weights: str | Path | None) -> str:
-    path = Path(weights or "")
-    if weights is None or not path.exists():
-        return str(weights)
-    digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            with file.open("rb") as opened:
-                digest.update(file_digest(opened.fileno()))
-    return f"of hash {digest.hexdigest()}"
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -10,6 +10,7 @@ from llmdet.data_engines.annotations import Annotations
 from llmdet.data_engines.captions import CaptionSettings, caption_dataset
 from llmdet.data_engines.flow import Shard
 from llmdet.data_engines.questions import RETRY_TEMPERATURE
+from llmdet.data_engines.runs import Run
 from llmdet.datasets.formats import ReadOptions
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError, DataError
@@ -79,9 +80,8 @@ def run(
     ledger = Ledger(max_bad_rows)
     out = path.with_name("out.jsonl")
     annotations = Annotations(path, images or path.parent, source_format, options or ReadOptions())
-    count = caption_dataset(
-        annotations, out, chat, settings, ledger, in_flight=in_flight, shard=shard
-    )
+    passage = Run(in_flight, shard or Shard())
+    count = caption_dataset(annotations, out, chat, settings, ledger, passage)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == count
     return rows, ledger

@@ -271,6 +271,20 @@ def test_broken_items_of_earlier_runs_count_against_the_limit(tmp_path) -> None:
         run(tmp_path, two_models(), count=60, bad=4)
 
 
+def test_an_item_whose_program_cannot_use_its_data_is_broken(tmp_path) -> None:
+    def program(number):
+        (answer,) = yield [Call("first", number)]
+        if number == 2:
+            raise DataError("item 2: its picture is gone")
+        return Outcome({"item": number, "answer": answer})
+
+    journal = Journal(tmp_path / "j", {})
+    run_flow(range(4), program, {"first": Adder()}, journal, Ledger(1))
+    outcomes = list(journal.outcomes())
+    assert [outcome.row and outcome.row["item"] for outcome in outcomes] == [0, 1, None, 3]
+    assert outcomes[2].problem == "item 2: its picture is gone"
+
+
 def test_a_reader_that_fails_loses_nothing_that_is_in_flight(tmp_path) -> None:
     def items():
         yield from range(3)

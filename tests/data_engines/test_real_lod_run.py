@@ -12,6 +12,7 @@ from llmdet.chat import Pace
 from llmdet.data_engines.flow import Shard
 from llmdet.data_engines.real_lod import ROLES, AgentSettings
 from llmdet.data_engines.real_lod_run import read_settings, refine_records, unsolved_path
+from llmdet.data_engines.runs import Run
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.toy.agent_expressions import is_true
 from llmdet.datasets.toy.agent_models import (
@@ -40,10 +41,8 @@ def records(world, tmp_path_factory) -> Path:
 def run(records: Path, out: Path, models=None, in_flight: int = 8, shard=None, **settings):
     ledger = Ledger()
     models = models or agent_models(ScriptedModel("planner", scripted_planner), 0.2)
-    refine_records(
-        records, records.parent, out, models, AgentSettings(**settings), ledger,
-        in_flight=in_flight, shard=shard,
-    )  # fmt: skip
+    passage = Run(in_flight, shard or Shard())
+    refine_records(records, records.parent, out, models, AgentSettings(**settings), ledger, passage)
     return out.read_bytes(), unsolved_path(out).read_bytes(), ledger
 
 

@@ -19,6 +19,7 @@ from llmdet.data_engines.recapd import (
     recaption,
 )
 from llmdet.data_engines.recapd_prompts import GLOBAL_PROMPTS, QUESTIONS, REGION_PROMPTS
+from llmdet.data_engines.runs import Run
 from llmdet.data_engines.similarity import SimilarityFilter
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
@@ -95,7 +96,7 @@ def run(
     out = coco.path.with_name("out.jsonl")
     made = RecapOutput(SimilarityFilter(**keep), global_turn)
     models = RecapModels(captioner or Captioner(), RedSimilarity() if compare else None)
-    count = recaption(coco, out, models, settings, made, ledger, in_flight=in_flight)
+    count = recaption(coco, out, models, settings, made, ledger, Run(in_flight))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == count
     return rows, ledger

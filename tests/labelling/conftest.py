@@ -7,9 +7,10 @@ from PIL import Image
 
 from llmdet.chat import Pace
 from llmdet.data_engines.journal import Outcome
+from llmdet.data_engines.pictures import PictureSet
 from llmdet.labelling.corrections import Corrections
 from llmdet.labelling.run import LabelJob
-from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet
+from llmdet.labelling.settings import LabelSettings, OutputSettings
 
 CLASSES = ("dog", "stop sign", "cat")
 #: Picture -> (label, score) of its boxes; the threshold is 0.3, and 0.1 above it is doubtful.

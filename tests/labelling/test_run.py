@@ -12,12 +12,13 @@ from PIL import Image
 
 from llmdet.chat import Pace
 from llmdet.data_engines.journal import Outcome
+from llmdet.data_engines.pictures import PictureSet
 from llmdet.datasets.formats import ReadOptions, open_source
 from llmdet.datasets.ledger import Ledger
 from llmdet.errors import ConfigError
 from llmdet.labelling.review import read_report
 from llmdet.labelling.run import LabelJob
-from llmdet.labelling.settings import LabelSettings, OutputSettings, PictureSet
+from llmdet.labelling.settings import LabelSettings, OutputSettings
 
 CONFIG = Config({"model": {"type": "Tiny"}})
 CLASSES = ("dog", "stop sign")

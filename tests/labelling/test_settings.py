@@ -1,10 +1,10 @@
 import pytest
 
+from llmdet.data_engines.pictures import PictureSet
 from llmdet.errors import ConfigError, DataError
 from llmdet.labelling.settings import (
     LabelSettings,
     OutputSettings,
-    PictureSet,
     decided_by,
     read_classes,
 )

@@ -114,13 +114,12 @@ def in_flight(records: Path, model: Any, number: int) -> list[dict[str, Any]]:
     """The engine, with journal and files."""
     from llmdet.data_engines.real_lod import ROLES, AgentSettings
     from llmdet.data_engines.real_lod_run import refine_records
+    from llmdet.data_engines.runs import Run
     from llmdet.datasets.ledger import Ledger
 
     out = records.with_name("refined.jsonl")
     models = dict.fromkeys(ROLES, model)
-    refine_records(
-        records, records.parent, out, models, AgentSettings(), Ledger(), in_flight=number
-    )
+    refine_records(records, records.parent, out, models, AgentSettings(), Ledger(), Run(number))
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
