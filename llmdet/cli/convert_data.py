@@ -37,6 +37,9 @@ SOURCES = (
     "openimages",
     "visual_genome",
     "llava",
+    "rexverse",
+    "humanref_cot",
+    "humanref",
 )
 TARGETS = ("grounding", "odvg", "coco", "yolo", "voc", "regions")
 TASKS = ("classify", "caption", "refer", "choose")
@@ -68,7 +71,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT where it exists")
     parser.add_argument("--check", action="store_true", help="only validate the input")
     parser.add_argument(
-        "--images", type=Path, help="folder of the pictures: gives sizes, checked by --check"
+        "--images",
+        type=Path,
+        help="folder of the pictures: gives sizes, checked by --check; of rexverse and "
+        "humanref_cot their .tsv, where it is not beside the annotations",
     )
     parser.add_argument(
         "--picture-folders",

@@ -20,12 +20,14 @@ from llmdet.datasets.formats.folders import (
     write_voc,
     write_yolo,
 )
+from llmdet.datasets.formats.humanref import read_humanref
 from llmdet.datasets.formats.llava import read_llava
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
 from llmdet.datasets.formats.refer import objects_beside, read_refer
 from llmdet.datasets.formats.rows import label_map_path, read_rows, source_path
 from llmdet.datasets.formats.samples import ReadOptions, Sample, Source
+from llmdet.datasets.formats.tsv import read_tsv
 from llmdet.datasets.formats.visual_genome import IMAGE_FILE, read_visual_genome
 from llmdet.datasets.formats.voc import read_voc
 from llmdet.datasets.formats.writing import write_coco, write_grounding, write_odvg
@@ -49,6 +51,9 @@ READERS: dict[str, Callable[[Path, ReadOptions, Ledger], Source]] = {
     "openimages": read_openimages,
     "visual_genome": read_visual_genome,
     "llava": read_llava,
+    "rexverse": read_tsv,
+    "humanref_cot": read_tsv,
+    "humanref": read_humanref,
 }
 WRITERS: dict[str, Callable[[Source, Path, Ledger], int]] = {
     "grounding": write_grounding,

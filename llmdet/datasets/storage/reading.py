@@ -1,4 +1,4 @@
-"""The one door to bytes: of a file, of an object behind a URL, or of a member of a tar shard."""
+"""The one door to bytes: of a file, an object behind a URL, a member of a tar shard, a TSV line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mmengine import fileio
 
 from llmdet.datasets.storage.objects import PROTOCOLS, is_url, store_of
 from llmdet.datasets.storage.shards import read_member, split_member
+from llmdet.datasets.storage.tsv import read_picture_line, split_line
 from llmdet.errors import DataError
 from llmdet.utils.files import decoded, parse_json, read_json, unpacked
 
@@ -18,18 +19,21 @@ def read_content(path: str, backend_args: Mapping[str, Any] | None = None) -> by
     """Bytes of what a path names.
 
     Args:
-        path: a file, a URL, or ``shard.tar/member`` of either.
+        path: a file, a URL, ``shard.tar/member`` of either, or ``file.tsv/BYTE``: a picture's line.
         backend_args: how URLs are read: arguments of
             :class:`~llmdet.datasets.storage.objects.ObjectStore`, or of a backend of mmengine.
 
     Raises:
         FileNotFoundError: there is none.
-        DataError: a tar shard is damaged.
+        DataError: a tar shard or a line of a TSV file is damaged.
         StorageError: a server does not answer.
     """
     member = split_member(path)
     if member is not None:
         return read_member(*member, backend_args)
+    line = split_line(path)
+    if line is not None:
+        return read_picture_line(*line)
     settings = backend_args or {}
     known = not is_url(path) or path.partition("://")[0] in PROTOCOLS
     if "backend" in settings or not known:
@@ -56,8 +60,8 @@ def read_json_at(path: str, backend_args: Mapping[str, Any] | None = None) -> An
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is no plain file: a URL, or a member of a tar shard."""
-    return is_url(path) or split_member(path) is not None
+    """Whether a path is no plain file: a URL, a member of a tar shard, or a line of a TSV file."""
+    return is_url(path) or split_member(path) is not None or split_line(path) is not None
 
 
 def join(root: str | None, path: str) -> str:
