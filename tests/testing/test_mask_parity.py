@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from llmdet.testing.parity import masks
+from llmdet.testing.parity import fused_regions, masks
 
 
 def failures(folder):
@@ -33,3 +33,10 @@ def test_a_difference_is_found(root, tmp_path):
     wrong = {row.name for row in failures(folder)}
     assert "img0.low_res_masks" in wrong
     assert "image_embeddings" not in wrong
+
+
+@pytest.mark.slow
+def test_features_of_regions_equal_the_original(golden):
+    rows = list(fused_regions.check(golden / "regions/public/glamm/region_encoder"))
+    assert rows
+    assert not [row for row in rows if not row.passed]

@@ -2,8 +2,9 @@
 
 Each FOLDER holds one kind of recording: ``detector_eval``, ``detector_loss``, ``lmm_loss`` or
 ``pipeline`` of LLMDet; ``region_extractor``, ``splice`` or ``region_cls`` of SpatialRGPT;
-``sam_mask_path`` or ``losses`` of GLaMM. Tensors must agree within 1e-4, losses and gradient
-norms within 1e-4 of their value, everything else exactly. Exit code 1 if anything does not.
+``sam_mask_path``, ``losses`` or ``region_encoder`` of GLaMM. Tensors must agree within 1e-4, losses
+and gradient norms within 1e-4 of their value, what was recorded in 16 bits within what they cost
+the original, everything else exactly. Exit code 1 if anything does not.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def kind_of(folder: Path) -> str:
         return "llmdet.testing.parity.pipeline"
     if _is_spatialrgpt(folder):
         return "llmdet.testing.parity.regions"
+    if (folder / "deviation.json").exists():
+        return "llmdet.testing.parity.fused_regions"
     if (folder / "images_rgb_uint8_hwc.pt").exists() or (folder / "tensors.pt").exists():
         return "llmdet.testing.parity.masks"
     if not (folder / "inputs.json").exists() or not (folder / "state_dict.pt").exists():

@@ -2,6 +2,7 @@
 
 from llmdet.models.regions.average_grid import AverageGrid
 from llmdet.models.regions.connector import MLPConnector, VisualConnector
+from llmdet.models.regions.fused_roi_align import FusedRoIAlign
 from llmdet.models.regions.grid_cells import GridCells
 from llmdet.models.regions.mask_pool import MaskPool
 from llmdet.models.regions.object_queries import AllQueries, BestQueries, ObjectQueries
@@ -11,6 +12,7 @@ __all__ = [
     "AllQueries",
     "AverageGrid",
     "BestQueries",
+    "FusedRoIAlign",
     "GridCells",
     "MLPConnector",
     "MaskPool",

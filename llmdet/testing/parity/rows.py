@@ -51,6 +51,20 @@ def compare_tensor(name: str, expected: Tensor, ours: Tensor | None) -> Row:
     return Row(name, max_abs, max_abs / max(scale, 1e-12), passed)
 
 
+def compare_mean(name: str, expected: Tensor, ours: Tensor | None, limit: float) -> Row:
+    """Compare what both programs rounded to 16 bits: the mean difference, beside the mean value.
+
+    Args:
+        limit: how far such rounding moved the original from itself.
+    """
+    row = compare_tensor(name, expected, ours)
+    if ours is None or expected.shape != ours.shape or not expected.numel():
+        return row
+    difference = (expected - ours.detach()).abs()
+    relative = float(difference.mean() / expected.abs().mean())
+    return Row(name, float(difference.max()), relative, relative <= limit, "mean difference")
+
+
 def compare_number(name: str, expected: float | None, ours: float | None) -> Row:
     """Compare losses and norms within :data:`RELATIVE`; None means there is no such value."""
     if expected is None or ours is None:
@@ -70,7 +84,9 @@ def compare_exact(name: str, expected: object, ours: object) -> Row:
 
 
 def compare_recorded(
-    expected: dict[str, Tensor], find: Callable[[str, int], Tensor | None]
+    expected: dict[str, Tensor],
+    find: Callable[[str, int], Tensor | None],
+    compare: Callable[[str, Tensor, Tensor | None], Row] = compare_tensor,
 ) -> Iterable[Row]:
     """Compare every recorded tensor.
 
@@ -78,6 +94,7 @@ def compare_recorded(
         expected: recorded tensors. "#k" anywhere in a name means the k-th call, "[...]" at its
             end which part was kept.
         find: gives our tensor of a name without these, and the number of the call.
+        compare: what to hold each pair to.
     """
     for name, tensor in expected.items():
         call = _CALL.search(name)
@@ -87,7 +104,7 @@ def compare_recorded(
         ours = find(base, int(call.group(1)) if call else 0)
         if ours is not None and part is not None:
             ours = ours[_index(part, tensor.shape[-1])]
-        yield compare_tensor(name, tensor, ours)
+        yield compare(name, tensor, ours)
 
 
 def _index(text: str, last: int) -> tuple[Any, ...]:
