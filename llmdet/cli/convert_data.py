@@ -5,6 +5,7 @@ python tools/convert/data.py VOC2007 train.jsonl --from voc --to grounding --spl
 python tools/convert/data.py train.jsonl instances.json --from odvg --to coco
 python tools/convert/data.py instances.json FOLDER --from coco --to yolo --split val --images val/
 python tools/convert/data.py "refs(umd).p" refcocog.jsonl --from refer --to regions --task caption
+python tools/convert/data.py instances_train.json coco.jsonl --from coco --to objects --task detect
 python tools/convert/data.py train.jsonl --check --images images/
 """
 
@@ -21,6 +22,7 @@ from llmdet.utils.cli import refuse_existing, write_result
 if TYPE_CHECKING:
     from llmdet.datasets.ledger import Ledger
     from llmdet.datasets.regions import RegionSettings
+    from llmdet.datasets.retrieval import RetrievalSettings
 
 SOURCES = (
     "coco",
@@ -41,8 +43,15 @@ SOURCES = (
     "humanref_cot",
     "humanref",
 )
-TARGETS = ("grounding", "odvg", "coco", "yolo", "voc", "regions")
+TARGETS = ("grounding", "odvg", "coco", "yolo", "voc", "regions", "objects")
+#: Of --to regions, and of --to objects.
 TASKS = ("classify", "caption", "refer", "choose")
+OBJECT_TASKS = ("detect", "many", "count", "refer", "name", "describe", "caption")
+#: Options that one of the two has alone.
+ALONE = {
+    "regions": ("per_class", "none_share", "vocabulary", "masks"),
+    "objects": ("proposals", "proposals_of", "absent", "prompts"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=TARGETS,
         help="grounding: JSONL with a text per image; odvg: JSONL with labels and a label map; "
         "coco: one JSON document; yolo, voc: a folder with a label file for each picture; "
-        "regions: JSONL with conversations about regions",
+        "regions: JSONL with conversations about regions; objects: the same about candidates",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT where it exists")
     parser.add_argument("--check", action="store_true", help="only validate the input")
@@ -98,25 +107,39 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.check and not (args.output and args.source and args.target):
         parser.error("give OUTPUT, --from and --to, or --check")
-    if args.task and args.target != "regions":
-        parser.error("--task is for --to regions")
+    tasks = {"regions": TASKS, "objects": OBJECT_TASKS}.get(args.target, ())
+    if args.task and args.task not in tasks:
+        known = f"of --to {args.target} there are {', '.join(tasks)}"
+        parser.error(known if tasks else "--task is for --to regions and --to objects")
+    if args.target == "objects" and not args.task:
+        parser.error(f"--to objects needs --task: {', '.join(OBJECT_TASKS)}")
+    for target, names in ALONE.items():
+        for name in names if args.target != target else ():
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name.replace('_', '-')} is for --to {target}")
     return args
 
 
 def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("conversations about regions (--to regions)")
+    group = parser.add_argument_group("conversations about regions (--to regions, --to objects)")
     group.add_argument(
         "--task",
-        choices=TASKS,
+        choices=list(dict.fromkeys((*TASKS, *OBJECT_TASKS))),
         help="what is asked of regions: their class, a description, an expression that refers to "
         "them alone, or which of several an expression means; without it the conversations that "
-        "the input holds are kept",
+        "the input holds are kept. Of objects: to detect one class or several, to count, to find "
+        "what an expression refers to, to name or describe one, or a caption that names boxes",
     )
     group.add_argument("--per-class", type=int, metavar="N", help="most objects of a class")
-    group.add_argument("--per-image", type=int, metavar="N", help="most objects of a picture")
+    group.add_argument(
+        "--per-image", type=int, metavar="N", help="most objects (of --to objects: questions)"
+    )
     group.add_argument("--turns", type=int, default=10, metavar="N", help="most questions of a row")
     group.add_argument(
-        "--candidates", type=int, default=4, metavar="N", help="most regions to choose from"
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="most regions to choose from: 4, of --to objects 100",
     )
     group.add_argument(
         "--none-share",
@@ -144,6 +167,37 @@ def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--objects-from", choices=SOURCES, help="format of --objects")
     group.add_argument("--folder", default="", help="put in front of the pictures' names")
     group.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    _add_object_arguments(parser)
+
+
+def _add_object_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("conversations about candidate objects (--to objects)")
+    group.add_argument(
+        "--proposals",
+        type=Path,
+        metavar="FILE",
+        help="a detector's boxes, to be candidates among the annotated ones: preds.jsonl of "
+        "tools/test.py --out, or COCO results",
+    )
+    group.add_argument(
+        "--proposals-of",
+        choices=("picture", "sentence"),
+        default="picture",
+        help="whose ids --proposals has where annotations have an entry for each sentence",
+    )
+    group.add_argument(
+        "--absent",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the questions about classes, how many are about one that is not there",
+    )
+    group.add_argument(
+        "--prompts",
+        default="configs/_base_/prompts/objects.py",
+        metavar="CONFIG",
+        help="a config with the wordings as object_wordings",
+    )
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -153,8 +207,8 @@ def convert(args: argparse.Namespace) -> int:
 
     refuse_existing([written_file(args.output, args.target, args.split)], args.overwrite)
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
-    if args.target == "regions":
-        write_result(f"{args.output}: {_write_regions(args, ledger):,} rows")
+    if args.target in ("regions", "objects"):
+        write_result(f"{args.output}: {_write_conversations(args, ledger):,} rows")
     else:
         write_result(f"{args.output}: {_convert(args, ledger):,} images")
     if ledger.counts:
@@ -179,12 +233,13 @@ def _convert(args: argparse.Namespace, ledger: Ledger) -> int:
     )
 
 
-def _write_regions(args: argparse.Namespace, ledger: Ledger) -> int:
+def _write_conversations(args: argparse.Namespace, ledger: Ledger) -> int:
     from tqdm import tqdm
 
     from llmdet.datasets.formats import ReadOptions, guess_format, open_source
     from llmdet.datasets.formats.refer import objects_beside
     from llmdet.datasets.regions import write_regions
+    from llmdet.datasets.retrieval import write_retrieval
     from llmdet.errors import ConfigError
 
     if args.input.resolve() == args.output.resolve():
@@ -199,6 +254,9 @@ def _write_regions(args: argparse.Namespace, ledger: Ledger) -> int:
     if file is not None:
         form = form or guess_format(file)
         objects = open_source(file, form, ReadOptions(args.images), ledger)
+    if args.target == "objects":
+        settings = _retrieval_settings(args, form)
+        return write_retrieval(source, args.output, settings, ledger, objects)
     return write_regions(source, args.output, _region_settings(args, form), ledger, objects)
 
 
@@ -215,10 +273,41 @@ def _region_settings(args: argparse.Namespace, objects_form: str | None) -> Regi
         per_class=args.per_class,
         per_image=args.per_image,
         turns=args.turns,
-        candidates=args.candidates,
+        candidates=4 if args.candidates is None else args.candidates,
         none_share=args.none_share,
         vocabulary=vocabulary or None,
         masks=args.masks,
+        folder=args.folder,
+        one_wording=args.one_wording,
+        whole_expressions=args.source in ("refcoco", "refer"),
+    )
+
+
+def _retrieval_settings(args: argparse.Namespace, objects_form: str | None) -> RetrievalSettings:
+    from llmdet.datasets.candidate_files import read_candidates
+    from llmdet.datasets.retrieval import RetrievalSettings
+    from llmdet.datasets.retrieval.settings import ABSENCE
+    from llmdet.errors import ConfigError
+    from llmdet.prompts.object_questions import Wordings
+    from llmdet.utils.config import load_config
+    from llmdet.utils.construct import construct
+
+    given = load_config(args.prompts).get("object_wordings")
+    if given is None:
+        raise ConfigError(f"{args.prompts} has no object_wordings")
+    name = "object_wordings"
+    return RetrievalSettings(
+        args.task,
+        {key: construct(Wordings, each, f"{name}.{key}") for key, each in given.items()},
+        seed=args.seed,
+        per_image=args.per_image,
+        turns=args.turns,
+        candidates=100 if args.candidates is None else args.candidates,
+        absent=args.absent,
+        absence=ABSENCE.get(objects_form or args.source, "all"),
+        proposals=None if args.proposals is None else read_candidates(args.proposals),
+        proposals_of=args.proposals_of,
+        others=args.source in ("rexverse", "humanref_cot", "humanref"),
         folder=args.folder,
         one_wording=args.one_wording,
         whole_expressions=args.source in ("refcoco", "refer"),

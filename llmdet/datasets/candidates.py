@@ -44,3 +44,22 @@ def choose_boxes(
     else:
         goodness = np.asarray(scores)
     return np.sort(np.argsort(-goodness, kind="stable")[:most])
+
+
+def overlapping(boxes: np.ndarray, others: np.ndarray, least: float) -> np.ndarray:
+    """Which of some boxes are the same thing as one of the others.
+
+    Args:
+        boxes: [N, 4] xyxy.
+        others: [M, 4] xyxy.
+        least: IoU from which on two boxes are the same thing.
+
+    Returns:
+        [N] bool.
+    """
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = (high - low).clip(min=0).prod(2)
+    areas = [(each[:, 2:] - each[:, :2]).clip(min=0).prod(1) for each in (boxes, others)]
+    union = areas[0][:, None] + areas[1] - shared
+    return (shared / np.maximum(union, 1e-9) >= least).any(1)

@@ -8,7 +8,10 @@ import pytest
 
 from llmdet.datasets.formats.rows import row_sample
 from llmdet.datasets.rows import Row, read_row
+from llmdet.prompts.object_questions import Wordings
+from llmdet.prompts.objects import ObjectGrammar
 from llmdet.prompts.region_tasks import TASKS, read_choice
+from llmdet.utils.config import load_config
 
 
 def documented(root: Path, title: str) -> list[dict]:
@@ -64,3 +67,16 @@ def test_a_row_of_each_task_is_shown_in_a_wording_that_the_program_writes(root: 
             assert asked.removeprefix("<image>\n").removesuffix(f" {form}") in possible
     chosen = [read_choice(turn["value"]) for turn in shown[3]["conversations"][1::2]]
     assert chosen == [3, 0]
+
+
+def test_a_row_about_candidates_is_shown_in_wordings_of_the_configs(root: Path) -> None:
+    (values,) = documented(root, "Conversations about candidate objects")
+    row = read_row(values, "docs/data.md")
+    config = load_config(root / "configs/_base_/prompts/objects.py")
+    kind = Wordings(**config.object_wordings[values["task"]])
+    texts = [turn.text.removeprefix("<image>\n") for turn in row.conversation.turns]
+    possible = [kind.ask(name, n) for name in ("dog", "cat") for n in range(len(kind.wordings))]
+    assert set(texts[::2]) <= set(possible)
+    dog, cat = (ObjectGrammar().parse(text, len(row.regions)) for text in texts[1::2])
+    assert dog.phrases[0].indices == (0, 2)
+    assert cat.absent

@@ -7,6 +7,7 @@ import pytest
 
 from llmdet.cli import convert_data
 from llmdet.datasets.formats import FOLDER_WRITERS, READERS, WRITERS
+from llmdet.datasets.retrieval.settings import TASKS as RETRIEVAL_TASKS
 from llmdet.errors import ConfigError, DataError
 from llmdet.prompts.region_tasks import TASKS
 
@@ -88,8 +89,41 @@ def test_check_reports_and_its_exit_code_tells_whether_all_is_well(coco: Path) -
 
 def test_the_program_offers_every_format_and_task():
     assert set(convert_data.SOURCES) == set(READERS)
-    assert set(convert_data.TARGETS) == {*WRITERS, *FOLDER_WRITERS, "regions"}
+    assert set(convert_data.TARGETS) == {*WRITERS, *FOLDER_WRITERS, "regions", "objects"}
     assert set(convert_data.TASKS) == set(TASKS)
+    assert set(convert_data.OBJECT_TASKS) == set(RETRIEVAL_TASKS)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--to", "objects"], "--to objects needs --task: detect, many"),
+        (["--to", "objects", "--task", "choose"], "of --to objects there are detect, many"),
+        (["--to", "objects", "--task", "name", "--masks"], "--masks is for --to regions"),
+        (["--to", "regions", "--absent", "0.5"], "--absent is for --to objects"),
+    ],
+)
+def test_options_of_another_target_are_refused(options, problem, capsys):
+    with pytest.raises(SystemExit):
+        convert_data.main(["in.json", "out.jsonl", "--from", "coco", *options])
+    assert problem in capsys.readouterr().err
+
+
+def test_conversations_about_objects_hold_a_detectors_boxes(coco, tmp_path, capsys):
+    out, found = tmp_path / "rows.jsonl", tmp_path / "found.json"
+    found.write_text(json.dumps([{"image_id": 1, "bbox": [30, 5, 5, 6], "score": 0.5}]))
+    arguments = [str(coco), str(out), "--from", "coco", "--to", "objects", "--task", "count"]
+    more = ["--proposals", str(found), "--absent", "0", "--one-wording", "--folder", "train/"]
+    assert convert_data.main([*arguments, *more]) == 0
+    assert f"{out}: 1 rows" in capsys.readouterr().out
+    row = json.loads(out.read_text())
+    assert (row["filename"], row["task"]) == ("train/a.jpg", "count")
+    assert {"bbox": [30, 5, 35, 11]} in row["regions"]
+    assert len(row["regions"]) == len(COCO["annotations"]) + 1
+    answer = row["conversations"][1]["value"]
+    place = row["regions"].index({"bbox": [1, 2, 10, 11]})
+    assert answer.startswith("The number is ")
+    assert f"<obj{place}>" in "".join(turn["value"] for turn in row["conversations"][1::2])
 
 
 def test_missing_arguments_are_explained() -> None:

@@ -45,6 +45,15 @@ class RegionObject:
 
 
 @dataclass(slots=True)
+class PictureCaption:
+    """A sentence about a picture, and which of its words stand for boxes."""
+
+    text: str
+    spans: list[list[int]]  # [start, end) of each phrase
+    boxes: list[list[list[float]]]  # xyxy of each phrase
+
+
+@dataclass(slots=True)
 class Picture:
     """A picture and what it shows."""
 
@@ -52,6 +61,10 @@ class Picture:
     width: int
     height: int
     objects: list[RegionObject] = field(default_factory=list)
+    identity: Any = None  # by which detections know it
+    proposals: list[list[float]] = field(default_factory=list)  # xyxy, or with a score
+    absent: list[str] = field(default_factory=list)  # what is said not to be there
+    captions: list[PictureCaption] = field(default_factory=list)
 
 
 def read_picture(
@@ -78,21 +91,21 @@ def read_picture(
     for instance in sample.instances:
         if not is_usable(instance.bbox, (sample.width, sample.height), ledger):
             continue
-        item = RegionObject(_inside(instance.bbox, picture), ignored=instance.ignored)
+        item = RegionObject(clip_box(instance.bbox, picture), ignored=instance.ignored)
         if not is_usable(item.box, (sample.width, sample.height), ledger):
             continue
         if named:
             item.name = clean_class_name(str(instance.phrase))
         else:
-            said = _phrases(instance) if texts is None else texts
-            item.texts = [text for text in map(_clean, said) if _sayable(text, sample, ledger)]
+            said = phrases_of(instance) if texts is None else texts
+            item.texts = [text for text in map(clean_text, said) if _sayable(text, sample, ledger)]
         if settings.masks:
             item.mask = _mask(instance, sample, ledger)
         picture.objects.append(item)
     return picture
 
 
-def _phrases(instance: Instance) -> list[str]:
+def phrases_of(instance: Instance) -> list[str]:
     """Descriptions of an object: of several spans one text, else each wording."""
     phrase = instance.phrase
     if isinstance(phrase, str):
@@ -100,7 +113,7 @@ def _phrases(instance: Instance) -> list[str]:
     return [" ".join(phrase)] if len(instance.spans or ()) > 1 else phrase
 
 
-def _clean(text: str) -> str:
+def clean_text(text: str) -> str:
     return " ".join(text.split()).strip(" .").replace('"', "'")
 
 
@@ -111,7 +124,7 @@ def _sayable(text: str, sample: Sample, ledger: Ledger) -> bool:
     return bool(text)
 
 
-def _inside(box: list[float], picture: Picture) -> list[float]:
+def clip_box(box: list[float], picture: Picture) -> list[float]:
     x1, y1, x2, y2 = box
     clipped = max(x1, 0), max(y1, 0), min(x2, picture.width), min(y2, picture.height)
     return [round(value, _DECIMALS) for value in clipped]
@@ -166,7 +179,8 @@ class PictureStore:
         self._file.seek(start)
         values: dict[str, Any] = orjson.loads(self._file.read(length))
         objects = [RegionObject(**item) for item in values.pop("objects")]
-        return Picture(**values, objects=objects)
+        captions = [PictureCaption(**item) for item in values.pop("captions")]
+        return Picture(**values, objects=objects, captions=captions)
 
 
 def _joined(parts: list[Picture]) -> Picture:
@@ -177,6 +191,10 @@ def _joined(parts: list[Picture]) -> Picture:
                 f"{picture.filename} is {picture.width}x{picture.height} in one place and "
                 f"{part.width}x{part.height} in another; the files are not about the same pictures"
             )
+        picture.identity = part.identity if picture.identity is None else picture.identity
+        picture.proposals += [box for box in part.proposals if box not in picture.proposals]
+        picture.absent += [text for text in part.absent if text not in picture.absent]
+        picture.captions += part.captions
     known: dict[tuple[Any, ...], RegionObject] = {}
     for item in (item for part in parts for item in part.objects):
         found = known.setdefault((*item.box, item.name, item.ignored), item)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from llmdet.datasets.candidates import choose_boxes
+from llmdet.datasets.candidates import choose_boxes, overlapping
 from llmdet.datasets.ledger import SharedLedger
 from llmdet.datasets.sample import Regions
 from llmdet.errors import ConfigError, DataError
 from llmdet.prompts.conversation import Conversation, ask
+from llmdet.prompts.object_questions import (
+    SEPARATOR,
+    Wordings,
+    count_answer,
+    objects_in,
+    renumber_objects,
+)
 from llmdet.prompts.objects import ObjectGrammar, object_mark, with_candidates
 from llmdet.registry import TRANSFORMS
 from llmdet.utils.construct import construct
@@ -24,17 +30,7 @@ TOO_MANY = "conversation about more objects than there are candidates"
 LEFT_OUT = "box that was no candidate, as there were too many"
 #: Tasks whose answers follow from boxes with names.
 TASKS = ("detect", "count", "name")
-_OBJECT = re.compile(r"<obj([0-9]{1,9})>")
-_RUN = re.compile(r"(?:<obj[0-9]{1,9}>){2,}")
 _GRAMMAR = ObjectGrammar()
-
-
-@dataclass(frozen=True)
-class Wordings:
-    """How a task is asked; [OBJ] stands for what is asked for."""
-
-    wordings: Sequence[str]
-    form: str  # of the answer, said behind the question
 
 
 @TRANSFORMS.register_module()
@@ -115,12 +111,12 @@ class AskForObjects(BaseTransform):
         chosen = random.sample(list(objects), random.randint(1, most))
         answer = _GRAMMAR.write({name: objects[name] for name in chosen})
         if task == "count":
-            answer = f"The number is {len(objects[chosen[0]])}: {answer}"
-        return ask(self._question(task, "; ".join(chosen)), answer)
+            answer = count_answer(len(objects[chosen[0]]), answer)
+        return ask(self._question(task, SEPARATOR.join(chosen)), answer)
 
     def _question(self, task: str, asked: str) -> str:
         given = self.wordings[task]
-        return f"{random.choice(list(given.wordings))} {given.form}".replace("[OBJ]", asked)
+        return given.ask(asked, random.randrange(len(given.wordings)))
 
 
 @TRANSFORMS.register_module()
@@ -187,7 +183,7 @@ class MixCandidates(BaseTransform):
             return np.zeros((0, 4), np.float32)
         array = np.asarray(proposals, np.float32)
         boxes, scores = array[:, :4], array[:, 4] if array.shape[1] > 4 else None
-        new = ~(_iou(boxes, regions.boxes) >= self.overlap).any(1)
+        new = ~overlapping(boxes, regions.boxes, self.overlap)
         chosen = choose_boxes(boxes[new], most, self.rule, None if scores is None else scores[new])
         return boxes[new][chosen]
 
@@ -202,7 +198,7 @@ def _names(results: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _named(conversation: Conversation, regions: int) -> list[int]:
-    found = [int(n) for turn in conversation.turns for n in _OBJECT.findall(turn.text)]
+    found = [number for turn in conversation.turns for number in objects_in(turn.text)]
     found += [slot.index for slot in conversation.slots if slot.kind == "region"]
     if found and max(found) >= regions:
         raise DataError(
@@ -213,24 +209,7 @@ def _named(conversation: Conversation, regions: int) -> list[int]:
 
 def _renumbered(conversation: Conversation, place: Mapping[int, int]) -> Conversation:
     """The conversation with the objects' places in the list, lists of objects in their order."""
-
-    def text(said: str) -> str:
-        said = _OBJECT.sub(lambda found: object_mark(place[int(found[1])]), said)
-        return _RUN.sub(_in_order, said)
-
     numbered = with_candidates(conversation, 0) if "region" in conversation.kinds else conversation
-    turns = tuple(replace(turn, text=text(turn.text)) for turn in numbered.turns)
-    return Conversation(turns)
-
-
-def _in_order(run: re.Match[str]) -> str:
-    return "".join(map(object_mark, sorted(int(number) for number in _OBJECT.findall(run[0]))))
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU [N, M] of boxes [N, 4] and [M, 4] xyxy."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clip(min=0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(1) for boxes in (first, second)]
-    return shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-9)
+    return Conversation(
+        tuple(replace(turn, text=renumber_objects(turn.text, place)) for turn in numbered.turns)
+    )
