@@ -72,6 +72,8 @@ class LanguageModel(nn.Module):
         added_tokens: beyond the tokenizer's vocabulary, with rows that train; outputs name
             those that they need. A folder that has all of them already keeps its own rows, which
             train with the base.
+        added_spread: how far their rows begin apart, see :func:`add_vocabulary`. Language models of
+            random weights hardly learn to tell rows apart that begin alike.
         adapter: changes the layers; handed in by the system that needs it.
     """
 
@@ -88,6 +90,7 @@ class LanguageModel(nn.Module):
         lora: Mapping[str, Any] | None = None,
         checkpoint: bool = False,
         added_tokens: tuple[str, ...] | list[str] = (),
+        added_spread: float = 0.0,
         adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
@@ -108,7 +111,7 @@ class LanguageModel(nn.Module):
         if lora is not None:
             add_lora(self.causal_lm, **lora)
         if added_tokens and not were_added(self.tokenizer, self.added_tokens):
-            add_vocabulary(self.causal_lm, self.tokenizer, self.added_tokens)
+            add_vocabulary(self.causal_lm, self.tokenizer, self.added_tokens, added_spread)
         if adapter is not None:
             adapter.install(self)
         #: Whether every process must run it in every step, whatever its batch holds: a strategy

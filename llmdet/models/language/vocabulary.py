@@ -63,11 +63,20 @@ def were_added(tokenizer: Any, tokens: Sequence[str]) -> bool:
     return set(tokens) <= set(tokenizer.get_added_vocab()).difference(named)
 
 
-def add_vocabulary(causal_lm: Any, tokenizer: Any, tokens: Sequence[str]) -> None:
+def add_vocabulary(
+    causal_lm: Any, tokenizer: Any, tokens: Sequence[str], spread: float = 0.0
+) -> None:
     """Let a language model read and say new tokens, in place.
 
-    Their rows begin as the mean of all others and train, whether or not the rest does. Where
+    Their rows begin around the mean of all others and train, whether or not the rest does. Where
     embedding and head share weights the new rows are shared too.
+
+    Args:
+        causal_lm: of transformers.
+        tokenizer: its own.
+        tokens: the new ones.
+        spread: standard deviation around the mean, in that of the other rows, of random numbers
+            that are the same for equal tokens; 0 begins all alike.
 
     Raises:
         ConfigError: a token is already in the vocabulary, or the tokenizer knows more ids than
@@ -87,12 +96,20 @@ def add_vocabulary(causal_lm: Any, tokenizer: Any, tokens: Sequence[str]) -> Non
             f"{len(embedding.weight)}: they do not belong together"
         )
     tokenizer.add_tokens(list(tokens), special_tokens=True)
-    read = _mean_rows(embedding.weight[:first], len(tokens))
-    said = read if head.weight is embedding.weight else _mean_rows(head.weight[:first], len(tokens))
+    read = _first_rows(embedding.weight[:first], len(tokens), spread)
+    tied = head.weight is embedding.weight
+    said = read if tied else _first_rows(head.weight[:first], len(tokens), spread)
     causal_lm.set_input_embeddings(ExtendedEmbedding(embedding, read, first))
     causal_lm.set_output_embeddings(ExtendedHead(head, said, first))
     causal_lm.config.vocab_size = max(causal_lm.config.vocab_size, first + len(tokens))
 
 
-def _mean_rows(weight: Tensor, count: int) -> nn.Parameter:
-    return nn.Parameter(weight.detach().float().mean(0).expand(count, -1).clone())
+def _first_rows(weight: Tensor, count: int, spread: float) -> nn.Parameter:
+    """Rows [count, H] float32 around the mean of others [V, H]."""
+    known = weight.detach().float()
+    rows = known.mean(0).expand(count, -1).clone()
+    if spread:
+        numbers = torch.Generator().manual_seed(0)
+        noise = torch.randn(rows.shape, generator=numbers, device="cpu")
+        rows += spread * known.std(0) * noise.to(rows.device)
+    return nn.Parameter(rows)

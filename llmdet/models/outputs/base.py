@@ -59,6 +59,18 @@ class Output(nn.Module):
             towers: names of what sees.
         """
 
+    def mark_features(
+        self, features: Mapping[str, Tensor], dialogue: DialogueBatch, lmm: LanguageModel
+    ) -> Mapping[str, Tensor]:
+        """What fills the slots of conversations, changed so that answers can speak of it.
+
+        Args:
+            features: per kind of slot [n, H], in the order of ``dialogue.slots``.
+            dialogue: the conversations.
+            lmm: reads them.
+        """
+        return features
+
     def counts(self, tokens: Sequence[TokenizedConversation], tokenizer: Any) -> dict[str, int]:
         """By what :meth:`losses` are divided, in these conversations."""
         return {}

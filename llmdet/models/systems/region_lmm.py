@@ -153,7 +153,7 @@ class RegionLMM(BaseModel):
             )
         tokens = flat or [self.conversations(ask(".", "."))]
         dialogue = collate_dialogue(tokens, self.lmm.pad_id, device)
-        features = self.filler(seen, data_samples, of_samples)
+        features = self._features(seen, data_samples, of_samples, dialogue)
         hidden = self.lmm.states(dialogue, features)
         loss = shares[_LEARNED] * self.lmm.loss_of(hidden, dialogue)
         if len(features) < len(self.filler.settings):  # what nothing was read of has no gradient
@@ -227,7 +227,7 @@ class RegionLMM(BaseModel):
             for image, tokens in part:
                 of_samples[image].append(tokens)
             dialogue = self._collate([tokens for _, tokens in part])
-            features = self.filler(seen, data_samples, of_samples)
+            features = self._features(seen, data_samples, of_samples, dialogue)
             limits = self.output.constraints(self.lmm, dialogue, options)
             generated = self.lmm.generate(dialogue, features, **{**options, **limits})
             scene = Scene(seen, data_samples, [image for image, _ in part])
@@ -275,6 +275,17 @@ class RegionLMM(BaseModel):
         """What the micro-batches of one step hold together; samples as in :meth:`loss`."""
         tokens = [self._tokenized(sample) for batch in batches for sample in batch]
         return StepTotals(len(batches), 0, 0, 0, self._counts(list(chain.from_iterable(tokens))))
+
+    def _features(
+        self,
+        seen: Mapping[str, TowerOutput],
+        samples: Sequence[DetDataSample],
+        tokens: Sequence[Sequence[TokenizedConversation]],
+        dialogue: DialogueBatch,
+    ) -> Mapping[str, Tensor]:
+        """What fills the slots of conversations, by kind."""
+        features = self.filler(seen, samples, tokens)
+        return self.output.mark_features(features, dialogue, self.lmm)
 
     def _counts(self, tokens: Sequence[TokenizedConversation]) -> dict[str, int]:
         """What losses are divided by, in these conversations."""

@@ -59,16 +59,7 @@ class SamTower(EncoderTower):
         self.source = model if pretrained and isinstance(model, str) else None
         self.source_names = tuple(self.encoder.state_dict())
         self.dims = int(sam.config.mask_decoder_config.hidden_size)
-        side = int(sam.config.prompt_encoder_config.image_size)
-        self.view = ViewSettings(
-            (side, side),
-            fit="pad" if KEEPS_ASPECT[sam.config.model_type] else "stretch",
-            centred=False,
-            mean=SAM_MEAN,
-            std=SAM_STD,
-            interpolation="bilinear",
-            padding="zero",
-        )
+        self.view = sam_view(sam.config)
         if frozen:
             self.requires_grad_(False)
         self.train(False)
@@ -85,6 +76,20 @@ class SamTower(EncoderTower):
             dtype=torch.float32,
         ).to(device, non_blocking=True)
         return TowerOutput(maps[-1].flatten(2).mT, maps, ratios, view.frame)
+
+
+def sam_view(config: Any) -> ViewSettings:
+    """What a SAM or SAM 2 of this configuration of transformers sees of an image."""
+    side = int(config.prompt_encoder_config.image_size)
+    return ViewSettings(
+        (side, side),
+        fit="pad" if KEEPS_ASPECT[config.model_type] else "stretch",
+        centred=False,
+        mean=SAM_MEAN,
+        std=SAM_STD,
+        interpolation="bilinear",
+        padding="zero",
+    )
 
 
 def build_sam_encoder(model: str, *, dtype: torch.dtype) -> nn.Module:

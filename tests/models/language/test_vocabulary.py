@@ -7,6 +7,7 @@ import torch
 
 from llmdet.errors import ConfigError
 from llmdet.models.language.dialogue import collate_dialogue
+from llmdet.models.language.language_model import LanguageModel
 from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
 
 TOKENS = ("<yes>", "<no>")
@@ -113,3 +114,16 @@ def test_a_token_that_is_known_already_is_refused(make_lmm):
         make_lmm(added_tokens=("<|im_end|>",))
     with pytest.raises(ConfigError, match="must be new and differ"):
         make_lmm(added_tokens=("<yes>", "<yes>"))
+
+
+def test_new_rows_may_begin_apart_and_equal_models_have_equal_ones(model):
+    rows, again, mean = (
+        LanguageModel(model, dtype="float32", added_tokens=TOKENS, added_spread=spread)
+        .causal_lm.get_input_embeddings()
+        .added.detach()
+        for spread in (1.0, 1.0, 0.0)
+    )
+    assert torch.equal(rows, again)
+    assert torch.equal(mean[0], mean[1])
+    others = LanguageModel(model, dtype="float32").causal_lm.get_input_embeddings().weight
+    assert (rows - mean).std().item() == pytest.approx(others.std(0).mean().item(), rel=0.3)
