@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
 from llmdet.apis.building import choose_device
+from llmdet.apis.found_objects import FoundObjects, ShownCandidates
 from llmdet.apis.images import expand
 from llmdet.apis.region_talk import RegionTalk, read_regions
 from llmdet.apis.results import Picture
 from llmdet.checkpoint import load_weights
-from llmdet.datasets.candidates import choose_boxes
 from llmdet.datasets.sample import Regions
 from llmdet.datasets.transforms import LoadImageFromFile, MakeViews, PackViews
 from llmdet.errors import ConfigError, DataError
@@ -33,8 +32,6 @@ from llmdet.registry import MODELS
 from llmdet.utils.build import checked_builds
 from llmdet.utils.config import load_config
 
-logger = logging.getLogger(__name__)
-
 #: Said of each region.
 DESCRIBE_REGION = "Describe the region <region> in detail."
 #: Of ChatRex and RexSeek, whose models were trained with it.
@@ -47,19 +44,6 @@ class RegionClass:
 
     name: str | None  # one of the given names; None where the answer is none of them
     answer: str  # what the model said
-
-
-@dataclass(frozen=True, eq=False)
-class FoundObjects:
-    """Those M of an image's candidate boxes that are what was asked for."""
-
-    phrase: str
-    boxes: np.ndarray  # [M, 4] float32 xyxy in pixels of the image
-    scores: np.ndarray  # [M] float32, the probability with which the model named each
-    indices: np.ndarray  # [M] int64 into the candidates that were given
-    answer: str  # what the model said
-    absent: bool  # whether it said that there is no such thing
-    left_out: int  # candidates that the model was not shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +184,7 @@ class RegionChat:
         boxes: Any,
         scores: Any = None,
         keep: str = "score",
+        wording: str = FIND,
         **generation: Any,
     ) -> FoundObjects:
         """Those of an image's candidate boxes that a phrase means, with a model of object indices.
@@ -207,17 +192,19 @@ class RegionChat:
         Args:
             image: as in :meth:`ask`.
             phrase: a class, or words that single out one object or several.
-            boxes: [N, 4] candidates, xyxy in pixels of the image, of any detector.
-            scores: [N] of the candidates.
+            boxes: [N, 4] candidates, xyxy in pixels of the image, of any detector; or what
+                ``Detector.predict`` gave.
+            scores: [N] of the candidates, where their results do not say.
             keep: by what the best are chosen where there are more than the model can name, see
                 :func:`~llmdet.datasets.candidates.choose_boxes`.
+            wording: of the question, with ``{phrase}``, for models that learned another.
             generation: as in :meth:`ask`.
 
         Raises:
             ConfigError: the model's answers are no indices of objects.
             DataError: there are too many candidates, and no scores to choose by.
         """
-        return self.find_each(image, [phrase], boxes, scores, keep, **generation)[0]
+        return self.find_each(image, [phrase], boxes, scores, keep, wording, **generation)[0]
 
     def find_each(
         self,
@@ -226,6 +213,7 @@ class RegionChat:
         boxes: Any,
         scores: Any = None,
         keep: str = "score",
+        wording: str = FIND,
         **generation: Any,
     ) -> list[FoundObjects]:
         """As :meth:`find` for each of several phrases, which are asked for side by side."""
@@ -235,19 +223,12 @@ class RegionChat:
                 f"this model answers with {type(output).__name__}; finding objects needs one with "
                 "output=dict(type='ObjectIndex')"
             )
-        candidates = np.asarray(boxes, np.float32).reshape(-1, 4)
-        given = None if scores is None else np.asarray(scores, np.float32)
-        shown = choose_boxes(candidates, output.grammar.count, keep, given)
-        left_out = len(candidates) - len(shown)
-        if left_out:
-            logger.warning(
-                "%d of %d candidates are left out: the model names %d, the best by %s.",
-                *(left_out, len(candidates), output.grammar.count, keep),
-            )
-        questions = [FIND.replace("{phrase}", phrase) for phrase in phrases]
-        answers = self._ask_all(self._look(image, candidates[shown]), questions, **generation)
+        candidates = ShownCandidates.choose(boxes, scores, output.grammar.count, keep)
+        looked = self._look(image, candidates.boxes[candidates.shown])
+        questions = [wording.replace("{phrase}", phrase) for phrase in phrases]
+        answers = self._ask_all(looked, questions, **generation)
         return [
-            _found(phrase, answer, candidates, shown)
+            candidates.found(looked.picture, phrase, _named(answer), answer.text, answer.absent)
             for phrase, answer in zip(phrases, answers, strict=True)
         ]
 
@@ -287,24 +268,13 @@ class RegionChat:
         return Picture(source, width, height), read
 
 
-def _found(
-    phrase: str, answer: ObjectAnswer, candidates: np.ndarray, shown: np.ndarray
-) -> FoundObjects:
+def _named(answer: ObjectAnswer) -> dict[int, float | None]:
     """What an answer names, whatever it calls it; a box that it names twice counts once."""
-    scores: dict[int, float] = {}
+    scores: dict[int, float | None] = {}
     for named in answer.phrases:
         for index, score in zip(named.indices, named.scores, strict=True):
-            scores[index] = max(score, scores.get(index, 0.0))
-    indices = shown[np.fromiter(scores, np.int64, len(scores))]
-    return FoundObjects(
-        phrase=phrase,
-        boxes=candidates[indices],
-        scores=np.fromiter(scores.values(), np.float32, len(scores)),
-        indices=indices,
-        answer=answer.text,
-        absent=answer.absent,
-        left_out=len(candidates) - len(shown),
-    )
+            scores[index] = max(score, scores.get(index) or 0.0)
+    return scores
 
 
 def _numbered(question: str, number: int) -> str:

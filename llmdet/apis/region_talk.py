@@ -20,8 +20,6 @@ from llmdet.errors import DataError
 from llmdet.prompts.conversation import Conversation, Turn, with_numbers
 from llmdet.utils.files import read_json
 
-_TINT = 0.45  # share of its colour in a drawn mask
-
 
 @dataclass(eq=False)
 class RegionTalk:
@@ -94,18 +92,17 @@ class RegionTalk:
         Args:
             palette: colours, see :func:`llmdet.visualization.palette.detection_colors`.
         """
-        from llmdet.visualization.drawing import draw_detections
+        from llmdet.visualization.drawing import draw_detections, tint_masks
         from llmdet.visualization.palette import detection_colors
 
         labels = list(range(len(self.regions)))
         names = [f"region {number}" for number in labels]
         colors = detection_colors(names, labels, palette, names)
-        pixels = np.array(self.picture.pixels())
-        for mask, color in zip(self.regions.masks or (), colors, strict=False):
-            if mask is not None:
-                inside = decode_mask(mask, (self.picture.height, self.picture.width))
-                tinted = (1 - _TINT) * pixels[inside] + _TINT * np.asarray(color)
-                pixels[inside] = tinted.astype(np.uint8)
+        size = self.picture.height, self.picture.width
+        given = enumerate(self.regions.masks or ())
+        masks = {number: decode_mask(mask, size) for number, mask in given if mask is not None}
+        tints = [colors[number] for number in masks]
+        pixels = tint_masks(self.picture.pixels(), list(masks.values()), tints)
         said = " ".join(with_numbers([text for turn in self.turns for text in turn]))
         drawn = draw_detections(
             pixels, self.regions.boxes, labels, names, None, palette, description=said

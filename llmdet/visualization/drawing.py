@@ -23,6 +23,7 @@ _LINE_SCALE = 0.0042
 _MOST_LABELS = 14  # with names; more of them get a legend
 _LINE_OF_TEXT = 0.4  # of the picture's width, before a phrase is wrapped
 _MOST_LINES = 3
+_TINT = 0.45  # share of its colour in a drawn mask
 _LEADER = 0.25  # of a label's height: the distance from its box that needs a line
 
 
@@ -88,6 +89,45 @@ def draw_detections(
         )
         picture = below(picture, page)
     return DrawnBoxes(picture, scale, places, tuple(legend), lettering)
+
+
+def draw_numbered_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Draw boxes with their numbers, from 1, every one of which can be read.
+
+    Args:
+        image: [H, W, 3] uint8 RGB; left as it is.
+        boxes: [N, 4] float xyxy in pixels of the image; parts outside are cut off.
+
+    Returns:
+        [h, w, 3] uint8 RGB, enlarged where the image is small.
+    """
+    scale = _enlargement(image)
+    canvas = _enlarged(image, scale)
+    lettering = Lettering(_font_size(canvas.size))
+    numbers = [str(1 + index) for index in range(len(boxes))]
+    drawn = _DetectionsToDraw.of(boxes, range(len(boxes)), numbers, None, None, scale, canvas.size)
+    colors = [DISTINCT_COLORS[index % len(DISTINCT_COLORS)] for index in drawn.labels]
+    line = max(2, round(_LINE_SCALE * (canvas.width * canvas.height) ** 0.5))
+    _draw_outlines(canvas, drawn.boxes, colors, line)
+    texts = [[number] for number in numbers]
+    places, fits = _place(drawn, texts, lettering, canvas.size)
+    for index in np.flatnonzero(~fits):  # rather over another number's edge than nowhere
+        width = round(lettering.width(numbers[index])) + 2 * lettering.padding
+        x, y = np.minimum(
+            drawn.boxes[index, :2], [canvas.width - width, canvas.height - lettering.line_height]
+        ).astype(int)
+        places[index] = x, y, x + width, y + lettering.line_height
+    _draw_labels(canvas, drawn.boxes, texts, places, colors, lettering, line)
+    return np.array(canvas)
+
+
+def tint_masks(image: np.ndarray, masks: Sequence[np.ndarray], colors: Sequence[RGB]) -> np.ndarray:
+    """The image [H, W, 3] uint8 RGB with N masks [H, W] bool in their colours, seen through."""
+    pixels = image.copy()
+    for mask, color in zip(masks, colors, strict=True):
+        tinted = (1 - _TINT) * pixels[mask] + _TINT * np.asarray(color)
+        pixels[mask] = tinted.astype(np.uint8)
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmdet.visualization.drawing import draw_detections
+from llmdet.visualization.drawing import draw_detections, draw_numbered_boxes, tint_masks
 from llmdet.visualization.palette import DISTINCT_COLORS, detection_colors
 
 GREY = 90
@@ -152,3 +152,26 @@ def test_a_photograph_keeps_its_pixels_outside_of_what_is_drawn():
     drawn = draw_detections(image, np.array([[300.0, 300, 500, 500]]), [0], ["dog"]).picture
     assert np.array_equal(drawn[600:], image[600:])
     assert np.array_equal(np.array(Image.fromarray(drawn))[:200], image[:200])
+
+
+def test_every_box_of_a_crowd_has_a_number(monkeypatch):
+    from llmdet.visualization.text import Lettering
+
+    written = []
+    write = Lettering.write
+    monkeypatch.setattr(Lettering, "write", lambda *args: written.append(args[3]) or write(*args))
+    boxes = np.concatenate([crowd(30, 1)[0], np.tile([[5.0, 5, 400, 300]], (10, 1))])
+    drawn = draw_numbered_boxes(grey(640, 480), boxes)
+    assert sorted(written, key=int) == [str(1 + number) for number in range(40)]
+    assert min(drawn.shape[:2]) >= 480
+    assert np.array_equal(draw_numbered_boxes(grey(900, 800), boxes[:0]), grey(900, 800))
+
+
+def test_masks_are_seen_through():
+    image, mask = grey(4, 3), np.zeros((3, 4), bool)
+    mask[1] = True
+    tinted = tint_masks(image, [mask], [(255, 0, 0)])
+    assert (image == GREY).all()
+    assert (tinted[~mask] == GREY).all()
+    assert (tinted[1, :, 0] > GREY).all()
+    assert ((tinted[1, :, 1:] > 0) & (tinted[1, :, 1:] < GREY)).all()
