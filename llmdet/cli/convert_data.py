@@ -6,6 +6,7 @@ python tools/convert/data.py train.jsonl instances.json --from odvg --to coco
 python tools/convert/data.py instances.json FOLDER --from coco --to yolo --split val --images val/
 python tools/convert/data.py "refs(umd).p" refcocog.jsonl --from refer --to regions --task caption
 python tools/convert/data.py instances_train.json coco.jsonl --from coco --to objects --task detect
+python tools/convert/data.py GranDf_train.json grandf.jsonl --from grandf --to regions --task gcg
 python tools/convert/data.py train.jsonl --check --images images/
 """
 
@@ -42,10 +43,17 @@ SOURCES = (
     "rexverse",
     "humanref_cot",
     "humanref",
+    "grandf",
+    "refcocog_gcg",
+    "grand",
+    "grand_objects",
+    "label_maps",
+    "panoptic",
+    "coco_captions",
 )
 TARGETS = ("grounding", "odvg", "coco", "yolo", "voc", "regions", "objects")
 #: Of --to regions, and of --to objects.
-TASKS = ("classify", "caption", "refer", "choose")
+TASKS = ("classify", "caption", "refer", "choose", "segment", "gcg", "describe")
 OBJECT_TASKS = ("detect", "many", "count", "refer", "name", "describe", "caption")
 #: Options that one of the two has alone.
 ALONE = {
@@ -126,9 +134,11 @@ def _add_region_arguments(parser: argparse.ArgumentParser) -> None:
         "--task",
         choices=list(dict.fromkeys((*TASKS, *OBJECT_TASKS))),
         help="what is asked of regions: their class, a description, an expression that refers to "
-        "them alone, or which of several an expression means; without it the conversations that "
-        "the input holds are kept. Of objects: to detect one class or several, to count, to find "
-        "what an expression refers to, to name or describe one, or a caption that names boxes",
+        "them alone, or which of several an expression means; segment: for the mask of a class, a "
+        "phrase or an expression; gcg: for a caption whose phrases have masks; describe: for a "
+        "caption; without it the conversations that the input holds are kept. Of objects: to "
+        "detect one class or several, to count, to find what an expression refers to, to name or "
+        "describe one, or a caption that names boxes",
     )
     group.add_argument("--per-class", type=int, metavar="N", help="most objects of a class")
     group.add_argument(
@@ -241,6 +251,7 @@ def _write_conversations(args: argparse.Namespace, ledger: Ledger) -> int:
     from llmdet.datasets.regions import write_regions
     from llmdet.datasets.retrieval import write_retrieval
     from llmdet.errors import ConfigError
+    from llmdet.prompts.mask_tasks import MASK_TASKS
 
     if args.input.resolve() == args.output.resolve():
         raise ConfigError(f"{args.output}: the output would overwrite the input")
@@ -248,7 +259,8 @@ def _write_conversations(args: argparse.Namespace, ledger: Ledger) -> int:
     source = open_source(args.input, args.source, options, ledger)
     source.samples = iter(tqdm(source.samples, total=source.total, unit="image"))
     file, form = args.objects, args.objects_from
-    if file is None and args.source == "refer" and args.task is not None:
+    streams = args.target == "regions" and args.task in MASK_TASKS
+    if file is None and args.source == "refer" and args.task is not None and not streams:
         file, form = objects_beside(args.input), "coco"
     objects = None
     if file is not None:

@@ -59,6 +59,36 @@ def read_list(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{path}: the file is no list of objects, or an empty one")
 
 
+def read_named(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Place, name and entry of a file of named entries.
+
+    It is one object of them, or a list of objects that hold one each.
+
+    Raises:
+        DataError: the file is missing, no JSON, or an entry is no object.
+    """
+    if not _is_object(path):
+        for where, item in read_list(path):
+            for name, entry in item.items():
+                yield f"{where} ({name})", name, _object(entry, f"{where} ({name})")
+        return
+    with open_checked(str(path)) as file:
+        for name, entry in _events(str(path), file, ijson.kvitems, ""):
+            yield f"{path}: {name}", name, _object(entry, f"{path}: {name}")
+
+
+def _is_object(path: Path) -> bool:
+    with open_checked(str(path)) as file:
+        file.seek(0)
+        return file.read(64).removeprefix(_UTF8_BOM).lstrip().startswith(b"{")
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where} is {value!r}, not an object")
+    return value
+
+
 def _events(path: str, file: BinaryIO, read: Callable[..., Any], *prefix: str) -> Iterator[Any]:
     file.seek(0)
     if file.read(len(_UTF8_BOM)) != _UTF8_BOM:

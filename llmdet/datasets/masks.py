@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,31 @@ def mask_box(mask: Mask) -> list[float]:
     return [x1, y1, x1 + width, y1 + height]
 
 
+def join_masks(masks: Sequence[Mask], size: tuple[int, int]) -> Mask | None:
+    """One mask of all pixels of several, None where they have none.
+
+    Args:
+        masks: encodings or polygons of one image.
+        size: (height, width) of the image.
+
+    Raises:
+        DataError: an encoding is of an image of another size.
+    """
+    from pycocotools import mask as coco_mask
+
+    if not masks:
+        return None
+    encoded = coco_mask.merge([_encoded(mask, size) for mask in masks])
+    if not int(coco_mask.area(encoded)):
+        return None
+    if len(masks) == 1:
+        return masks[0]
+    polygons = [mask for mask in masks if not isinstance(mask, Mapping)]
+    if len(polygons) == len(masks):
+        return [polygon for mask in polygons for polygon in mask]
+    return {"size": list(size), "counts": encoded["counts"].decode()}
+
+
 def decode_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
     """A mask as [height, width] bool.
 
@@ -75,13 +100,7 @@ def decode_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
     """
     from pycocotools import mask as coco_mask
 
-    if not isinstance(mask, Mapping):
-        encoded = coco_mask.merge(coco_mask.frPyObjects(mask, *size))
-    elif tuple(mask["size"]) != tuple(size):
-        raise DataError(f"a mask has the size {list(mask['size'])}, but its image {list(size)}")
-    else:
-        encoded = _compressed(mask)
-    return coco_mask.decode(encoded).astype(bool)
+    return coco_mask.decode(_encoded(mask, size)).astype(bool)
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
@@ -90,6 +109,17 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
     encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
+
+
+def _encoded(mask: Mask, size: tuple[int, int]) -> Any:
+    """Any mask as pycocotools has it."""
+    from pycocotools import mask as coco_mask
+
+    if not isinstance(mask, Mapping):
+        return coco_mask.merge(coco_mask.frPyObjects(mask, *size))
+    if tuple(mask["size"]) != tuple(size):
+        raise DataError(f"a mask has the size {list(mask['size'])}, but its image {list(size)}")
+    return _compressed(mask)
 
 
 def _compressed(mask: Mapping[str, Any]) -> Any:

@@ -119,3 +119,32 @@ def splice_masks(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[str, t
         pieces += [caption[end:begin], f"<p>{caption[begin:stop].strip()}</p><mask:{number}>"]
         end = stop
     return "".join([*pieces, caption[end:]]), tuple(left_out)
+
+
+def find_phrases(caption: str, phrases: Sequence[str]) -> list[tuple[int, int] | None]:
+    """Where phrases stand in a caption, in whole words of any case; None where they do not.
+
+    A phrase that is given several times is found at one place after the other, and at the last of
+    them where there are no more.
+    """
+    taken: dict[str, int] = {}
+    found: list[tuple[int, int] | None] = []
+    for phrase in phrases:
+        words = phrase.strip()
+        pattern = rf"(?<!\w){re.escape(words)}(?!\w)"
+        places = [match.span() for match in re.finditer(pattern, caption, re.IGNORECASE)]
+        number = taken[words.lower()] = taken.get(words.lower(), -1) + 1
+        found.append(places[min(number, len(places) - 1)] if words and places else None)
+    return found
+
+
+def without_quotes(caption: str) -> tuple[str, int]:
+    """A caption without quotation marks and blanks around it, and how many characters went first.
+
+    One mark that has no partner belongs to the words.
+    """
+    text, removed = caption.strip(), len(caption) - len(caption.lstrip())
+    while len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
+        removed += 1 + len(text[1:]) - len(text[1:].lstrip())
+        text = text[1:-1].strip()
+    return text, removed

@@ -8,6 +8,8 @@ import pytest
 
 from llmdet.datasets.formats.rows import row_sample
 from llmdet.datasets.rows import Row, read_row
+from llmdet.prompts.mask_tasks import MASK_TASKS, NO_TARGET
+from llmdet.prompts.masks import marked_regions
 from llmdet.prompts.object_questions import Wordings
 from llmdet.prompts.objects import ObjectGrammar
 from llmdet.prompts.region_tasks import TASKS, read_choice
@@ -52,8 +54,8 @@ def test_the_masks_of_the_documented_regions_lie_in_their_boxes(rows: list[Row])
 
 def test_a_row_of_each_task_is_shown_in_a_wording_that_the_program_writes(root: Path) -> None:
     shown = documented(root, "Conversations about regions")
-    assert [values["task"] for values in shown] == list(TASKS)
-    for values in shown:
+    assert [values["task"] for values in shown] == [*TASKS, *MASK_TASKS]
+    for values in shown[: len(TASKS)]:
         read = read_row(values, "docs/data.md")
         marks = re.compile(r"<region(?::\d+)?>(?:, <region(?::\d+)?>)*")
         kind = TASKS[values["task"]]
@@ -80,3 +82,18 @@ def test_a_row_about_candidates_is_shown_in_wordings_of_the_configs(root: Path) 
     dog, cat = (ObjectGrammar().parse(text, len(row.regions)) for text in texts[1::2])
     assert dog.phrases[0].indices == (0, 2)
     assert cat.absent
+
+
+def test_rows_with_masks_are_shown_as_the_program_writes_them(root: Path) -> None:
+    shown = documented(root, "Conversations about regions")[len(TASKS) :]
+    for values in shown:
+        read = read_row(values, "docs/data.md")
+        task, turns = MASK_TASKS[values["task"]], read.conversation.turns
+        assert marked_regions(turns) == tuple(range(len(read.regions)))
+        wordings = [wording.replace("{text}", ".+") for wording in task.wordings]
+        for turn in turns[::2]:
+            asked = turn.text.removeprefix("<image>\n")
+            assert any(re.fullmatch(wording.replace("?", "[?]"), asked) for wording in wordings)
+        for turn in turns[1::2]:
+            answer = re.sub(r"<mask:\d>", "<mask>", turn.text)
+            assert not task.answers or answer in (*task.answers, NO_TARGET)

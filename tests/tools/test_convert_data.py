@@ -9,6 +9,7 @@ from llmdet.cli import convert_data
 from llmdet.datasets.formats import FOLDER_WRITERS, READERS, WRITERS
 from llmdet.datasets.retrieval.settings import TASKS as RETRIEVAL_TASKS
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.mask_tasks import MASK_TASKS
 from llmdet.prompts.region_tasks import TASKS
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert" / "data.py"
@@ -90,7 +91,7 @@ def test_check_reports_and_its_exit_code_tells_whether_all_is_well(coco: Path) -
 def test_the_program_offers_every_format_and_task():
     assert set(convert_data.SOURCES) == set(READERS)
     assert set(convert_data.TARGETS) == {*WRITERS, *FOLDER_WRITERS, "regions", "objects"}
-    assert set(convert_data.TASKS) == set(TASKS)
+    assert set(convert_data.TASKS) == {*TASKS, *MASK_TASKS}
     assert set(convert_data.OBJECT_TASKS) == set(RETRIEVAL_TASKS)
 
 

@@ -2,9 +2,9 @@
 
 Each FOLDER holds one kind of recording: ``detector_eval``, ``detector_loss``, ``lmm_loss`` or
 ``pipeline`` of LLMDet; ``region_extractor``, ``splice`` or ``region_cls`` of SpatialRGPT;
-``sam_mask_path``, ``losses`` or ``region_encoder`` of GLaMM. Tensors must agree within 1e-4, losses
-and gradient norms within 1e-4 of their value, what was recorded in 16 bits within what they cost
-the original, everything else exactly. Exit code 1 if anything does not.
+``sam_mask_path``, ``losses``, ``region_encoder`` or ``text_pipeline`` of GLaMM. Tensors must agree
+within 1e-4, losses and gradient norms within 1e-4 of their value, what was recorded in 16 bits
+within what they cost the original, everything else exactly. Exit code 1 if anything does not.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def kind_of(folder: Path) -> str:
         return "llmdet.testing.parity.regions"
     if (folder / "deviation.json").exists():
         return "llmdet.testing.parity.fused_regions"
+    if (folder / "expected_gcg.json").exists():
+        return "llmdet.testing.parity.text_pipeline"
     if (folder / "images_rgb_uint8_hwc.pt").exists() or (folder / "tensors.pt").exists():
         return "llmdet.testing.parity.masks"
     if not (folder / "inputs.json").exists() or not (folder / "state_dict.pt").exists():

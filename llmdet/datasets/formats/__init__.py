@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from llmdet.datasets.formats.coco_captions import read_coco_captions
 from llmdet.datasets.formats.coco_samples import read_coco, read_objects365
 from llmdet.datasets.formats.folders import (
     PICTURES,
@@ -20,7 +21,10 @@ from llmdet.datasets.formats.folders import (
     write_voc,
     write_yolo,
 )
+from llmdet.datasets.formats.grand import read_grand, read_grand_objects
+from llmdet.datasets.formats.grounded_captions import read_grandf, read_refcocog_gcg
 from llmdet.datasets.formats.humanref import read_humanref
+from llmdet.datasets.formats.label_maps import read_label_maps, read_panoptic
 from llmdet.datasets.formats.llava import read_llava
 from llmdet.datasets.formats.mdetr import read_flickr30k, read_refcoco
 from llmdet.datasets.formats.openimages import read_openimages
@@ -54,6 +58,13 @@ READERS: dict[str, Callable[[Path, ReadOptions, Ledger], Source]] = {
     "rexverse": read_tsv,
     "humanref_cot": read_tsv,
     "humanref": read_humanref,
+    "grandf": read_grandf,
+    "refcocog_gcg": read_refcocog_gcg,
+    "grand": read_grand,
+    "grand_objects": read_grand_objects,
+    "label_maps": read_label_maps,
+    "panoptic": read_panoptic,
+    "coco_captions": read_coco_captions,
 }
 WRITERS: dict[str, Callable[[Source, Path, Ledger], int]] = {
     "grounding": write_grounding,

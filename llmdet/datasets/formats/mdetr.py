@@ -64,7 +64,7 @@ def _instance(
     if not spans and whole_caption:
         spans = [[0, len(caption)]]
     checked = check_spans(spans, caption, where)
-    ignored = bool(annotation.get("iscrowd", 0))
+    ignored = bool(annotation.get("iscrowd") or annotation.get("ignore"))
     return Instance(bbox, phrase_of(caption, checked), None, checked, ignored, extra=extra)
 
 

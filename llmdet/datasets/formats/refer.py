@@ -1,7 +1,8 @@
 """RefCOCO, RefCOCO+ and RefCOCOg as their authors publish them (Kazemzadeh, 2014; Mao, 2016).
 
 ``refs(umd).p`` holds the expressions, ``instances.json`` beside it the objects of the pictures. The
-former is a pickle, of which nothing but lists, dicts, texts and numbers is read.
+former is a pickle, of which nothing but lists, dicts, texts and numbers is read. An expression of
+gRefCOCO's ``grefs(unc).json`` may mean several objects, or none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from llmdet.errors import DataError
 from llmdet.utils.files import read_json
 
 OBJECT_FILE = "instances.json"
+_NONE = -1  # gRefCOCO's annotation of an expression that nothing answers to
 
 
 def objects_beside(path: Path) -> Path:
@@ -68,18 +70,21 @@ def _expressions(
     path: str,
     options: ReadOptions,
 ) -> Iterator[Sample]:
-    identity = ref.get("ann_id")
-    if identity not in annotations:
-        raise ref.fault("ann_id", f"names the annotation {identity!r}, which {path} has not")
-    bbox, _ = split_box(annotations[identity], f"{path}: annotation id {identity!r}")
-    mask = annotations[identity].get("segmentation")
+    given = ref.get("ann_id")
+    identities = [each for each in (given if isinstance(given, list) else [given]) if each != _NONE]
+    for identity in identities:
+        if identity not in annotations:
+            raise ref.fault("ann_id", f"names the annotation {identity!r}, which {path} has not")
     for sentence in ref.objects("sentences"):
         sample = image_sample(image, path, options)
         sample.where, sample.extra = sentence.where, {}
         sample.caption = sentence.text("sent").strip()
         spans = [[0, len(sample.caption)]]
-        extra = {"original_id": identity} | ({"segmentation": mask} if mask else {})
-        sample.instances = [Instance(bbox, sample.caption, None, spans, extra=extra)]
+        for identity in identities:
+            bbox, _ = split_box(annotations[identity], f"{path}: annotation id {identity!r}")
+            mask = annotations[identity].get("segmentation")
+            extra = {"original_id": identity} | ({"segmentation": mask} if mask else {})
+            sample.instances.append(Instance(bbox, sample.caption, None, spans, extra=extra))
         yield sample
 
 

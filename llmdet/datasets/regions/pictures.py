@@ -29,6 +29,8 @@ NO_SIZE = "picture without width and height (--images gives them)"
 NOT_ONE_OBJECT = "expression that does not mean exactly one object"
 MARKED_TEXT = "text that holds a mark"
 UNREAD_MASK = "mask that cannot be read, so that its box stands for it"
+_MARKS = ("<image", "<region", "<mask", "<p>", "</p>", "[SEG]")
+_MASK_FIELDS = ("sam_mask", "segmentation")  # GranD-f's Flickr30k, COCO
 _SAME = 0.9  # IoU from which boxes of two files are one object
 _DECIMALS = 2  # of boxes, in pixels
 
@@ -114,11 +116,24 @@ def phrases_of(instance: Instance) -> list[str]:
 
 
 def clean_text(text: str) -> str:
+    """A description that fits into a question: one line, no full stop, no double quotes."""
     return " ".join(text.split()).strip(" .").replace('"', "'")
 
 
+def has_mark(text: str) -> bool:
+    """Whether words hold what rows or models write in the place of features and masks."""
+    return any(mark in text for mark in _MARKS)
+
+
+def annotated_mask(instance: Instance) -> Mask | None:
+    """The mask of an object in whatever field its format has it, not checked."""
+    if instance.mask is not None:
+        return instance.mask
+    return next((instance.extra[key] for key in _MASK_FIELDS if instance.extra.get(key)), None)
+
+
 def _sayable(text: str, sample: Sample, ledger: Ledger) -> bool:
-    if "<image" in text or "<region" in text:
+    if has_mark(text):
         ledger.note(MARKED_TEXT, sample.where)
         return False
     return bool(text)
@@ -131,7 +146,7 @@ def clip_box(box: list[float], picture: Picture) -> list[float]:
 
 
 def _mask(instance: Instance, sample: Sample, ledger: Ledger) -> Mask | None:
-    mask = instance.mask if instance.mask is not None else instance.extra.get("segmentation")
+    mask = annotated_mask(instance)
     if mask and mask_problem(mask, (sample.height, sample.width)) is None:
         return mask
     if mask is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmdet.errors import ConfigError
+from llmdet.prompts.mask_tasks import MASK_TASKS
 from llmdet.prompts.region_tasks import TASKS
 
 #: What models are taught to call the classes of formats that are one data set.
@@ -16,7 +17,8 @@ class RegionSettings:
     """What conversations are made of annotations.
 
     Attributes:
-        task: a key of :data:`TASKS`; None keeps the conversations that the annotations hold.
+        task: a key of :data:`TASKS` or :data:`MASK_TASKS`; None keeps the conversations that the
+            annotations hold.
         seed: of everything that is drawn; what is drawn for a picture follows from it and the
             picture's name.
         per_class: most objects of a class, over all pictures.
@@ -50,8 +52,14 @@ class RegionSettings:
         Raises:
             ConfigError: a number is out of range.
         """
-        if self.task not in (None, *TASKS):
-            raise ConfigError(f"task={self.task!r} is unknown; use {', '.join(TASKS)}")
+        known = (*TASKS, *MASK_TASKS)
+        if self.task not in (None, *known):
+            raise ConfigError(f"task={self.task!r} is unknown; use {', '.join(known)}")
+        if self.task in MASK_TASKS and self.per_class is not None:
+            raise ConfigError(
+                f"task={self.task!r} is written as the annotations are read, before the objects of "
+                "a class are known: use per_image instead of per_class"
+            )
         for name, least in (("per_class", 1), ("per_image", 1), ("turns", 1), ("candidates", 2)):
             value = getattr(self, name)
             if value is not None and value < least:

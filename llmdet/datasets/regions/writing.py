@@ -10,11 +10,13 @@ import orjson
 
 from llmdet.datasets.formats.samples import Source
 from llmdet.datasets.ledger import Ledger
+from llmdet.datasets.regions.masked import mask_rows
 from llmdet.datasets.regions.pictures import PictureStore, read_picture
 from llmdet.datasets.regions.selection import select
 from llmdet.datasets.regions.settings import RegionSettings
 from llmdet.datasets.regions.tasks import rows_of
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.mask_tasks import MASK_TASKS
 from llmdet.utils.whole_files import whole_file
 
 NO_CONVERSATION = "picture without a conversation"
@@ -48,6 +50,10 @@ def write_regions(
     """
     if settings.task is None:
         rows = _kept_conversations(source, settings, ledger)
+    elif settings.task in MASK_TASKS:
+        if objects is not None:
+            raise ConfigError(f"--task {settings.task} asks of the annotations alone: no --objects")
+        rows = mask_rows(source, settings, ledger)
     else:
         rows = _rows(_store(source, objects, settings, ledger), settings, ledger)
     count = 0
