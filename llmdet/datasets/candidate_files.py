@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,15 @@ class Candidates:
 
     boxes: Mapping[int, np.ndarray]  # id -> [N, 4] float32 xyxy in pixels
     source: Mapping[str, Any]  # file, its sha256 and, of our detector, model and weights_hash
+    scores: Mapping[int, np.ndarray] = field(default_factory=dict)  # id -> [N] float32
 
     def of(self, identity: int, limit: int) -> np.ndarray:
         """The best boxes [n, 4] of an image or expression, ``limit`` at most."""
         return self.boxes.get(identity, np.zeros((0, 4), np.float32))[:limit]
+
+    def scores_of(self, identity: int, limit: int) -> np.ndarray:
+        """[n] scores of the boxes of :meth:`of`."""
+        return self.scores.get(identity, np.zeros(0, np.float32))[:limit]
 
 
 def read_candidates(path: str | Path) -> Candidates:
@@ -50,11 +55,12 @@ def read_candidates(path: str | Path) -> Candidates:
             x, y, width, height = require(record, "bbox", where)
             box = [x, y, x + width, y + height]
             found[require(record, "image_id", where)].append((require(record, "score", where), box))
-    boxes = {}
+    boxes, scores = {}, {}
     for identity, scored in found.items():
         scored.sort(key=lambda pair: -pair[0])
         boxes[identity] = np.asarray([box for _, box in scored], np.float32).reshape(-1, 4)
-    return Candidates(boxes, source)
+        scores[identity] = np.asarray([score for score, _ in scored], np.float32)
+    return Candidates(boxes, source, scores)
 
 
 def _read_predictions(

@@ -27,9 +27,26 @@ class Regions:
 
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # [N, 4] xyxy
     masks: tuple[Mask | None, ...] | None = None  # N; None where no region has one
+    scores: np.ndarray | None = None  # [N] of the detector that found them, where they count
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What one conversation asks to find among the regions."""
+
+    names: tuple[str, ...]
+    labels: tuple[int, ...]  # of each name, into the classes of the data set
+
+    def label_of(self, phrase: str) -> int | None:
+        """The label of a phrase of the answer: of one name whatever the answer calls it."""
+        if len(self.names) == 1:
+            return self.labels[0]
+        folded = [name.casefold() for name in self.names]
+        said = phrase.strip().casefold()
+        return self.labels[folded.index(said)] if said in folded else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +57,7 @@ class GroundingSample:
     tokenized: tuple[TokenizedPrompt, ...] = ()  # of the prompt, where a worker has made it
     regions: Regions = field(default_factory=Regions)
     conversations: tuple[Conversation, ...] = ()  # what the language model learns to say
+    sought: tuple[Sought, ...] = ()  # of each conversation, where regions are to be found
     phrases: tuple[str, ...] = ()  # of phrase grounding, one a label
     phrase_ids: tuple[int, ...] = ()  # N, the phrase of each annotated box
     category_ids: tuple[int, ...] | None = None  # K, category of each label of this image
@@ -84,6 +102,7 @@ def read_grounding(fields: Any) -> GroundingSample:
         tokenized=tuple(fields.get("tokenized") or ()),
         regions=fields.get("regions") or Regions(),
         conversations=tuple(fields.get("conversations") or ()),
+        sought=tuple(fields.get("sought") or ()),
         phrases=tuple(map(_words, phrases.values() if isinstance(phrases, Mapping) else phrases)),
         phrase_ids=_numbers(fields.get("phrase_ids")) or (),
         category_ids=_numbers(categories),

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from llmdet.datasets.sample import grounding_of
 from llmdet.models.language.dialogue import DialogueBatch
 from llmdet.models.language.language_model import Generated, LanguageModel
 from llmdet.models.vision.views import TowerOutput
@@ -112,3 +115,18 @@ class Output(nn.Module):
         ``scene`` is what the conversations are about, where the system knows towers.
         """
         raise NotImplementedError
+
+    def write_prediction(self, sample: DetDataSample, answers: Sequence[Any]) -> None:
+        """Put into a sample what metrics and prediction files read of its answers.
+
+        Here ``pred_text``, or ``pred_phrases`` where there are several, and in ``pred_instances``
+        the boxes of the sample's regions.
+        """
+        texts = list(map(str, answers))
+        one = len(texts) == 1
+        sample.set_field(texts[0] if one else texts, "pred_text" if one else "pred_phrases")
+        boxes = torch.from_numpy(grounding_of(sample).regions.boxes)
+        count = len(boxes)
+        sample.pred_instances = InstanceData(
+            bboxes=boxes, scores=torch.ones(count), labels=torch.zeros(count, dtype=torch.int64)
+        )

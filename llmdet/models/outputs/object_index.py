@@ -6,9 +6,13 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor
 
+from llmdet.datasets.sample import grounding_of
 from llmdet.errors import DataError
 from llmdet.models.language.dialogue import DialogueBatch
 from llmdet.models.language.language_model import Generated, LanguageModel
@@ -119,6 +123,35 @@ class ObjectIndex(Output):
             pieces = self._pieces(said, tokens, tokenizer)
             answers.append(ObjectAnswer(text.strip(), self.grammar.read(pieces, candidates)))
         return answers
+
+    def write_prediction(self, sample: DetDataSample, answers: Sequence[ObjectAnswer]) -> None:
+        """As text; of a sample that asks to find regions, those that are named are the boxes.
+
+        A box has the label of what was asked for, and as its score the probability of its index,
+        or that of its detector where the sample's regions have scores.
+        """
+        super().write_prediction(sample, answers)
+        grounding = grounding_of(sample)
+        if not grounding.sought:
+            return
+        found: dict[tuple[int, int], float] = {}
+        for sought, answer in zip(grounding.sought, answers, strict=True):
+            for named in answer.phrases:
+                label = sought.label_of(named.phrase)
+                for index, score in zip(named.indices, named.scores, strict=True):
+                    if label is not None:
+                        key = index, label
+                        found[key] = max(score, found.get(key, 0.0))
+        indices = np.asarray([index for index, _ in found], np.int64)
+        regions = grounding.regions
+        scores = np.fromiter(found.values(), np.float32, len(found))
+        if regions.scores is not None:
+            scores = regions.scores[indices].astype(np.float32)
+        sample.pred_instances = InstanceData(
+            bboxes=torch.from_numpy(regions.boxes[indices]),
+            scores=torch.from_numpy(scores),
+            labels=torch.tensor([label for _, label in found], dtype=torch.int64),
+        )
 
     def _live(self, generated: Generated, tokens: ObjectTokens) -> list[Container[int]]:
         """The candidates of each answer, all of the vocabulary where they are not known."""

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from llmdet.datasets.sample import grounding_of
@@ -172,9 +171,7 @@ class RegionLMM(BaseModel):
             generation: options of transformers' ``generate``; greedy by default.
 
         Returns:
-            The samples with what metrics and prediction files read: ``pred_text``, or
-            ``pred_phrases`` where a sample has several conversations, and in ``pred_instances``
-            the boxes of its regions.
+            The samples with what metrics and prediction files read, as the output writes it.
         """
         opened = [
             [without_answer(each) for each in grounding_of(sample).conversations]
@@ -182,14 +179,7 @@ class RegionLMM(BaseModel):
         ]
         answers = self.answer_views(inputs, data_samples, opened, **generation)
         for sample, said in zip(data_samples, answers, strict=True):
-            texts = list(map(str, said))
-            one = len(texts) == 1
-            sample.set_field(texts[0] if one else texts, "pred_text" if one else "pred_phrases")
-            boxes = torch.from_numpy(grounding_of(sample).regions.boxes)
-            count = len(boxes)
-            sample.pred_instances = InstanceData(
-                bboxes=boxes, scores=torch.ones(count), labels=torch.zeros(count, dtype=torch.int64)
-            )
+            self.output.write_prediction(sample, said)
         return data_samples
 
     @torch.no_grad()
