@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmdet.cli.wordings import add_wordings_option, read_wordings
 from llmdet.utils.cli import refuse_existing, write_result
 
 if TYPE_CHECKING:
@@ -202,12 +203,7 @@ def _add_object_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of the questions about classes, how many are about one that is not there",
     )
-    group.add_argument(
-        "--prompts",
-        default="configs/_base_/prompts/objects.py",
-        metavar="CONFIG",
-        help="a config with the wordings as object_wordings",
-    )
+    add_wordings_option(group)
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -299,18 +295,10 @@ def _retrieval_settings(args: argparse.Namespace, objects_form: str | None) -> R
     from llmdet.datasets.candidate_files import read_candidates
     from llmdet.datasets.retrieval import RetrievalSettings
     from llmdet.datasets.retrieval.settings import ABSENCE
-    from llmdet.errors import ConfigError
-    from llmdet.prompts.object_questions import Wordings
-    from llmdet.utils.config import load_config
-    from llmdet.utils.construct import construct
 
-    given = load_config(args.prompts).get("object_wordings")
-    if given is None:
-        raise ConfigError(f"{args.prompts} has no object_wordings")
-    name = "object_wordings"
     return RetrievalSettings(
         args.task,
-        {key: construct(Wordings, each, f"{name}.{key}") for key, each in given.items()},
+        read_wordings(args),
         seed=args.seed,
         per_image=args.per_image,
         turns=args.turns,

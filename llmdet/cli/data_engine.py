@@ -23,6 +23,7 @@ from llmdet.cli import (
     data_engine_real_data,
     data_engine_real_lod,
     data_engine_recapd,
+    data_engine_rexverse,
 )
 
 #: Engine -> module with ``add_arguments(parser)`` and ``run(args)``, and what it does.
@@ -31,6 +32,7 @@ ENGINES = {
     "real-data": (data_engine_real_data, "detections to expressions for training a detector"),
     "real-lod": (data_engine_real_lod, "an agent that mends expressions of objects"),
     "agent-sft": (data_engine_agent_sft, "a planner for that agent, fine-tuned on its plans"),
+    "rexverse": (data_engine_rexverse, "conversations that name objects, from pictures alone"),
     "recapd": (data_engine_recapd, "detailed descriptions of regions, as conversations"),
 }
 

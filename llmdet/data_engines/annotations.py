@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from PIL import Image
 
@@ -60,23 +61,28 @@ def largest_instances(instances: Iterable[Instance], count: int) -> list[Instanc
     return sorted(instances, key=area, reverse=True)[:count]
 
 
+class _Boxed(Protocol):
+    @property
+    def bbox(self) -> list[float]:
+        """x1, y1, x2, y2 in pixels of the picture."""
+
+
+_Object = TypeVar("_Object", bound=_Boxed)
+
+
 def close_ups(
-    image: Image.Image, instances: Iterable[Instance], least_side: int, margin: float = 0.0
-) -> list[tuple[Instance, Image.Image]]:
-    """Instances with what their boxes show, without those that show next to nothing.
+    image: Image.Image, objects: Iterable[_Object], least_side: int, margin: float = 0.0
+) -> list[tuple[_Object, Image.Image]]:
+    """Objects with what their boxes show, without those that show next to nothing.
 
     Args:
         image: the picture.
-        instances: of it.
+        objects: instances of it, or whatever else has a ``bbox``.
         least_side: of a close-up's shorter side, in pixels.
         margin: as of :func:`crop`.
     """
-    shown = [(instance, crop(image, instance.bbox, margin)) for instance in instances]
-    return [
-        (instance, part)
-        for instance, part in shown
-        if part is not None and min(part.size) >= least_side
-    ]
+    shown = [(one, crop(image, one.bbox, margin)) for one in objects]
+    return [(one, part) for one, part in shown if part is not None and min(part.size) >= least_side]
 
 
 def crop(image: Image.Image, box: list[float], margin: float = 0.0) -> Image.Image | None:

@@ -27,8 +27,8 @@ _LEAD_IN = re.compile(
     r"(?:here(?:'s| is)\b[^.:\n]*:\s*)?",
     re.IGNORECASE,
 )
-#: In a row of training it would stand for the picture or a box.
-_MARK = re.compile(r"<(?:image|region)\b", re.IGNORECASE)
+#: In a row of training it would stand for the picture, a box or a mask.
+_MARK = re.compile(r"</?(?:image|region|mask|obj[0-9]+|ground|objects)\b", re.IGNORECASE)
 _REPEATED_WORDS = 8  # a run of words this long that comes back ...
 _REPETITIONS = 3  # ... this often is a loop of the model, not style
 

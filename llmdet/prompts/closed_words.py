@@ -94,3 +94,11 @@ TRANSITIVE_PARTICIPLES = _words(
 BASE_VERBS = _words(
     "sit stand lie hold wear carry eat ride lean hang sleep play look swim run walk contain fly"
 )
+#: Nouns that no box can be drawn around.
+ABSTRACT_NOUNS = _words(
+    "image picture photo photograph scene view background foreground front back side top bottom "
+    "left right center centre middle corner edge area part piece group variety number pair set lot "
+    "type kind style way day night time moment light lighting shadow color colour atmosphere mood "
+    "feeling air distance weather position setting appearance detail shape size activity event "
+    "action focus surrounding environment"
+)

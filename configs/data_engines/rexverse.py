@@ -1,0 +1,8 @@
+# Rexverse with one model in this process for all that is said; the detector is named beside it.
+_base_ = ["real_lod.py"]
+models = dict(
+    captioner={{_base_.model}},
+    describer={{_base_.model}},
+    checker={{_base_.model}},
+    writer={{_base_.model}},
+)
