@@ -8,7 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from llmdet.datasets.toy.conversations import write_region_questions
-from llmdet.datasets.toy.models import write_region_language_model, write_toy_models
+from llmdet.datasets.toy.masks import write_mask_questions
+from llmdet.datasets.toy.models import (
+    write_mask_language_model,
+    write_region_language_model,
+    write_toy_models,
+)
 from llmdet.datasets.toy.writer import ToySettings, generate
 from llmdet.errors import DataError
 
@@ -38,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="also questions about regions with their answers, and a language model for them",
     )
+    parser.add_argument(
+        "--masks",
+        action="store_true",
+        help="also conversations in which words, indices and regions have masks, and a language "
+        "model for them",
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -50,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.regions:
         write_region_questions(folder)
         write_region_language_model(folder)
+    if args.masks:
+        write_mask_questions(folder)
+        write_mask_language_model(folder)
     return 0
 
 

@@ -52,7 +52,7 @@ _HEADERS = (
     "{{ message.content }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-_MARK = re.compile(r"<(image|region)>")
+_MARK = re.compile(r"</?(image|region|mask|obj|p|ground|objects)(:?\d+)?>")
 #: Captions that the language model's vocabulary is learned from; more of them add no new word.
 _CORPUS_ROWS = 500
 
@@ -89,11 +89,26 @@ def write_region_language_model(folder: str | Path) -> None:
         folder: the toy set with its questions about regions, see
             :func:`llmdet.datasets.toy.conversations.write_region_questions`.
     """
-    target = Path(folder) / "region_language_model"
+    _write_language_model(Path(folder), "region_language_model", "train_regions.jsonl")
+
+
+def write_mask_language_model(folder: str | Path) -> None:
+    """Write ``mask_language_model/`` beside the toy set, unless it is there.
+
+    Args:
+        folder: the toy set with its conversations with masks, see
+            :func:`llmdet.datasets.toy.masks.write_mask_questions`.
+    """
+    _write_language_model(Path(folder), "mask_language_model", "train_masks.jsonl")
+
+
+def _write_language_model(folder: Path, name: str, rows: str) -> None:
+    """A language model whose vocabulary is that of conversations, without their marks."""
+    target = folder / name
     if not (target / "config.json").is_file():
         tiny_qwen(
             target,
-            corpus=_questions(Path(folder)),
+            corpus=_questions(folder, rows),
             hidden_size=128,
             intermediate_size=256,
             num_hidden_layers=3,
@@ -108,8 +123,8 @@ def _captions(folder: Path) -> Iterator[str]:
         yield from (turn["value"] for turn in row["conversations"])
 
 
-def _questions(folder: Path) -> Iterator[str]:
-    for row in _rows(folder, "train_regions.jsonl"):
+def _questions(folder: Path, name: str) -> Iterator[str]:
+    for row in _rows(folder, name):
         yield from (_MARK.sub("", turn["value"]) for turn in row["conversations"])
 
 

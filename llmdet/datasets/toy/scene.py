@@ -240,7 +240,26 @@ def _draw_patch(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _fill(canvas: np.ndarray, outline: Sequence[np.ndarray], colour: np.ndarray) -> None:
-    """Blend even-odd filled polygons into the canvas; coverage is measured on a finer grid."""
+    """Blend even-odd filled polygons into the canvas."""
+    coverage, (x1, y1) = _coverage(outline)
+    region = canvas[y1 : y1 + coverage.shape[0], x1 : x1 + coverage.shape[1]]
+    region += coverage[..., None] * (colour - region)
+
+
+def item_mask(item: Item, size: tuple[int, int]) -> np.ndarray:
+    """The pixels [height, width] bool of an image of ``size`` that an object covers by half."""
+    mask = np.zeros(size, bool)
+    coverage, (x1, y1) = _coverage(item.outline)
+    mask[y1 : y1 + coverage.shape[0], x1 : x1 + coverage.shape[1]] = coverage >= 0.5
+    return mask
+
+
+def _coverage(outline: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[int, int]]:
+    """How much of each pixel even-odd filled polygons cover, measured on a finer grid.
+
+    Returns:
+        [h, w] float32 in 0..1 of the pixels around them, and the first of these (x, y).
+    """
     points = np.concatenate(list(outline))
     x1, y1 = np.floor(points.min(0)).astype(int)
     x2, y2 = np.ceil(points.max(0)).astype(int)
@@ -253,6 +272,4 @@ def _fill(canvas: np.ndarray, outline: Sequence[np.ndarray], colour: np.ndarray)
     ]
     cv2.fillPoly(fine, corners, 255, lineType=cv2.LINE_8, shift=fraction_bits)
     coverage = cv2.resize(fine, (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA)
-    alpha = (coverage.astype(np.float32) / 255)[..., None]
-    region = canvas[y1:y2, x1:x2]
-    region += alpha * (colour - region)
+    return coverage.astype(np.float32) / 255, (int(x1), int(y1))

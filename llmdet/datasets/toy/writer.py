@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,12 @@ logger = logging.getLogger(__name__)
 #: Raised whenever the same settings would give other files, or the set other models, than before.
 VERSION = 11
 PROMPT = "<image>\nDescribe the image in detail."
+#: Those that are drawn, in the order of their streams of random numbers.
+SPLITS = ("train", "val_seen", "val_unseen")
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
-#: What write_toy_models and write_region_language_model make.
-_MODEL_FOLDERS = ("bert", "language_model", "region_language_model")
+#: What llmdet.datasets.toy.models makes.
+_MODEL_FOLDERS = ("bert", "language_model", "region_language_model", "mask_language_model")
 _LISTED_NEGATIVES = 12  # classes per image that LVIS may count as absent
 _INEXHAUSTIVE_PROBABILITY = 0.5  # of a class with several objects to lose one in the LVIS file
 
@@ -115,9 +117,7 @@ def generate(out: str | Path, settings: ToySettings | None = None) -> Path:
         logger.info("toy set is up to date: %s", out)
         return out
     records = {
-        "train": _write_images(out, "train", settings, 0),
-        "val_seen": _write_images(out, "val_seen", settings, 1),
-        "val_unseen": _write_images(out, "val_unseen", settings, 2),
+        split: _write_images(out, split, settings, stream) for stream, split in enumerate(SPLITS)
     }
     if settings.photographs:
         records["photographs"] = _write_photographs(out, settings)
@@ -155,22 +155,47 @@ def _prepare(out: Path, stamp: dict[str, int]) -> bool:
 
 def _write_images(out: Path, split: str, settings: ToySettings, stream: int) -> list[Record]:
     """Draw one split; image i depends on seed, split and i alone."""
-    folder = out / "images" / split
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = ALL_KINDS if split == "val_unseen" else SEEN
-    photographs = TRAINING_PHOTOGRAPHS if split == "train" else HELD_OUT_PHOTOGRAPHS
-    if not settings.photographs:
-        photographs = ()
-    weights = _kind_weights(len(kinds))
+    (out / "images" / split).mkdir(parents=True, exist_ok=True)
     records = []
     for index in range(settings.train if split == "train" else settings.val):
-        rng = np.random.default_rng([settings.seed, stream, index])
-        required = [HELD_OUT[index % len(HELD_OUT)]] if split == "val_unseen" else []
-        scene = sample_scene(rng, kinds, weights, required, settings.size, photographs)
+        scene, rng = _sample(split, settings, stream, index)
         name = f"{split}/{index:06d}.jpg"
         _write_image(out / "images" / name, draw_scene(scene, rng))
         records.append(Record(index + 1, name, scene, _grounding(scene, rng)))
     return records
+
+
+def _sample(
+    split: str, settings: ToySettings, stream: int, index: int
+) -> tuple[Scene, np.random.Generator]:
+    """The scene of an image, and the source of randomness that is to draw and to describe it."""
+    kinds = ALL_KINDS if split == "val_unseen" else SEEN
+    photographs = TRAINING_PHOTOGRAPHS if split == "train" else HELD_OUT_PHOTOGRAPHS
+    if not settings.photographs:
+        photographs = ()
+    rng = np.random.default_rng([settings.seed, stream, index])
+    required = [HELD_OUT[index % len(HELD_OUT)]] if split == "val_unseen" else []
+    weights = _kind_weights(len(kinds))
+    return sample_scene(rng, kinds, weights, required, settings.size, photographs), rng
+
+
+def read_scenes(folder: str | Path, split: str) -> Iterator[Scene]:
+    """What was drawn in the images of a split, in their order; masks follow from it.
+
+    Args:
+        folder: a toy set, as :func:`generate` wrote it.
+        split: one of :data:`SPLITS`.
+
+    Raises:
+        DataError: there is no toy set, or one that another version has written.
+    """
+    marker = Path(folder) / _MARKER
+    stamp = json.loads(marker.read_text()) if marker.is_file() else {}
+    if stamp.pop("version", None) != VERSION:
+        raise DataError(f"toy set: {marker} is missing or of another version; make the set first")
+    settings = ToySettings(**stamp)
+    for index in range(settings.train if split == "train" else settings.val):
+        yield _sample(split, settings, SPLITS.index(split), index)[0]
 
 
 def _write_photographs(out: Path, settings: ToySettings) -> list[Record]:

@@ -1,5 +1,6 @@
 """Region encoders, and the connectors that map their features to a language model's width."""
 
+from llmdet.models.regions.any_region import AnyRegion
 from llmdet.models.regions.average_grid import AverageGrid
 from llmdet.models.regions.connector import MLPConnector, VisualConnector
 from llmdet.models.regions.fused_roi_align import FusedRoIAlign
@@ -10,6 +11,7 @@ from llmdet.models.regions.roi_align import RoIAlign
 
 __all__ = [
     "AllQueries",
+    "AnyRegion",
     "AverageGrid",
     "BestQueries",
     "FusedRoIAlign",

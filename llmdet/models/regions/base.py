@@ -22,32 +22,37 @@ class RegionBatch:
     boxes: Tensor | None = None  # [R, 4] float32 xyxy in pixels of the original image; None: all
     masks: tuple[Tensor, ...] | None = None  # R of [h, w] bool, of the original image
     queries: Tensor | None = None  # [R] int64, the object query of each region, where known
+    #: R, whether each mask is one that was given, and not a filled box; None where none was.
+    outlined: tuple[bool, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.image)
 
     def split(self, size: int) -> list[RegionBatch]:
         """The same regions in batches of at most ``size``; their images keep their numbers."""
+        starts = range(0, len(self), size)
+        return [self.select(range(start, min(start + size, len(self)))) for start in starts]
+
+    def select(self, chosen: Sequence[int]) -> RegionBatch:
+        """Some of the regions, by rising numbers; their images keep their numbers."""
         ends = list(accumulate(self.counts))
-        parts = []
-        for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
-            counts = tuple(
-                max(0, min(end, stop) - max(end - count, start))
-                for end, count in zip(ends, self.counts, strict=True)
-            )
-            part = slice(start, stop)
-            parts.append(
-                replace(
-                    self,
-                    image=self.image[part],
-                    counts=counts,
-                    boxes=None if self.boxes is None else self.boxes[part],
-                    masks=None if self.masks is None else self.masks[part],
-                    queries=None if self.queries is None else self.queries[part],
-                )
-            )
-        return parts
+        counts = tuple(
+            sum(end - count <= number < end for number in chosen)
+            for end, count in zip(ends, self.counts, strict=True)
+        )
+        index = torch.tensor(list(chosen), dtype=torch.int64).to(
+            self.image.device, non_blocking=True
+        )
+        masks, outlined = self.masks, self.outlined
+        return replace(
+            self,
+            image=self.image[index],
+            counts=counts,
+            boxes=None if self.boxes is None else self.boxes[index],
+            masks=None if masks is None else tuple(masks[number] for number in chosen),
+            queries=None if self.queries is None else self.queries[index],
+            outlined=None if outlined is None else tuple(outlined[number] for number in chosen),
+        )
 
 
 def batch_regions(

@@ -173,7 +173,13 @@ def _regions(
         for (indices, regions), size in zip(pairs, seen.frame.original_sizes, strict=True)
         for index in indices
     ]
-    return replace(batch, masks=tuple(mask.to(device, non_blocking=True) for mask in masks))
+    outlined = tuple(
+        regions.masks is not None and regions.masks[index] is not None
+        for indices, regions in pairs
+        for index in indices
+    )
+    moved = tuple(mask.to(device, non_blocking=True) for mask in masks)
+    return replace(batch, masks=moved, outlined=outlined)
 
 
 def region_mask(regions: Regions, index: int, size: tuple[int, int]) -> Tensor:

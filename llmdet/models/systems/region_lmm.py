@@ -139,7 +139,12 @@ class RegionLMM(BaseModel):
             inputs: the view of each tower.
             data_samples: B samples with conversations and their regions (:func:`grounding_of`).
         """
-        seen = self.look(inputs)
+        return self.loss_of(self.look(inputs), data_samples)
+
+    def loss_of(
+        self, seen: Mapping[str, TowerOutput], data_samples: Sequence[DetDataSample]
+    ) -> dict[str, Tensor]:
+        """As :meth:`loss`, of images that the towers have read: frozen ones need do it but once."""
         of_samples = [self._tokenized(sample) for sample in data_samples]
         flat = list(chain.from_iterable(of_samples))
         device = self.lmm.device
