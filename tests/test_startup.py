@@ -25,8 +25,10 @@ PROGRAMS = (
 )
 #: Each takes a tenth of a second or more.
 HEAVY = {"cv2", "matplotlib", "mmcv", "mmdet", "scipy", "torch", "torchvision", "transformers"}
-#: What a detection in a picture does without. mmdet's data sets bring imgaug and scipy.stats.
+#: What a detection in a picture does without. mmdet's data sets bring imgaug and scipy.stats,
+#: PyTorch's compiler brings sympy and triton.
 NOT_FOR_DETECTION = {
+    "boto3",
     "imgaug",
     "llmdet.engine",
     "llmdet.evaluation",
@@ -38,7 +40,11 @@ NOT_FOR_DETECTION = {
     "scipy.optimize",
     "scipy.stats",
     "skimage.draw",
+    "sympy",
     "tensorboard",
+    "torch._dynamo",
+    "trio",
+    "triton",
 }
 
 
@@ -80,7 +86,7 @@ def test_help_waits_for_nothing_heavy(root, program):
 def test_a_detection_imports_what_it_needs(root, tiny, photos, tmp_path):
     modules = modules_of(
         root, "image_demo.py", photos / "astronaut.png", tiny.config, "--weights", tiny.weights,
-        "--text", "apple .", "-c", cwd=tmp_path,
+        "--text", "apple .", "-c", "--device", "cpu", cwd=tmp_path,
     )  # fmt: skip
     assert "llmdet.apis.detector" in modules
     assert modules & NOT_FOR_DETECTION == set()

@@ -144,10 +144,12 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code: 1 where an image could not be read, 0 otherwise.
     """
-    from llmdet.apis.images import expand, fault_of
-    from llmdet.apis.questions import read_question
-    from llmdet.apis.reading import parse_boxes
     from llmdet.errors import ConfigError
+
+    with fast_startup():
+        from llmdet.apis.images import expand, fault_of
+        from llmdet.apis.questions import read_question
+        from llmdet.apis.reading import parse_boxes
 
     # Words of a command line stand for files alone, not for arrays.
     sources = [Path(str(source)) for entry in args.inputs for source in expand(entry)]

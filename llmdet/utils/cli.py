@@ -90,14 +90,17 @@ def fast_startup() -> Iterator[None]:
     """Import and build without garbage collection, which takes a third of a start.
 
     Imports make a million objects, none of them garbage. What is alive at the end stays for as
-    long as the process: later collections, the one at its exit included, pass over it.
+    long as the process: later collections, the one at its exit included, pass over it. Within
+    another such block the outer one decides when collection begins again.
     """
+    collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if collecting:
+            gc.enable()
 
 
 def fraction(text: str) -> float:

@@ -5,8 +5,10 @@ transformers for an optimizer, and with it for PEFT, which our registry does whe
 an optimizer; it asks for DeepSpeed, which says on stdout what device it found, and which our
 strategies import when a config names one. PyTorch's optimizers of remote parameters, which
 mmengine imports with another one, compile themselves. Two modules of mmdet that can draw bring
-matplotlib's pyplot, and others that match boxes while training bring scipy's optimisation. Each of
-these but the first takes a quarter of a second at every start.
+matplotlib's pyplot, and others that match boxes while training bring scipy's optimisation. Modules
+of torchvision and transformers bring PyTorch's compiler and SymPy, to mark functions for it; the
+client of the hub brings trio, and accelerate brings boto3, where they are installed. Each of these
+but the first takes a tenth of a second or more at every start, and the compiler a whole one.
 
 This module imports nothing beyond the standard library, so that ``import llmdet`` stays quick.
 """
@@ -78,7 +80,9 @@ def _when_used(name: str) -> Callable[[], AbstractContextManager[Any]]:
 
     @contextlib.contextmanager
     def context() -> Iterator[None]:
-        if name in sys.modules:
+        # Whoever asks whether a package is installed learns it from its spec.
+        late.__spec__ = None if "." in name else PathFinder.find_spec(name)
+        if name in sys.modules or ("." not in name and late.__spec__ is None):
             yield
             return
         sys.modules[name] = late
@@ -88,6 +92,50 @@ def _when_used(name: str) -> Callable[[], AbstractContextManager[Any]]:
             del sys.modules[name]
 
     return context
+
+
+#: What PyTorch's compiler is told of functions before it is imported: how it is told, the function.
+_MARKS: list[tuple[str, Callable[..., Any]]] = []
+
+
+def _mark(how: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    _MARKS.append((how, function))
+    return function
+
+
+@contextlib.contextmanager
+def _compiler_told_later() -> Iterator[None]:
+    """Keep what ``@torch.compiler.allow_in_graph`` and its like say, until there is a compiler."""
+    import torch
+
+    compiler: Any = torch.compiler
+    if "_dynamo" in vars(torch):
+        yield
+        return
+    late = ModuleType("torch._dynamo")
+    vars(late)["__getattr__"] = lambda how: partial(_mark, how)
+    kept = compiler.allow_in_graph, compiler.disable
+    vars(torch)["_dynamo"] = late
+    compiler.allow_in_graph = partial(_mark, "allow_in_graph")
+    compiler.disable = torch._disable_dynamo  # imports the compiler at the first call
+    try:
+        yield
+    finally:
+        compiler.allow_in_graph, compiler.disable = kept
+        if vars(torch).get("_dynamo") is late:
+            del vars(torch)["_dynamo"]
+
+
+@contextlib.contextmanager
+def _tell_compiler() -> Iterator[None]:
+    """Tell the compiler, once it is imported, what was kept for it."""
+    import torch
+
+    vars(torch).pop("_dynamo", None)  # what stands for it
+    yield
+    while _MARKS:
+        how, function = _MARKS.pop()
+        getattr(sys.modules["torch._dynamo"], how)(function)
 
 
 #: Of transformers, all of which are imported with any of its models.
@@ -101,6 +149,9 @@ _DETR_LOSSES = (
 )
 #: Module -> the context in which it is executed.
 _CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "accelerate.commands.config.sagemaker": _when_used("boto3"),
+    "httpcore._backends.trio": _when_used("trio"),
+    "httpcore._synchronization": _when_used("trio"),
     "mmdet.datasets": _silent,
     "mmdet.datasets.transforms": _silent,
     "mmdet.models.dense_heads.clr_head.clr_head": _when_used("matplotlib.pyplot"),
@@ -110,10 +161,17 @@ _CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "mmdet.models.task_modules.tracking.aflink": _when_used("scipy.optimize"),
     "mmdet.models.task_modules.tracking.kalman_filter": _when_used("scipy.linalg"),
     "mmdet.models.trackers.sort_tracker": _when_used("scipy.optimize"),
-    "mmdet.utils.mot_error_visualize": _when_used("matplotlib.pyplot"),
+    "mmdet.utils": _when_used("mmdet.utils.mot_error_visualize"),
     "mmengine._strategy.deepspeed": partial(_without, "deepspeed"),
     "mmengine.optim.optimizer.builder": partial(_without, "transformers"),
+    "torch._dynamo": _tell_compiler,
     "torch.distributed.optim": _without_scripting,
+    "torch.distributed.tensor._ops._tensor_ops": _when_used(
+        "torch.fx.experimental.symbolic_shapes"
+    ),
+    "torchvision.ops.roi_align": _when_used("torch._dynamo.utils"),
+    "transformers.masking_utils": _when_used("torch._dynamo._trace_wrapped_higher_order_op"),
+    "transformers.modeling_utils": _compiler_told_later,
     **{f"transformers.loss.loss_{name}": _when_used("scipy.optimize") for name in _DETR_LOSSES},
 }
 

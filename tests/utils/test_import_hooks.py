@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from types import ModuleType
 
 import matplotlib
 import pytest
@@ -60,7 +61,7 @@ def test_pyplot_is_imported_when_it_is_used(imported_in, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(matplotlib, "pyplot", raising=False)
     text = "import matplotlib.pyplot as plt\nfrom matplotlib.colors import to_rgb"
-    module = imported_in("mmdet.utils.mot_error_visualize", text)
+    module = imported_in("mmdet.models.dense_heads.clr_head.clr_head", text)
     assert "matplotlib.pyplot" not in sys.modules
     assert callable(module.plt.figure)
     assert module.plt.figure is sys.modules["matplotlib.pyplot"].figure
@@ -77,9 +78,67 @@ def test_functions_of_scipy_are_imported_when_they_are_called(imported_in, monke
     assert "scipy.optimize" in sys.modules
 
 
+def test_what_is_not_installed_is_not_pretended(imported_in, monkeypatch):
+    absent = import_hooks._when_used("no_package_of_this_name")
+    monkeypatch.setitem(import_hooks._CONTEXTS, "another_module", absent)
+    text = "try:\n    import no_package_of_this_name as it\nexcept ImportError:\n    it = None"
+    assert imported_in("another_module", text).it is None
+
+
+def test_a_package_that_waits_is_known_to_be_installed(imported_in, monkeypatch):
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    monkeypatch.setitem(import_hooks._CONTEXTS, "another_module", import_hooks._when_used("wave"))
+    text = "from importlib.util import find_spec\nknown = find_spec('wave')\nimport wave"
+    module = imported_in("another_module", text)
+    assert module.known is not None
+    assert "wave" not in sys.modules
+    assert callable(module.wave.open)
+    assert "wave" in sys.modules
+
+
+@pytest.fixture
+def without_compiler(monkeypatch):
+    """As before the import of PyTorch's compiler."""
+    monkeypatch.setattr(import_hooks, "_MARKS", [])
+    monkeypatch.delattr(torch, "_dynamo", raising=False)
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+
+
+def test_the_compiler_learns_of_marked_functions_when_it_is_imported(
+    without_compiler, imported_in, monkeypatch
+):
+    text = (
+        "import torch\n"
+        "@torch._dynamo.assume_constant_result\ndef constant(): return 1\n"
+        "@torch.compiler.allow_in_graph\ndef allowed(): return 2\n"
+        "@torch.compiler.disable\ndef disabled(): return 3\n"
+    )
+    module = imported_in("transformers.modeling_utils", text)
+    assert "torch._dynamo" not in sys.modules
+    assert "_dynamo" not in vars(torch)
+    assert (module.constant(), module.allowed()) == (1, 2)
+
+    told = {}
+    compiler = ModuleType("torch._dynamo")
+    compiler.assume_constant_result = lambda function: told.update(constant=function)
+    compiler.allow_in_graph = lambda function: told.update(allowed=function)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", compiler)
+    imported_in("torch._dynamo", "")
+    assert told == {"constant": module.constant, "allowed": module.allowed}
+
+
+def test_a_function_kept_from_the_compiler_runs(without_compiler, imported_in):
+    text = "import torch\n@torch.compiler.disable\ndef disabled(x): return x + 1\n"
+    disabled = imported_in("transformers.modeling_utils", text).disabled
+    assert disabled.__wrapped__(1) == 2
+
+
 def test_a_failing_import_leaves_no_trace(imported_in):
-    for name in ("mmengine.optim.optimizer.builder", "torch.distributed.optim"):
+    marking = torch.compiler.allow_in_graph, torch.compiler.disable
+    contexts = "mmengine.optim.optimizer.builder", "torch.distributed.optim"
+    for name in (*contexts, "transformers.modeling_utils"):
         with pytest.raises(ZeroDivisionError):
             imported_in(name, "1 / 0")
     importlib.import_module("transformers")
     assert isinstance(torch.jit.script(double), SCRIPTED)
+    assert marking == (torch.compiler.allow_in_graph, torch.compiler.disable)

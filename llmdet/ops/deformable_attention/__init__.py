@@ -32,6 +32,7 @@ from torch import Tensor
 from llmdet.errors import ConfigError
 from llmdet.ops.deformable_attention import operator
 from llmdet.ops.deformable_attention.gather import sample_with_gather
+from llmdet.ops.deformable_attention.lookup import sample_with_embedding_bag
 from llmdet.ops.deformable_attention.reference import sample_with_grid_sample
 
 IMPLEMENTATIONS = ("triton", "embedding_bag", "gather", "grid_sample")
@@ -66,10 +67,14 @@ def deformable_attention(
     tensors = (value, locations, weights)
     wants_gradients = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     name = choose_implementation(value.device, value.dtype, wants_gradients)
-    if not torch.compiler.is_compiling():
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
         _log_once(name, value.device.type)
     if name in _PLAIN:
         return _PLAIN[name](value, shapes, locations, weights).to(value.dtype)
+    if name == "embedding_bag" and not compiling:
+        # The operator's first call imports the compiler, which takes a second.
+        return sample_with_embedding_bag(value, shapes, locations.float(), weights.float())
     sizes = [side for shape in shapes for side in shape]
     return operator.sample(value, sizes, locations.float(), weights.float(), name)
 

@@ -1,6 +1,6 @@
 """Deformable attention as operators of torch, so that ``torch.compile`` takes each as one step.
 
-The implementations run behind these operators and are loaded when they are first called.
+The implementations run behind these operators; Triton's is loaded when it is first called.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from llmdet.ops.deformable_attention.lookup import sample_with_embedding_bag
 
 
 @torch.library.custom_op("llmdet::deformable_attention", mutates_args=())
@@ -29,8 +31,6 @@ def sample(
         [B, Q, C] of ``value``'s dtype.
     """
     if implementation == "embedding_bag":
-        from llmdet.ops.deformable_attention.lookup import sample_with_embedding_bag
-
         shapes = list(zip(sizes[::2], sizes[1::2], strict=True))
         return sample_with_embedding_bag(value, shapes, locations, weights)
     from llmdet.ops.deformable_attention import triton_kernels
