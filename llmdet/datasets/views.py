@@ -120,7 +120,9 @@ def make_view(
     resized = _resize(seen, rows, columns, settings.interpolation)
     view = (rows, columns) if settings.fit == "inside" else settings.size
     top, left = 0, 0
-    if settings.centred or settings.fit == "crop":  # of which both are negative
+    if settings.fit == "crop":
+        top, left = -((rows - view[0]) // 2), -((columns - view[1]) // 2)
+    elif settings.centred:
         top, left = (view[0] - rows) // 2, (view[1] - columns) // 2
     scale = columns / (x2 - x1), rows / (y2 - y1)
     if mirrored:
@@ -194,7 +196,8 @@ def _resized(height: int, width: int, settings: ViewSettings) -> Size:
     ratios = settings.size[0] / height, settings.size[1] / width
     if settings.fit == "crop":
         factor = max(ratios)
-        sides = math.ceil(height * factor - 0.5), math.ceil(width * factor - 0.5)
+        # Down to whole pixels, as CLIP's own preprocessing has it; never below the view.
+        sides = math.floor(height * factor + 1e-9), math.floor(width * factor + 1e-9)
         return max(sides[0], settings.size[0]), max(sides[1], settings.size[1])
     factor = min(ratios)
     sides = int(height * factor + 0.5), int(width * factor + 0.5)

@@ -76,6 +76,12 @@ class ConversationSettings:
     any_kinds: bool = False  # whether a conversation may lack marks of some of these kinds
     template: str | None = None  # one of TEMPLATES, or a template's text; None: the tokenizer's
     answers_only: bool = False  # whether the template around learned turns is not learned
+    #: (kind, text before, text behind) of marks that are written between words, as GLaMM's
+    #: ``<im_start><image><im_end>``.
+    around: tuple[tuple[str, str, str], ...] = ()
+    #: As slow tokenizers of transformers before 4.34 had it: no blanks beside added tokens and
+    #: regions, and one in front of each piece of text between them.
+    legacy_blanks: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +168,8 @@ class ConversationTokenizer:
         # Questions and the template around them are the same from sample to sample.
         self._encode = lru_cache(maxsize=1024)(self._encode_text)
         # Of tokenizers like Llama's, which put a space in front of whatever they encode.
-        token = tokenizer.convert_ids_to_tokens(self._encode_text("x").tolist())[0]
-        self._begins_with_space = token.startswith("\u2581")
+        first = tokenizer.convert_ids_to_tokens(tokenizer("x", add_special_tokens=False).input_ids)
+        self._begins_with_space = first[0].startswith("\u2581")
 
     def reads(self, conversation: Conversation) -> bool:
         """Whether its marks are of exactly the kinds that these settings name, or of some."""
@@ -206,29 +212,56 @@ class ConversationTokenizer:
             DataError: a mark of a kind that has no slots here.
         """
         turns = self._with_system(conversation.turns)
-        texts = self._render_turns(turns)
+        texts = [self._surrounded(text) for text in self._render_turns(turns)]
         pieces_of_turns = split_at_marks(texts)
         self._check_kinds(pieces_of_turns)
+        parts: list[tuple[str | Slot, bool, bool]] = []  # piece, whether it, and its turn, count
+        for number, (pieces, turn) in enumerate(zip_longest(pieces_of_turns, turns)):
+            learned = turn is not None and turn.learned
+            found = self._parts(pieces, turns[:number], learned)
+            parts += [(piece, counts, learned) for piece, counts in found if piece != ""]
+        written = self._without_blanks([piece for piece, _, _ in parts])
         ids: list[np.ndarray] = []
         labels: list[np.ndarray] = []
         slots: list[Slot] = []
         length, learns = 0, False
-        for number, (pieces, turn) in enumerate(zip_longest(pieces_of_turns, turns)):
-            learned = turn is not None and turn.learned
+        for piece, (_, counts, learned) in zip(written, parts, strict=True):
             if learned and not learns:
                 self._check_room(length)
             learns |= learned
-            for piece, counts in self._parts(pieces, turns[:number], learned):
-                if isinstance(piece, Slot):
-                    slots.append(replace(piece, start=length, length=self.lengths[piece.kind]))
-                    tokens = np.full(slots[-1].length, self.pad_id)
-                    labels.append(np.full_like(tokens, IGNORE_INDEX))
-                else:
-                    tokens = self._encode(piece)
-                    labels.append(tokens if counts else self._template_labels(tokens))
-                ids.append(tokens)
-                length += len(tokens)
+            if isinstance(piece, Slot):
+                slots.append(replace(piece, start=length, length=self.lengths[piece.kind]))
+                tokens = np.full(slots[-1].length, self.pad_id)
+                labels.append(np.full_like(tokens, IGNORE_INDEX))
+            else:
+                tokens = self._encode(piece)
+                labels.append(tokens if counts else self._template_labels(tokens))
+            ids.append(tokens)
+            length += len(tokens)
         return self._finish(np.concatenate(ids), np.concatenate(labels), slots, learns)
+
+    def _surrounded(self, text: str) -> str:
+        """A text with what the settings put around its marks."""
+        for kind, before, behind in self.settings.around:
+            left, right = (each.replace("\\", r"\\") for each in (before, behind))
+            text = re.sub(rf"(<{kind}(?::\d+)?>)", rf"{left}\1{right}", text)
+        return text
+
+    def _without_blanks(self, pieces: Sequence[str | Slot]) -> list[str | Slot]:
+        """The pieces without blanks that the tokenizer itself puts in front of the next one."""
+        written: list[str | Slot] = []
+        for before, piece, behind in zip(
+            [None, *pieces], pieces, [*pieces[1:], None], strict=False
+        ):
+            if isinstance(piece, str):
+                if self._begins_with_space and isinstance(behind, str):
+                    piece = piece.removesuffix(" ")
+                if self.settings.legacy_blanks and _is_region(before):
+                    piece = piece.lstrip()
+                if self.settings.legacy_blanks and _is_region(behind):
+                    piece = piece.rstrip()
+            written.append(piece)
+        return written
 
     def _parts(
         self, pieces: Sequence[str | Slot], before: Sequence[Turn], learned: bool
@@ -288,7 +321,26 @@ class ConversationTokenizer:
             ) from error
 
     def _encode_text(self, text: str) -> np.ndarray:
-        return np.array(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=np.int64)
+        begin = self.tokenizer.bos_token or ""
+        if self.settings.legacy_blanks:
+            pieces = self._between_added_tokens(text)
+        elif begin and self._begins_with_space and text.startswith(begin):
+            pieces = [begin, text.removeprefix(begin)]  # else there is no blank behind it
+        else:
+            pieces = [text]
+        found = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in pieces]
+        return np.array(list(chain.from_iterable(found)), dtype=np.int64)
+
+    def _between_added_tokens(self, text: str) -> list[str]:
+        """Added tokens and the pieces between them, without blanks beside those that are ours."""
+        named = set(map(str, self.tokenizer.special_tokens_map.values()))
+        added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        pieces = re.split(f"({'|'.join(map(re.escape, added))})", text)
+        for place in range(1, len(pieces), 2):  # every other one is an added token
+            if pieces[place] not in named:
+                pieces[place - 1] = pieces[place - 1].rstrip()
+                pieces[place + 1] = pieces[place + 1].lstrip()
+        return [piece for piece in pieces if piece]
 
     def _template_labels(self, ids: np.ndarray) -> np.ndarray:
         if self.settings.answers_only:
@@ -353,6 +405,10 @@ def split_at_marks(texts: Sequence[str]) -> list[list[str | Slot]]:
 def with_numbers(texts: Sequence[str]) -> list[str]:
     """Texts that follow one another, in which every mark says which one it stands for."""
     return ["".join(map(_numbered, pieces)) for pieces in split_at_marks(texts)]
+
+
+def _is_region(piece: str | Slot | None) -> bool:
+    return isinstance(piece, Slot) and piece.kind == "region"
 
 
 def _numbered(piece: str | Slot) -> str:

@@ -79,6 +79,28 @@ class MaskGrammar:
         return MaskedText(text, re.sub(r"\s+([.,;:!?])", r"\1", caption), tuple(phrases))
 
 
+def read_as_glamm(said: str, token: str = "[SEG]") -> tuple[str, tuple[str, ...]]:
+    """Caption and phrases that GLaMM's own evaluation reads from what its model says.
+
+    It differs from :meth:`MaskGrammar.parse` where answers are odd: phrases need no mask, plain
+    text between < and > is lost, line breaks join words, and quotes around all of it are taken off.
+
+    Args:
+        said: the whole conversation as text, special tokens included.
+        token: stands for a mask.
+    """
+    text = said.replace("\n", "").replace("  ", " ").rpartition("ASSISTANT: ")[2]
+    phrases = tuple(phrase.strip() for phrase in re.findall("<p>(.*?)</p>", text))
+    words = re.sub("<.*?>", "", text).replace(token, "").split()
+    return " ".join(words).strip("'").strip(), phrases
+
+
+def ask_as_glamm(instruction: str) -> str:
+    """A question as GLaMM's evaluation cleans it: ``&`` that begins no entity is ``&amp;``."""
+    kept = re.sub(r"&(?!(?:#\d+|#[xX][0-9a-fA-F]+|\w+);)", "&amp;", instruction)
+    return kept.replace("&lt;", "<").replace("&gt;", ">")
+
+
 def marked_regions(turns: Iterable[Turn]) -> tuple[int, ...]:
     """The regions whose masks are learned, in the order in which they are said.
 

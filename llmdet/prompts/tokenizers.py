@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmdet.errors import ConfigError
+from llmdet.prompts.sentencepiece import FAST, MODEL, load_llama_tokenizer
 from llmdet.utils.hub import hub_options
 
 if TYPE_CHECKING:
@@ -33,16 +35,37 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     options = {**hub_options(name), **options}
+    if _has_pieces_alone(Path(name)):
+        return load_llama_tokenizer(Path(name), **options)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
-        raise not_found(name, error, role) from error
+        kept = _downloaded(name, options)
+        if kept is None or not _has_pieces_alone(kept):
+            raise not_found(name, error, role) from error
+        tokenizer = load_llama_tokenizer(kept)
     if not tokenizer.is_fast:
         raise ConfigError(
             f"{role}: the tokenizer of {name!r} gives no character offsets; save a fast one "
             "(tokenizer.json) in that folder."
         )
     return tokenizer
+
+
+def _has_pieces_alone(folder: Path) -> bool:
+    return (folder / MODEL).is_file() and not (folder / FAST).exists()
+
+
+def _downloaded(name: str, options: Mapping[str, Any]) -> Path | None:
+    """Where the hub's files of a tokenizer like LLaMA's were put; None where it has none."""
+    from transformers.utils import cached_file
+
+    place = {key: options[key] for key in ("revision", "cache_dir", "token") if key in options}
+    try:
+        found = cached_file(name, MODEL, **place)
+    except (OSError, ValueError):
+        return None
+    return Path(found).parent if found else None
 
 
 def not_found(name: str, error: Exception, role: str = "language_model.name") -> ConfigError:

@@ -20,6 +20,7 @@ from llmdet.prompts.conversation import (
     Turn,
     ask,
 )
+from llmdet.prompts.tokenizers import load_tokenizer
 
 PROMPT, ANSWER = "<image>\nDescribe the image in detail.", "A red circle is above a blue square."
 RECORDED = Path(__file__).parents[1] / "golden" / "pipeline"
@@ -267,3 +268,35 @@ def test_settings_may_read_conversations_that_lack_some_kinds(tokenizer):
     assert converse.reads(ask("<image>\nWhat?", "A dog."))
     assert converse.reads(ask("What?", "A dog."))
     assert not make(tokenizer).reads(ask("What?", "A dog."))
+
+
+def test_marks_have_text_around_them_where_settings_say_so(tokenizer):
+    tokenizer.add_tokens(["<im_start>", "<im_end>"], special_tokens=True)
+    converse = make(tokenizer, around=(("image", "<im_start>", "<im_end>"),), any_kinds=True)
+    ids = converse(ask("The <image> and <image:0>.", "Yes.")).ids.tolist()
+    pad, start, end = converse.pad_id, *tokenizer.convert_tokens_to_ids(["<im_start>", "<im_end>"])
+    where = [place for place, token in enumerate(ids) if token == start]
+    assert len(where) == 2
+    assert all(ids[place : place + 5] == [start, pad, pad, pad, end] for place in where)
+
+
+def test_a_blank_between_turns_is_written_once(root):
+    """Of tokenizers that put one in front of whatever they encode."""
+    tokenizer = load_tokenizer(str(root / "tests/golden/regions/text_pipeline/tokenizer"))
+    turns = (Turn("user", "Where is a cup?"), Turn("assistant", "It is here.", True))
+    converse = make(tokenizer, template="vicuna", answers_only=True, system="Be kind.")
+    whole = "Be kind. USER: Where is a cup? ASSISTANT: It is here.</s>"
+    ids = tokenizer(whole, add_special_tokens=False).input_ids
+    assert converse(Conversation(turns)).ids.tolist() == [tokenizer.bos_token_id, *ids]
+
+
+def test_blanks_beside_tokens_are_left_out_on_request(root):
+    tokenizer = load_tokenizer(str(root / "tests/golden/regions/text_pipeline/tokenizer"))
+    turns = (Turn("user", "is <region> a cup?"), Turn("assistant", "<p> It </p> [SEG].", True))
+    for legacy, inside in ((True, ["▁", "I", "t"]), (False, ["▁", "I", "t", "▁"])):
+        options = {"template": "vicuna", "answers_only": True, "system": None}
+        converse = make(tokenizer, legacy_blanks=legacy, any_kinds=True, **options)
+        said = tokenizer.convert_ids_to_tokens(converse(Conversation(turns)).ids.tolist())
+        assert said[said.index("<p>") + 1 : said.index("</p>")] == inside
+        mark = said.index("<unk>")
+        assert said[mark - 1 : mark + 2] == ["▁is" if legacy else "▁", "<unk>", "▁a"]

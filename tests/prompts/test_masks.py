@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from llmdet.errors import ConfigError
 from llmdet.prompts.conversation import Turn
-from llmdet.prompts.masks import MaskGrammar, marked_regions, splice_masks
+from llmdet.prompts.masks import (
+    MaskGrammar,
+    ask_as_glamm,
+    marked_regions,
+    read_as_glamm,
+    splice_masks,
+)
 
 GRAMMAR = MaskGrammar()
 
@@ -77,3 +83,9 @@ def test_regions_are_named_by_learned_turns_in_their_order():
 def test_marks_must_differ():
     with pytest.raises(ConfigError, match="three different marks"):
         MaskGrammar("<p>")
+
+
+def test_answers_are_read_as_glamms_evaluation_reads_them_on_request():
+    said = "USER: q ASSISTANT: 'A <p> dog\ngie </p> [SEG] is < or > <p> a cat.</p>'</s>"
+    assert read_as_glamm(said) == ("A doggie is a cat.", ("doggie", "a cat."))
+    assert ask_as_glamm("a & b &lt;c&gt; &amp; <d>") == "a &amp; b <c> &amp; <d>"

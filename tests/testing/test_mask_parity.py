@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from llmdet.testing.parity import fused_regions, masks
+from llmdet.testing.parity import fused_regions, mask_text, masks
 
 
 def failures(folder):
@@ -39,4 +39,18 @@ def test_a_difference_is_found(root, tmp_path):
 def test_features_of_regions_equal_the_original(golden):
     rows = list(fused_regions.check(golden / "regions/public/glamm/region_encoder"))
     assert rows
+    assert not [row for row in rows if not row.passed]
+
+
+def test_questions_and_answers_equal_the_original(root):
+    rows = list(mask_text.check(root / "tests/golden/regions/eval_postprocess"))
+    rows += mask_text.conversations(root / "tests/golden/regions/text_pipeline")
+    assert len(rows) > 80
+    assert not [row for row in rows if not row.passed]
+
+
+def test_questions_and_answers_equal_the_original_on_full_recordings(golden):
+    folder = golden / "regions/public/glamm"
+    rows = [*mask_text.check(folder / "eval_postprocess")]
+    rows += mask_text.conversations(folder / "text_pipeline")
     assert not [row for row in rows if not row.passed]

@@ -2,9 +2,10 @@
 
 Each FOLDER holds one kind of recording: ``detector_eval``, ``detector_loss``, ``lmm_loss`` or
 ``pipeline`` of LLMDet; ``region_extractor``, ``splice`` or ``region_cls`` of SpatialRGPT;
-``sam_mask_path``, ``losses``, ``region_encoder`` or ``text_pipeline`` of GLaMM. Tensors must agree
-within 1e-4, losses and gradient norms within 1e-4 of their value, what was recorded in 16 bits
-within what they cost the original, everything else exactly. Exit code 1 if anything does not.
+``sam_mask_path``, ``losses``, ``region_encoder``, ``text_pipeline``, ``eval_postprocess`` or
+``full_model`` of GLaMM. Tensors must agree within 1e-4, losses and gradient norms within 1e-4 of
+their value, what was recorded in 16 bits within what they cost the original, everything else
+exactly. Exit code 1 if anything does not.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ def kind_of(folder: Path) -> str:
         return "llmdet.testing.parity.pipeline"
     if _is_spatialrgpt(folder):
         return "llmdet.testing.parity.regions"
+    expected = folder / "expected.json"
+    if _holds(expected, "postprocess"):
+        return "llmdet.testing.parity.mask_text"
+    if _holds(expected, "teacher_forced") or _holds(expected, "generate"):
+        return "llmdet.testing.parity.mask_model"
     if (folder / "deviation.json").exists():
         return "llmdet.testing.parity.fused_regions"
     if (folder / "expected_gcg.json").exists():
@@ -68,6 +74,10 @@ def kind_of(folder: Path) -> str:
         return "llmdet.testing.parity.captions"
     variants = "variants" in json.loads((folder / "inputs.json").read_text())
     return f"llmdet.testing.parity.{'losses' if variants else 'detection'}"
+
+
+def _holds(file: Path, key: str) -> bool:
+    return file.exists() and key in json.loads(file.read_text())
 
 
 def _is_spatialrgpt(folder: Path) -> bool:

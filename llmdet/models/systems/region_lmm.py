@@ -6,7 +6,7 @@ RegionGPT, ChatRex, RexSeek and GLaMM differ in which of these parts a config na
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -52,6 +52,9 @@ class TalkSettings:
         template: name of a chat template, see ``llmdet.prompts.conversation``, or its text; None
             for the tokenizer's own.
         answers_only: learn answers and their end, not what the template has around them.
+        around: kind of mark -> (text before, text behind), written wherever the mark stands.
+        legacy_blanks: leave out blanks beside added tokens, and put one in front of each piece of
+            text between them, as the tokenizers did that GLaMM was trained with.
     """
 
     max_length: int = 2048
@@ -59,6 +62,8 @@ class TalkSettings:
     system: str | None = "You are a helpful assistant."
     template: str | None = None
     answers_only: bool = True
+    around: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    legacy_blanks: bool = False
 
 
 @MODELS.register_module()
@@ -95,7 +100,8 @@ class RegionLMM(BaseModel):
         self.talk = construct(TalkSettings, talk or {}, "model.talk")
         self.towers = nn.ModuleDict({name: MODELS.build(tower) for name, tower in towers.items()})
         self.output: Output = MODELS.build(output or {"type": "Text"})
-        self.lmm: LanguageModel = MODELS.build({**lmm, "added_tokens": self.output.added_tokens})
+        added = (*lmm.get("added_tokens", ()), *self.output.added_tokens)
+        self.lmm: LanguageModel = MODELS.build({**lmm, "added_tokens": added})
         settings = named_slots(slots, self.towers)
         self.filler = SlotFiller(settings, self.towers, self.lmm.hidden_size)
         self.output.connect(self.lmm.hidden_size, tuple(self.towers))
@@ -111,6 +117,8 @@ class RegionLMM(BaseModel):
                 any_kinds=True,
                 template=self.talk.template,
                 answers_only=self.talk.answers_only,
+                around=tuple((kind, *texts) for kind, texts in self.talk.around.items()),
+                legacy_blanks=self.talk.legacy_blanks,
             ),
         )
 

@@ -18,15 +18,11 @@ import numpy as np
 
 from llmdet.datasets.masks import decode_mask
 from llmdet.datasets.sample import Mask
+from llmdet.testing.parity.mask_text import INTRODUCTION, SYSTEM
 from llmdet.testing.parity.model import read_json
 from llmdet.testing.parity.rows import Row, compare_exact
 
 _LEAST_WORDS = 3  # of a caption of Flickr30k
-_SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the human's questions."
-)
-_INTRODUCTION = "The <image> provides an overview of the picture.\n"
 
 Size = tuple[int, int]  # height, width
 
@@ -165,7 +161,7 @@ def _rows(name: str, expected: Mapping[str, Any], ours: LegacyCaption) -> Iterat
     }
     for key, value in expected["parsed"].items():
         yield compare_exact(f"{name}/parsed.{key}", value, parsed.get(key))
-    text = f"{_SYSTEM} USER: {_INTRODUCTION}{expected['question']} ASSISTANT: {ours.answer}</s>"
+    text = f"{SYSTEM} USER: {INTRODUCTION}{expected['question']} ASSISTANT: {ours.answer}</s>"
     made = {
         "conversation": text,
         "answer_with_tags": ours.answer,
