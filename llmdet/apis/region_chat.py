@@ -23,6 +23,7 @@ from llmdet.datasets.sample import Regions
 from llmdet.datasets.transforms import LoadImageFromFile, MakeViews, PackViews
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.outputs.object_index import ObjectIndex
+from llmdet.models.outputs.several import output_of, part_of
 from llmdet.models.systems.region_lmm import RegionLMM
 from llmdet.models.vision.views import TowerOutput
 from llmdet.prompts.conversation import DESCRIBE_IMAGE, Conversation, Turn
@@ -110,8 +111,8 @@ class RegionChat:
         """
         looked = self._look(image, boxes, masks)
 
-        def say(conversation: Conversation, **generation: Any) -> str:
-            return str(self._say(looked, [conversation], **generation)[0])
+        def say(conversation: Conversation, **generation: Any) -> Any:
+            return self._say(looked, [conversation], **generation)[0]
 
         return RegionTalk(looked.picture, looked.regions, say)
 
@@ -217,16 +218,17 @@ class RegionChat:
         **generation: Any,
     ) -> list[FoundObjects]:
         """As :meth:`find` for each of several phrases, which are asked for side by side."""
-        output = self.model.output
-        if not isinstance(output, ObjectIndex):
+        output = output_of(self.model.output, ObjectIndex)
+        if output is None:
             raise ConfigError(
-                f"this model answers with {type(output).__name__}; finding objects needs one with "
-                "output=dict(type='ObjectIndex')"
+                f"this model answers with {type(self.model.output).__name__}; finding objects "
+                "needs one with output=dict(type='ObjectIndex')"
             )
         candidates = ShownCandidates.choose(boxes, scores, output.grammar.count, keep)
         looked = self._look(image, candidates.boxes[candidates.shown])
         questions = [wording.replace("{phrase}", phrase) for phrase in phrases]
-        answers = self._ask_all(looked, questions, **generation)
+        said = self._ask_all(looked, questions, **generation)
+        answers = [found for each in said if (found := part_of(each, ObjectAnswer)) is not None]
         return [
             candidates.found(looked.picture, phrase, _named(answer), answer.text, answer.absent)
             for phrase, answer in zip(phrases, answers, strict=True)

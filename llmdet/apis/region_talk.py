@@ -17,8 +17,30 @@ from llmdet.datasets.masks import decode_mask, encode_mask, mask_box, mask_probl
 from llmdet.datasets.pictures import open_picture
 from llmdet.datasets.sample import Mask, Regions
 from llmdet.errors import DataError
+from llmdet.models.outputs.mask import MaskAnswer
+from llmdet.models.outputs.several import part_of
 from llmdet.prompts.conversation import Conversation, Turn, with_numbers
+from llmdet.prompts.objects import ObjectAnswer
 from llmdet.utils.files import read_json
+
+
+@dataclass(frozen=True)
+class SaidMask:
+    """A mask that an answer has."""
+
+    phrase: str  # the words that it belongs to, "" where there are none
+    mask: Mapping[str, Any]  # COCO's run-length encoding, of the picture's size
+    score: float  # the probability of the token that stands for it
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a picture shows of a conversation."""
+
+    name: str
+    key: str  # what has the same key has the same colour
+    box: Sequence[float] | None  # xyxy in pixels
+    mask: Mask | None
 
 
 @dataclass(eq=False)
@@ -31,8 +53,9 @@ class RegionTalk:
 
     picture: Picture
     regions: Regions  # in pixels of the picture
-    say: Callable[..., str]  # of a conversation and options of ``generate``
+    say: Callable[..., Any]  # of a conversation and options of ``generate``
     turns: list[tuple[str, str]] = field(default_factory=list)  # questions and their answers
+    answers: dict[int, Any] = field(default_factory=dict)  # of a turn, what the output read of it
 
     def ask(self, question: str, **generation: Any) -> str:
         """The answer to a question.
@@ -50,19 +73,55 @@ class RegionTalk:
         conversation = Conversation((*turns, Turn("user", question)))
         check_marks(conversation, len(self.regions))
         answer = self.say(conversation, **generation)
-        self.turns.append((question, answer))
-        return answer
+        self.answers[len(self.turns)] = answer
+        self.turns.append((question, str(answer)))
+        return str(answer)
+
+    @property
+    def masks(self) -> list[SaidMask]:
+        """All that was answered, in order; one without words has those of the object it is."""
+        found = []
+        for answer in self.answers.values():
+            said, named = part_of(answer, MaskAnswer), part_of(answer, ObjectAnswer)
+            if said is not None:
+                objects = named.phrases if named is not None else ()
+                name = objects[0].phrase if len(objects) == len(said.masks) == 1 else ""
+                found += [
+                    SaidMask(phrase or name, mask, score)
+                    for phrase, mask, score in zip(
+                        said.said.phrases, said.masks, said.scores, strict=True
+                    )
+                ]
+        return found
+
+    @property
+    def named(self) -> dict[int, str]:
+        """Regions that answers named by their index, and what they were called last."""
+        answers = [part_of(answer, ObjectAnswer) for answer in self.answers.values()]
+        return {
+            index: phrase.phrase
+            for answer in answers
+            if answer is not None
+            for phrase in answer.phrases
+            for index in phrase.indices
+        }
 
     def to_row(self) -> dict[str, Any]:
-        """The conversation as a row of docs/data.md, ready for JSON."""
+        """The conversation as a row of docs/data.md, ready for JSON.
+
+        Masks of answers are regions behind those that were given, ``<mask:n>`` names them.
+        """
         pairs = [("human", "gpt")[n % 2] for n in range(2 * len(self.turns))]
-        texts = [text for turn in self.turns for text in turn]
+        texts = self._texts_of_row()
         source = self.picture.source
         return {
             "filename": None if isinstance(source, np.ndarray) else str(source),
             "height": self.picture.height,
             "width": self.picture.width,
-            "regions": [self._region(number) for number in range(len(self.regions))],
+            "regions": [
+                *(self._region(number) for number in range(len(self.regions))),
+                *(_region_of(said.mask) for said in self.masks),
+            ],
             "conversations": [
                 {"from": who, "value": text} for who, text in zip(pairs, texts, strict=True)
             ],
@@ -95,24 +154,66 @@ class RegionTalk:
         from llmdet.visualization.drawing import draw_detections, tint_masks
         from llmdet.visualization.palette import detection_colors
 
-        labels = list(range(len(self.regions)))
-        names = [f"region {number}" for number in labels]
-        colors = detection_colors(names, labels, palette, names)
+        shown = self._shown()
+        keys = [each.key for each in shown]
+        labels = [sorted(set(keys)).index(key) for key in keys]
+        colors = detection_colors(keys, labels, palette, keys)
         size = self.picture.height, self.picture.width
-        given = enumerate(self.regions.masks or ())
-        masks = {number: decode_mask(mask, size) for number, mask in given if mask is not None}
-        tints = [colors[number] for number in masks]
-        pixels = tint_masks(self.picture.pixels(), list(masks.values()), tints)
-        said = " ".join(with_numbers([text for turn in self.turns for text in turn]))
+        pairs = list(zip(shown, colors, strict=True))
+        masks = [decode_mask(each.mask, size) for each in shown if each.mask is not None]
+        tints = [color for each, color in pairs if each.mask is not None]
+        pixels = tint_masks(self.picture.pixels(), masks, tints)
+        boxed = [n for n, each in enumerate(shown) if each.box is not None]
         drawn = draw_detections(
-            pixels, self.regions.boxes, labels, names, None, palette, description=said
+            pixels,
+            np.array([shown[n].box for n in boxed], np.float32).reshape(-1, 4),
+            range(len(boxed)),
+            [shown[n].name for n in boxed],
+            None,
+            [colors[n] for n in boxed] or palette,
+            description=" ".join(with_numbers([text for turn in self.turns for text in turn])),
         )
         return Image.fromarray(drawn.picture)
+
+    def _shown(self) -> list[_Shown]:
+        """Regions and masks of answers; what was said of one thing has one colour."""
+        names, given = self.named, self.regions.masks
+        shown = []
+        for number, box in enumerate(self.regions.boxes.tolist()):
+            name = f"region {number}"
+            called = f"{name}: {names[number]}" if number in names else name
+            mask = None if given is None else given[number]
+            shown.append(_Shown(called, names.get(number, name), box, mask))
+        for number, said in enumerate(self.masks):
+            name = said.phrase or f"mask {number}"
+            is_empty = not _area(said.mask)
+            # A mask of what a region was called lies in its box, which is named already.
+            box = None if is_empty or name in names.values() else mask_box(said.mask)
+            shown.append(_Shown(name, name, box, said.mask))
+        return shown
+
+    def _texts_of_row(self) -> list[str]:
+        """Questions and answers; tokens of masks are marks of the regions that they are."""
+        texts, following = [], len(self.regions)
+        for number, (question, answer) in enumerate(self.turns):
+            said = part_of(self.answers.get(number), MaskAnswer)
+            texts += [question, answer if said is None else said.said.as_row(following)]
+            following += 0 if said is None else len(said.masks)
+        return texts
 
     def _region(self, number: int) -> dict[str, Any]:
         region: dict[str, Any] = {"bbox": self.regions.boxes[number].tolist()}
         mask = None if self.regions.masks is None else self.regions.masks[number]
         return region if mask is None else region | {"segmentation": mask}
+
+
+def _region_of(mask: Mapping[str, Any]) -> dict[str, Any]:
+    box = {"bbox": mask_box(mask)} if _area(mask) else {}
+    return {**box, "segmentation": mask}
+
+
+def _area(mask: Mapping[str, Any]) -> int:
+    return int(decode_mask(mask, tuple(mask["size"])).sum())
 
 
 def check_marks(conversation: Conversation, regions: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from llmdet.errors import ConfigError
 from llmdet.prompts.conversation import Turn
@@ -25,6 +26,12 @@ class MaskedText:
     text: str  # with its marks
     caption: str  # without them
     phrases: tuple[str, ...]  # M, the words in front of each mask; "" where it has none
+    marked: str = ""  # as rows write it, <mask> for each mask
+
+    def as_row(self, first: int = 0) -> str:
+        """As rows write it: its masks are those of regions ``first``, ``first + 1`` and so on."""
+        numbers = count(first)
+        return _MARK.sub(lambda _: f"<mask:{next(numbers)}>", self.marked)
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,11 @@ class MaskGrammar:
         """What any text says: masks are in the order of its tokens, malformed phrases are words."""
         phrases: list[str] = []
         words: list[str] = []  # of the caption
+        marked: list[str] = []
         inside: list[str] | None = None  # of the phrase that is open
         phrase = ""
         for piece in self.pattern.split(text):
+            marked.append(self._marks.get(piece) or _MARK.sub("", piece))
             if piece == self.opened:
                 inside = []
             elif piece == self.closed:
@@ -76,7 +85,17 @@ class MaskGrammar:
                 if inside is not None:
                     inside.append(piece)
         caption = " ".join(" ".join(words).split())
-        return MaskedText(text, re.sub(r"\s+([.,;:!?])", r"\1", caption), tuple(phrases))
+        return MaskedText(
+            text,
+            re.sub(r"\s+([.,;:!?])", r"\1", caption),
+            tuple(phrases),
+            _PHRASE_AND_MARK.sub(r"<p>\1</p>", "".join(marked)),
+        )
+
+    @property
+    def _marks(self) -> dict[str, str]:
+        """This model's tokens -> marks of rows."""
+        return {self.token: "<mask>", self.opened: "<p>", self.closed: "</p>"}
 
 
 def read_as_glamm(said: str, token: str = "[SEG]") -> tuple[str, tuple[str, ...]]:

@@ -6,12 +6,21 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from llmdet.apis.region_chat import RegionChat
 from llmdet.apis.region_talk import read_mask_file
-from llmdet.datasets.masks import decode_mask
+from llmdet.datasets.masks import decode_mask, encode_mask
+from llmdet.datasets.rows import read_row
+from llmdet.datasets.toy.models import tiny_qwen
 from llmdet.errors import ConfigError, DataError
+from llmdet.models.language.language_model import LanguageModel
+from llmdet.models.outputs.mask import MaskAnswer
+from llmdet.prompts.masks import marked_regions
+from llmdet.registry import MODELS
+from llmdet.testing.demo import TinyDemo
+from llmdet.testing.region_models import TINY_SAM, tiny_clip, tiny_region_lmm
 
 SIZE = (30, 40)
 LEFT, RIGHT = [0.0, 0, 20, 30], [20.0, 0, 40, 30]
@@ -111,13 +120,124 @@ def test_a_mark_without_a_region_is_named_with_its_question(chat, files):
     talk.ask("And <region:0>?")
 
 
+@pytest.fixture(scope="module")
+def all_heads(tmp_path_factory):
+    """Config and weights of a tiny model that answers with text, indices and masks."""
+    folder = tmp_path_factory.mktemp("all_heads")
+    settings = tiny_region_lmm(tiny_qwen(folder / "qwen"), tiny_clip(folder / "clip"))
+    settings["towers"]["sam"] = {"type": "SamTower", "model": TINY_SAM}
+    mask = {"type": "Mask", "tower": "sam", "decoder": {"type": "MaskDecoder", "model": TINY_SAM}}
+    outputs = [{"type": "ObjectIndex", "count": 4}, mask]
+    settings["output"] = {"type": "SeveralOutputs", "outputs": outputs}
+    settings["talk"]["max_length"] = 600
+    (folder / "config.py").write_text(f"default_scope = 'llmdet'\nmodel = {settings!r}\n")
+    torch.manual_seed(0)
+    torch.save({"state_dict": MODELS.build(settings).state_dict()}, folder / "weights.pth")
+    return TinyDemo(folder / "config.py", folder / "weights.pth")
+
+
+@pytest.fixture
+def says(monkeypatch):
+    """Makes every model say these answers in turn, whatever it is asked."""
+
+    def say(*texts):
+        left = list(texts)
+        generate = LanguageModel.generate
+
+        def forced(self, dialogue, features, **options):
+            ids = self.tokenizer(left.pop(0), add_special_tokens=False).input_ids
+            saying = Saying([*ids, self.tokenizer.eos_token_id])
+            given = options.pop("logits_processor", [])
+            options["max_new_tokens"] = len(saying.ids)
+            return generate(self, dialogue, features, logits_processor=[*given, saying], **options)
+
+        monkeypatch.setattr(LanguageModel, "generate", forced)
+
+    return say
+
+
+class Saying:
+    """Makes a model say tokens: a processor of logits."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def __call__(self, input_ids, scores):
+        forced = torch.full_like(scores, -torch.inf)
+        forced[:, self.ids[input_ids.shape[1]]] = 0
+        return forced
+
+
+NAMED = "<ground>blue half</ground><objects><obj1></objects>[SEG]"
+CAPTION = "<p> red half </p> [SEG] and <p> blue half </p> [SEG]."
+
+
+@pytest.fixture(scope="module")
+def unified(all_heads):
+    return RegionChat.from_config(all_heads.config, all_heads.weights, device="cpu")
+
+
+def test_answers_with_masks_are_a_row_again(unified, files, says):
+    (mask,) = read_mask_file(files / "mask.png")
+    talk = unified.talk(files / "halves.png", [LEFT, None], [None, mask])
+    says("red", NAMED, CAPTION)
+    assert talk.ask("What is <region:0>?") == "red"
+    assert talk.ask("Which is right of it?") == NAMED
+    assert talk.ask("Describe the image.") == CAPTION
+    assert talk.named == {1: "blue half"}
+    assert [said.phrase for said in talk.masks] == ["blue half", "red half", "blue half"]
+    row = talk.to_row()
+    read = read_row(json.loads(json.dumps(row)), "row")
+    assert [turn.text for turn in read.conversation.turns[1::2]] == [
+        "red",
+        "<ground>blue half</ground><objects><obj1></objects><mask:2>",
+        "<p>red half</p><mask:3> and <p>blue half</p><mask:4>.",
+    ]
+    assert marked_regions(read.conversation.turns) == (2, 3, 4)
+    assert len(read.regions) == 5
+    written = unified.model.output.write(read.conversation.turns[3].text)
+    assert written == NAMED
+
+
+def test_what_one_thing_is_called_has_one_colour(unified, files, says):
+    talk = unified.talk(files / "halves.png", [LEFT, RIGHT])
+    says(NAMED, CAPTION)
+    talk.ask("Which?")
+    talk.ask("Describe the image.")
+    whole = {"size": list(SIZE), "counts": [0, SIZE[0] * SIZE[1]]}
+    answer = talk.answers[1].part(MaskAnswer)
+    object.__setattr__(answer, "masks", (encode_mask(decode_mask(whole, SIZE)), *answer.masks[1:]))
+    shown = talk._shown()
+    assert [each.name for each in shown[:2]] == ["region 0", "region 1: blue half"]
+    keys = [each.key for each in shown]
+    assert keys == ["region 0", "blue half", "blue half", "red half", "blue half"]
+    assert shown[2].box is None  # is drawn in the box of the region that it is of
+    assert shown[3].box == [0, 0, 40, 30]
+    plain = np.asarray(unified.talk(files / "halves.png", [LEFT, RIGHT]).plot())
+    drawn = np.asarray(talk.plot())
+    inside = slice(drawn.shape[1] // 8, drawn.shape[1] // 4)
+    assert (drawn[inside, inside] != plain[inside, inside]).mean() > 0.5  # tinted
+
+
+def test_find_asks_a_model_that_also_says_other_things(unified, files, says):
+    says(NAMED)
+    found = unified.find(files / "halves.png", "blue half", [LEFT, RIGHT])
+    assert found.indices.tolist() == [1]
+    assert found.answer.startswith("<ground>blue half")
+
+
 @pytest.fixture
 def start(demo, tiny_regions, files, tmp_path, monkeypatch):
     """Run main() of image_demo.py in an empty folder; returns what it wrote."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments, image=files / "halves.png", config=tiny_regions.config):
-        weights = ("--weights", str(tiny_regions.weights), "--device", "cpu")
+    def run(
+        *arguments,
+        image=files / "halves.png",
+        config=tiny_regions.config,
+        checkpoint=tiny_regions.weights,
+    ):
+        weights = ("--weights", str(checkpoint), "--device", "cpu")
         code = demo.main([str(image), str(config), *weights, *map(str, arguments)])
         assert code == 0
         return json.loads((tmp_path / "outputs" / "preds" / f"{image.stem}.json").read_text())
@@ -135,6 +255,19 @@ def test_the_demo_asks_prints_writes_and_draws(start, files, tmp_path, capsys):
     printed = capsys.readouterr()
     assert json.loads(printed.out) == row
     assert all(text in printed.err for text in texts)
+    assert (tmp_path / "outputs" / "vis" / "halves.png").is_file()
+
+
+def test_the_demo_draws_boxes_tints_masks_and_names_the_index(
+    start, all_heads, files, tmp_path, capsys, says
+):
+    says(NAMED)
+    asked = ("--boxes", json.dumps([LEFT, RIGHT]), "--ask", "Which is right of <region:0>?")
+    paths = {"config": all_heads.config, "checkpoint": all_heads.weights}
+    row = start(*asked, **paths)
+    assert NAMED in capsys.readouterr().err
+    assert row["conversations"][1]["value"].endswith("<obj1></objects><mask:2>")
+    assert row["regions"][2]["segmentation"]["size"] == list(SIZE)
     assert (tmp_path / "outputs" / "vis" / "halves.png").is_file()
 
 

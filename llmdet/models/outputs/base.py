@@ -39,6 +39,8 @@ class Output(nn.Module):
 
     #: Tokens that the language model gets for it.
     added_tokens: tuple[str, ...] = ()
+    #: Tokens of other outputs of the model, which the text of answers keeps.
+    kept_tokens: tuple[str, ...] = ()
     #: Of its losses beside the language model's.
     loss_names: tuple[str, ...] = ()
     #: Makes of a learned turn's text what the language model is to say. Workers are sent it, and

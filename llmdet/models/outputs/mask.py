@@ -227,7 +227,7 @@ class Mask(Output):
         return tokenizer.convert_tokens_to_ids(self.grammar.token)
 
     def _ids(self, tokenizer: Any) -> list[int]:
-        return tokenizer.convert_tokens_to_ids(list(self.grammar.tokens))
+        return tokenizer.convert_tokens_to_ids([*self.grammar.tokens, *self.kept_tokens])
 
 
 def _learned(tokens: TokenizedConversation, seg: int) -> list[int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
@@ -16,6 +17,8 @@ from llmdet.prompts.conversation import Conversation, TokenizedConversation
 from llmdet.registry import MODELS
 
 from .base import Output, Scene
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,22 @@ class SeveralAnswers:
     def __str__(self) -> str:
         return self.text
 
-    def part(self, kind: type) -> Any:
+    def part(self, kind: type[Part]) -> Part | None:
         """The first reading of a type, None where there is none."""
         return next((part for part in self.parts if isinstance(part, kind)), None)
+
+
+def part_of(answer: Any, kind: type[Part]) -> Part | None:
+    """An answer of a type, or that part of several; None where it is neither."""
+    if isinstance(answer, SeveralAnswers):
+        return answer.part(kind)
+    return answer if isinstance(answer, kind) else None
+
+
+def output_of(output: Output, kind: type[Part]) -> Part | None:
+    """An output of a type, or that one of several; None where there is none."""
+    known = output.outputs if isinstance(output, SeveralOutputs) else [output]
+    return next((each for each in known if isinstance(each, kind)), None)
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,9 @@ class SeveralOutputs(Output):
                     f"model.output.outputs={list(outputs)}: give at least one, and no two with the "
                     f"same {what}s {twice}"
                 )
+        for output in self._each:
+            mine = set(output.added_tokens)
+            output.kept_tokens = tuple(each for each in self.added_tokens if each not in mine)
         self.write = _WriteEach(tuple(each.write for each in self._each))
 
     @property
@@ -84,6 +103,14 @@ class SeveralOutputs(Output):
         """Build what depends on the rest of the model."""
         for output in self._each:
             output.connect(hidden_size, towers)
+
+    def mark_features(
+        self, features: Mapping[str, Tensor], dialogue: DialogueBatch, lmm: LanguageModel
+    ) -> Mapping[str, Tensor]:
+        """What fills the slots, as all of them change it."""
+        for output in self._each:
+            features = output.mark_features(features, dialogue, lmm)
+        return features
 
     def counts(self, tokens: Sequence[TokenizedConversation], tokenizer: Any) -> dict[str, int]:
         """What the losses of all of them are divided by."""
@@ -126,3 +153,13 @@ class SeveralOutputs(Output):
             texts.append(tokenizer.decode([each for each in said if each not in skipped]).strip())
         pairs = zip(texts, zip(*parts, strict=True), strict=True)
         return [SeveralAnswers(text, read) for text, read in pairs]
+
+    def write_prediction(self, sample: DetDataSample, answers: Sequence[SeveralAnswers]) -> None:
+        """As text, with what those outputs add that write predictions of their own."""
+        for number, output in enumerate(self._each):
+            if type(output).write_prediction is not Output.write_prediction:
+                output.write_prediction(sample, [answer.parts[number] for answer in answers])
+        found = sample.get("pred_instances")
+        super().write_prediction(sample, answers)
+        if found is not None:
+            sample.pred_instances = found
