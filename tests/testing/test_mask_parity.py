@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from llmdet.testing.parity import fused_regions, mask_text, masks
+from llmdet.testing.parity import fused_regions, mask_model, mask_text, masks
 
 
 def failures(folder):
@@ -53,4 +53,16 @@ def test_questions_and_answers_equal_the_original_on_full_recordings(golden):
     folder = golden / "regions/public/glamm"
     rows = [*mask_text.check(folder / "eval_postprocess")]
     rows += mask_text.conversations(folder / "text_pipeline")
+    assert not [row for row in rows if not row.passed]
+
+
+def test_a_whole_model_equals_the_original(root):
+    rows = list(mask_model.check(root / "tests/golden/regions/full_model"))
+    assert {row.name.partition(".")[0] for row in rows} == {"train", "region", "generate"}
+    assert not [row for row in rows if not row.passed]
+
+
+@pytest.mark.slow
+def test_a_whole_model_equals_the_original_on_full_recordings(golden):
+    rows = list(mask_model.check(golden / "regions/public/glamm/full_model"))
     assert not [row for row in rows if not row.passed]

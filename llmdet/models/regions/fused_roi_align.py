@@ -164,7 +164,7 @@ class FusedRoIAlign(RegionEncoder):
         height, width = feat.shape[-2:]
         cells = rois * rois.new_tensor([width, height, width, height])
         cells = torch.cat([image[:, None].to(cells), cells], 1)
-        return roi_align(feat, cells, self.bins, sampling_ratio=_SAMPLES, aligned=True)
+        return roi_align(feat, cells.to(feat), self.bins, sampling_ratio=_SAMPLES, aligned=True)
 
 
 def exchange(levels: Sequence[Tensor]) -> list[Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 #: Outputs and intermediate tensors, float32 on the CPU.
 ABSOLUTE = 1e-4
+#: Logits of masks, which gather the noise of two models.
+LOGITS = 1e-3
 #: Losses and gradient norms; norms below NORM_FLOOR are rounding noise.
 RELATIVE = 1e-4
 NORM_FLOOR = 1e-5
@@ -65,15 +67,27 @@ def compare_mean(name: str, expected: Tensor, ours: Tensor | None, limit: float)
     return Row(name, float(difference.max()), relative, relative <= limit, "mean difference")
 
 
-def compare_number(name: str, expected: float | None, ours: float | None) -> Row:
-    """Compare losses and norms within :data:`RELATIVE`; None means there is no such value."""
+def compare_masks(name: str, expected: Tensor, ours: Tensor | None) -> Row:
+    """Compare logits of masks within :data:`LOGITS`, and their signs where they are larger."""
+    row = compare_tensor(name, expected, ours)
+    if ours is None or expected.shape != ours.shape:
+        return row
+    clear = expected.abs() > LOGITS
+    same = torch.equal(expected[clear] > 0, ours.detach()[clear] > 0)
+    return Row(name, row.max_abs, row.max_rel, same and row.max_abs <= LOGITS)
+
+
+def compare_number(
+    name: str, expected: float | None, ours: float | None, within: float = RELATIVE
+) -> Row:
+    """Compare losses and norms within a part of their value; None means there is no such value."""
     if expected is None or ours is None:
         note = f"expected {expected}, got {ours}"
         same = (expected or 0.0) == (ours or 0.0)
         return Row(name, 0.0 if same else float("nan"), 0.0, same, "" if same else note)
     difference = abs(expected - ours)
     relative = difference / max(abs(expected), NORM_FLOOR)
-    return Row(name, difference, relative, relative <= RELATIVE)
+    return Row(name, difference, relative, relative <= within)
 
 
 def compare_exact(name: str, expected: object, ours: object) -> Row:
