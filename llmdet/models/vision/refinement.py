@@ -73,15 +73,17 @@ class RefinedTower(nn.Module):
 
     Args:
         tower: of the registry.
-        refinement: settings of :class:`FeatureRefinement`, which trains whether or not the tower
-            does.
+        refinement: kind of :class:`FeatureRefinement`, which trains whether or not the tower does.
+        scale: of its bilinear part, where another one is wanted.
     """
 
-    def __init__(self, tower: Mapping[str, Any], refinement: str = "deconv", **settings: Any):
+    def __init__(
+        self, tower: Mapping[str, Any], refinement: str = "deconv", scale: int | None = None
+    ) -> None:
         super().__init__()
         self.tower: Tower = MODELS.build(tower)
         self.dims = self.tower.dims
-        self.refinement = FeatureRefinement(self.dims, refinement, **settings)
+        self.refinement = FeatureRefinement(self.dims, refinement, scale)
 
     @property
     def view(self) -> ViewSettings:

@@ -38,7 +38,10 @@ def test_what_does_not_exist_is_named():
         FeatureRefinement(8, "deconv", 4)
 
 
-def test_only_the_refinement_of_a_frozen_tower_trains():
+@pytest.mark.parametrize(
+    ("settings", "side"), [({}, 16), ({"refinement": "deconv+bilinear", "scale": 3}, 48)]
+)
+def test_only_the_refinement_of_a_frozen_tower_trains(settings, side):
     clip = {
         "model_type": "clip_vision_model",
         "hidden_size": 8,
@@ -49,11 +52,11 @@ def test_only_the_refinement_of_a_frozen_tower_trains():
         "patch_size": 7,
     }
     tower = MODELS.build(
-        {"type": "RefinedTower", "tower": {"type": "TransformersTower", "model": clip}}
+        {"type": "RefinedTower", "tower": {"type": "TransformersTower", "model": clip}, **settings}
     )
     frame = Frame(torch.ones(1, 2), torch.zeros(1, 2), ((28, 28),), ((28, 28),), (28, 28))
     seen = tower.train()(View(torch.rand(1, 3, 28, 28), frame))
-    assert [tuple(feat.shape) for feat in seen.maps] == [(1, 8, 16, 16)]
+    assert [tuple(feat.shape) for feat in seen.maps] == [(1, 8, side, side)]
     assert tower.view.size == (28, 28)
     seen.maps[0].sum().backward()
     trained = {name.split(".")[0] for name, p in tower.named_parameters() if p.grad is not None}
