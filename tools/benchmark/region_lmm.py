@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from math import isnan
 from pathlib import Path
 from statistics import mean, stdev
@@ -29,9 +27,15 @@ from typing import Any
 # What runs with `python tools/benchmark/region_lmm.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from llmdet.testing.toy_trainings import (
+    run_all,
+    run_program,
+    toy_config,
+    train,
+    trained_weights,
+)
 from llmdet.utils.cli import run_cli
 
-ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("val_seen", "val_unseen")
 
 
@@ -198,24 +202,18 @@ class Bench:
         write_region_language_model(self.toy)
 
     def run_all(self, names: Sequence[str], seeds: Sequence[int], processes: int) -> None:
-        """Run what is not finished, some at once.
+        """Run what is not finished, some at once, each in a process of its own.
 
         Raises:
             SystemExit: one failed; those that have not begun do not begin.
         """
-        with ThreadPoolExecutor(processes) as pool:
-            jobs = [
-                pool.submit(self.run_apart, name, seed)
-                for seed in seeds
-                for name in names
-                if not (self.place(name, seed) / "result.json").is_file()
-            ]
-            try:
-                for job in jobs:
-                    job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        missing = [
+            (name, seed)
+            for seed in seeds
+            for name in names
+            if not (self.place(name, seed) / "result.json").is_file()
+        ]
+        run_all([partial(self.run_apart, name, seed) for name, seed in missing], processes)
 
     def run_apart(self, name: str, seed: int) -> None:
         """:meth:`run` in a process of its own, with one thread.
@@ -223,21 +221,13 @@ class Bench:
         Raises:
             SystemExit: it failed.
         """
-        folder = self.place(name, seed)
-        folder.mkdir(parents=True, exist_ok=True)
         short = self.sizes == SHORT
         work_dir = self.folder.parent if short else self.folder
         command = [sys.executable, __file__, "--work-dir", str(work_dir)]
         command += ["--run", name, str(seed), *(["--short"] if short else [])]
         command += [] if self.eye is None else ["--eye", str(self.eye)]
-        log = folder / "log.txt"
-        with log.open("w") as stream:
-            variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(
-                command, cwd=ROOT, env=variables, stdout=stream, stderr=subprocess.STDOUT
-            )
-        if done.returncode != 0:
-            raise SystemExit(f"'{name}' with seed {seed} failed; see {log}")
+        log = self.place(name, seed) / "log.txt"
+        run_program(command, log, f"'{name}' with seed {seed}")
 
     def run(self, name: str, seed: int) -> None:
         """Train an eye, or a language model that is then asked, and write ``result.json``."""
@@ -250,40 +240,26 @@ class Bench:
             train_clip(self.toy, folder, seed, self.sizes.clip_steps)
             scores: dict[str, float] = {}
         elif name.startswith("eye "):
-            self.train(self.eye_config(name.removeprefix("eye ")), folder, seed)
+            train(self.eye_config(name.removeprefix("eye ")), folder, seed)
             scores = {}
         else:
             config = self.region_config(VARIANTS[name], seed)
-            model = self.train(config, folder, seed)
+            model = train(config, folder, seed)
             spent = time.process_time() - begin
             scores = shares(ask(model, config, self.toy, self.sizes.images))
             begin = time.process_time() - spent
         scores["seconds"] = time.process_time() - begin
         (folder / "result.json").write_text(json.dumps(scores))
 
-    def train(self, config: Any, folder: Path, seed: int) -> Any:
-        """Train a config; the trained model."""
-        import torch
-
-        from llmdet.engine import build_runner
-
-        torch.set_num_threads(1)
-        config.work_dir, config.randomness = str(folder / "run"), {"seed": seed}
-        config.experiment_name = str(folder)
-        config.default_hooks.pop("visualization")
-        config.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
-        config.default_hooks.checkpoint.interval = config.train_cfg.max_iters
-        return build_runner(config).train()
-
     def eye_config(self, eye: str) -> Any:
         """The config of a detector, which trains for as long with language as without."""
-        config = self._config(EYES[eye], self.sizes.detector_steps)
+        config = toy_config(EYES[eye], self.toy, self.sizes.detector_steps)
         config.train_dataloader.num_workers = 0
         return config
 
     def region_config(self, variant: Variant, seed: int) -> Any:
         """The config of a language model about regions."""
-        config = self._config("configs/quickstart/region_lmm.py", self.sizes.region_steps)
+        config = toy_config("configs/quickstart/region_lmm.py", self.toy, self.sizes.region_steps)
         model = config.model
         eye = self.place(f"eye {variant.eye}", seed)
         if variant.eye == "captions alone":
@@ -291,7 +267,7 @@ class Bench:
         else:
             weights = self.eye if variant.eye == "with language" else None
             if weights is None:
-                weights = eye / "run" / (eye / "run" / "last_checkpoint").read_text().strip()
+                weights = trained_weights(eye)
             model.towers.eye.update(variant.tower, weights=str(weights))
         if variant.refinement is not None:
             scale = {} if variant.refinement == "deconv" else {"scale": 4}
@@ -305,27 +281,6 @@ class Bench:
             if changes := getattr(variant, kind):
                 model.slots[kind].encoder = dict(changes)
         return config
-
-    def _config(self, file: str, steps: int) -> Any:
-        """A config of the toy set in this folder, of so many steps."""
-        from mmengine.config import Config
-
-        config = Config.fromfile(ROOT / file)
-        moved = _replaced(config.to_dict(), "data/toy", str(self.toy))
-        moved["train_cfg"] = {"type": "IterBasedTrainLoop", "max_iters": steps}
-        for stage in ("val", "test"):
-            for part in ("cfg", "dataloader", "evaluator"):
-                moved.pop(f"{stage}_{part}", None)
-        return Config(moved)
-
-
-def _replaced(value: Any, old: str, new: str) -> Any:
-    """A tree of dicts, lists and strings with one text in place of another."""
-    if isinstance(value, dict):
-        return {key: _replaced(part, old, new) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_replaced(part, old, new) for part in value)
-    return value.replace(old, new) if isinstance(value, str) else value
 
 
 def ask(model: Any, config: Any, toy: Path, images: int) -> list[dict[str, Any]]:

@@ -12,8 +12,10 @@ from llmdet.datasets.toy.masks import write_mask_questions
 from llmdet.datasets.toy.models import (
     write_mask_language_model,
     write_region_language_model,
+    write_retrieval_language_model,
     write_toy_models,
 )
+from llmdet.datasets.toy.retrieval import write_naming_rows, write_retrieval_rows
 from llmdet.datasets.toy.writer import ToySettings, generate
 from llmdet.errors import DataError
 
@@ -41,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--regions",
         action="store_true",
-        help="also questions about regions with their answers, and a language model for them",
+        help="also questions about regions and candidates with their answers, and language models "
+        "for them",
     )
     parser.add_argument(
         "--masks",
@@ -61,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.regions:
         write_region_questions(folder)
         write_region_language_model(folder)
+        write_retrieval_rows(folder, folder / "annotations" / "train_retrieval.jsonl")
+        write_naming_rows(folder, folder / "annotations" / "train_naming.jsonl")
+        write_retrieval_language_model(folder)
     if args.masks:
         write_mask_questions(folder)
         write_mask_language_model(folder)

@@ -92,6 +92,16 @@ def write_region_language_model(folder: str | Path) -> None:
     _write_language_model(Path(folder), "region_language_model", "train_regions.jsonl")
 
 
+def write_retrieval_language_model(folder: str | Path) -> None:
+    """Write ``retrieval_language_model/`` beside the toy set, unless it is there.
+
+    Args:
+        folder: the toy set with its rows about candidates, see
+            :func:`llmdet.datasets.toy.retrieval.write_retrieval_rows`.
+    """
+    _write_language_model(Path(folder), "retrieval_language_model", "train_retrieval.jsonl")
+
+
 def write_mask_language_model(folder: str | Path) -> None:
     """Write ``mask_language_model/`` beside the toy set, unless it is there.
 
