@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from llmdet.cli import (
     data_engine_agent_sft,
     data_engine_captions,
+    data_engine_grand,
     data_engine_real_data,
     data_engine_real_lod,
     data_engine_recapd,
@@ -33,6 +34,7 @@ ENGINES = {
     "real-lod": (data_engine_real_lod, "an agent that mends expressions of objects"),
     "agent-sft": (data_engine_agent_sft, "a planner for that agent, fine-tuned on its plans"),
     "rexverse": (data_engine_rexverse, "conversations that name objects, from pictures alone"),
+    "grand": (data_engine_grand, "objects with masks, relations and dense captions of pictures"),
     "recapd": (data_engine_recapd, "detailed descriptions of regions, as conversations"),
 }
 

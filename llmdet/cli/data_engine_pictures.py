@@ -34,10 +34,15 @@ def read_pictures(args: argparse.Namespace) -> PictureSet:
     return PictureSet.of([Path(str(source)) for source in expand(args.images)])
 
 
-def add_box_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what finds boxes: a detector, or a file of what one has found."""
+def add_box_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add what finds boxes: a detector, or a file of what one has found.
+
+    Args:
+        parser: of an engine.
+        several: whether there may be both.
+    """
     group = parser.add_argument_group("boxes")
-    source = group.add_mutually_exclusive_group(required=True)
+    source = group if several else group.add_mutually_exclusive_group()
     source.add_argument("--detector", metavar="CONFIG", help=f"what finds them: {CONFIG_HELP}")
     source.add_argument(
         "--boxes",
@@ -54,24 +59,29 @@ def add_box_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
 
 
-def build_boxes(args: argparse.Namespace) -> BoxSource:
-    """What finds boxes, by a command line.
+def build_boxes(args: argparse.Namespace) -> list[BoxSource]:
+    """What finds boxes, by a command line: a detector first.
 
     Raises:
         ConfigError: arguments do not go together, or the detector reads no words.
         DataError: the file of boxes cannot be read.
     """
-    from llmdet.data_engines.detections import DetectedBoxes, FiledBoxes
-    from llmdet.data_engines.identities import hash_of_config, hash_of_files
+    from llmdet.data_engines.detections import FiledBoxes
     from llmdet.errors import ConfigError
 
-    if args.boxes is not None:
-        if args.boxes_of is None:
-            raise ConfigError("--boxes needs --boxes-of, the COCO json whose images they are in.")
-        return FiledBoxes(args.boxes, args.boxes_of, args.threshold)
-    if args.boxes_of is not None:
-        raise ConfigError("--boxes-of belongs to --boxes, and there is a --detector.")
+    if args.detector is None and args.boxes is None:
+        raise ConfigError("Name what finds boxes: --detector, or --boxes with --boxes-of.")
+    if (args.boxes is None) != (args.boxes_of is None):
+        raise ConfigError("--boxes goes with --boxes-of, the COCO json whose images they are in.")
+    filed = [FiledBoxes(args.boxes, args.boxes_of, args.threshold)] if args.boxes else []
+    return [*([] if args.detector is None else [_build_detector(args)]), *filed]
+
+
+def _build_detector(args: argparse.Namespace) -> BoxSource:
     from llmdet.apis import pretrained
+    from llmdet.data_engines.detections import DetectedBoxes
+    from llmdet.data_engines.identities import hash_of_config, hash_of_files
+    from llmdet.errors import ConfigError
     from llmdet.utils.config import merge_options
 
     config, weights = pretrained.find_config(args.detector)

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
 
     pictures, settings, output = read_pictures(args), build_settings(args), build_output(args)
     roles = build_roles(args, settings.roles)
-    boxes = build_boxes(args)
+    (boxes,) = build_boxes(args)
     ledger = Ledger(max_bad_rows=args.max_bad_rows)
     what = pictures, args.output, roles.models, boxes, settings, output
     rows = make_rexverse(*what, ledger, run_of(args, roles))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 from llmdet.chat import Pace
 from llmdet.data_engines.identities import hash_of_files
+from llmdet.data_engines.object_words import stems
 from llmdet.datasets.formats.writing import readable_name
 from llmdet.errors import DataError
 from llmdet.evaluation.boxes import pairwise_iou
@@ -21,7 +21,6 @@ from llmdet.utils.files import read_json, require
 
 #: Boxes and scores are kept to so many decimals, which is finer than any detector.
 _BOX_DECIMALS, _SCORE_DECIMALS = 2, 4
-_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True)
@@ -160,16 +159,11 @@ class FiledBoxes:
 
 def phrase_of(name: str, phrases: Iterable[str]) -> str:
     """The phrase that ends in a class name, in singular or plural; the name where none does."""
-    wanted = _stems(name)
+    wanted = stems(name)
     for phrase in phrases:
-        if wanted and _stems(phrase)[-len(wanted) :] == wanted:
+        if wanted and stems(phrase)[-len(wanted) :] == wanted:
             return phrase
     return name
-
-
-def _stems(text: str) -> list[str]:
-    words: list[str] = _WORD.findall(text.lower())
-    return [word[:-1] if word.endswith("s") and len(word) > 3 else word for word in words]
 
 
 def found_in(

@@ -21,6 +21,7 @@ from llmdet.data_engines.caption_rules import accepted_caption
 from llmdet.data_engines.detections import BoxSource, Found, Search, apart
 from llmdet.data_engines.flow import Call, Model, Steps, identities
 from llmdet.data_engines.journal import Outcome
+from llmdet.data_engines.object_words import distinct, list_objects, phrases_of
 from llmdet.data_engines.pictures import PictureSet
 from llmdet.data_engines.questions import Question, Reply, accepted_replies, left_out
 from llmdet.data_engines.rexverse_prompts import (
@@ -32,8 +33,6 @@ from llmdet.data_engines.rexverse_prompts import (
     accepted_dialogue,
     accepted_verdict,
     accepted_yes_or_no,
-    list_objects,
-    phrases_of,
 )
 from llmdet.data_engines.rexverse_rows import RexverseOutput, rows_of
 from llmdet.data_engines.runs import WHOLE, Run, by_name, journal_of
@@ -209,7 +208,7 @@ class RexverseProgram:
         if caption is None:
             return picture.left_out()
         picture.caption = " ".join(caption.split())
-        phrases = phrases_of(picture.caption, self.settings.phrases)
+        phrases = distinct(phrases_of(picture.caption), self.settings.phrases)
         if not phrases:
             return picture.left_out(NO_PHRASE)
         yield from self._find(picture, tuple(phrase.text for phrase in phrases))

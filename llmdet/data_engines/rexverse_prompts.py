@@ -6,13 +6,10 @@ The wordings are ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from llmdet.data_engines.caption_rules import clean_phrase, phrase_fault
+from llmdet.data_engines.object_words import MARKS, read_marked
 from llmdet.data_engines.questions import RejectedAnswerError
-from llmdet.prompts.closed_words import ABSTRACT_NOUNS, DETERMINERS
-from llmdet.prompts.noun_phrases import find_noun_phrases
 from llmdet.prompts.objects import ObjectGrammar
 
 SCREEN = (
@@ -48,48 +45,13 @@ CONVERSE = (
     "each answer with A:."
 )
 
-_MOST_WORDS = 8  # of a phrase: longer runs are no name of anything
 _VERDICT = re.compile(r"^\W*match\W*\b(yes|no)\b", re.IGNORECASE | re.MULTILINE)
 _EXPRESSION = re.compile(r"^\W*expression\W*:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
 _TURNS = re.compile(
     r"^\W*Q:\s*(?P<question>.+?)\s*^\W*A:\s*(?P<answer>.+?)\s*(?=^\W*Q:|\Z)",
     re.MULTILINE | re.DOTALL,
 )
-_NAMED = re.compile(r"\[([^\[\]]+)\]\(([0-9 ,]{1,60})\)")
-_FOREIGN = re.compile(r"[\[\]<>]")
 _GRAMMAR = ObjectGrammar()
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """Words of a caption that name something."""
-
-    text: str
-    span: tuple[int, int]  # [begin, end) in characters of the caption
-
-
-def phrases_of(caption: str, most: int) -> list[Phrase]:
-    """The things that a caption names, without articles and numerals, each once.
-
-    What no box can be drawn around ("the background") is left out.
-
-    Args:
-        caption: a sentence.
-        most: of them, the first ones.
-    """
-    found: dict[str, Phrase] = {}
-    for begin, end in find_noun_phrases(caption):
-        words = list(re.finditer(r"\S+", caption[begin:end]))
-        while words and (words[0][0].lower() in DETERMINERS or not words[0][0][0].isalpha()):
-            words.pop(0)
-        last = words[-1][0].lower() if words else ""
-        if not 1 <= len(words) <= _MOST_WORDS or {last, last.removesuffix("s")} & ABSTRACT_NOUNS:
-            continue
-        text = caption[begin + words[0].start() : end]
-        if not _FOREIGN.search(text):
-            span = (begin + words[0].start(), end)
-            found.setdefault(text.casefold(), Phrase(text, span))
-    return list(found.values())[:most]
 
 
 def accepted_yes_or_no(answer: str) -> bool:
@@ -124,7 +86,7 @@ def accepted_verdict(answer: str, least: int, most: int) -> str:
     fault = phrase_fault(cleaned, cleaned, most)
     if fault is None and len(cleaned.split()) < least:
         fault = "too short"
-    if fault is None and _FOREIGN.search(cleaned):
+    if fault is None and MARKS.search(cleaned):
         fault = "holds a mark"
     if fault is not None:
         raise RejectedAnswerError(fault)
@@ -148,7 +110,7 @@ def accepted_dialogue(answer: str, objects: int, most: int) -> list[tuple[str, s
     for turn in _TURNS.finditer(answer):
         question, said = (" ".join(turn[name].split()) for name in ("question", "answer"))
         grounded = ground(said, objects)
-        if grounded and not _FOREIGN.search(question):
+        if grounded and not MARKS.search(question):
             pairs.append((question, grounded))
     if not pairs:
         raise RejectedAnswerError("without a grounded question and answer")
@@ -162,20 +124,11 @@ def ground(text: str, objects: int) -> str:
         text: an answer.
         objects: how many there are.
     """
-    pieces: list[str] = []
-    end = 0
-    for named in _NAMED.finditer(text):
-        indices = [int(number) for number in re.findall(r"[0-9]+", named[2])]
-        words = named[1].strip()
-        outside = not all(index < objects for index in indices)
-        if outside or not indices or not words or _FOREIGN.search(words):
-            return ""
-        pieces += [text[end : named.start()], _GRAMMAR.write_phrase(words, indices)]
-        end = named.end()
-    between = "".join([*pieces[::2], text[end:]])
-    return "" if not pieces or _FOREIGN.search(between) else "".join([*pieces, text[end:]])
-
-
-def list_objects(texts: Sequence[str]) -> str:
-    """Objects as :data:`CONVERSE` lists them."""
-    return "\n".join(f"[{number}] {text}" for number, text in enumerate(texts))
+    said = read_marked(text, objects)
+    if said is None or not said.named:
+        return ""
+    pieces, end = [], 0
+    for (begin, stop), indices in said.named:
+        pieces += [said.text[end:begin], _GRAMMAR.write_phrase(said.text[begin:stop], indices)]
+        end = stop
+    return "".join([*pieces, said.text[end:]])

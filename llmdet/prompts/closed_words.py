@@ -100,5 +100,5 @@ ABSTRACT_NOUNS = _words(
     "left right center centre middle corner edge area part piece group variety number pair set lot "
     "type kind style way day night time moment light lighting shadow color colour atmosphere mood "
     "feeling air distance weather position setting appearance detail shape size activity event "
-    "action focus surrounding environment"
+    "action focus surrounding environment row line half rest end direction"
 )

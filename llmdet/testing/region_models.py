@@ -83,6 +83,30 @@ def tiny_clip(folder: str | Path, seed: int = 0) -> str:
     return str(folder)
 
 
+def tiny_depth(folder: Path) -> str:
+    """A DPT of random weights, which estimates depth; returns the folder."""
+    import torch
+    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+
+    config = DPTConfig(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
+        backbone_out_indices=[0, 1, 2, 3],
+        is_hybrid=False,
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        DPTForDepthEstimation(config).save_pretrained(folder)
+    DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return str(folder)
+
+
 def tiny_region_lmm(qwen: str, tower: Any = TINY_CLIP, **changes: Any) -> dict[str, Any]:
     """Settings of a ``RegionLMM`` of RegionGPT's parts, whose language model trains.
 

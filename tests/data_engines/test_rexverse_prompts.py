@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmdet.data_engines.object_words import distinct, phrases_of
 from llmdet.data_engines.questions import RejectedAnswerError
 from llmdet.data_engines.rexverse_prompts import (
     accepted_dialogue,
     accepted_verdict,
     accepted_yes_or_no,
     ground,
-    phrases_of,
 )
 from llmdet.prompts.objects import ObjectGrammar
 
@@ -36,15 +36,15 @@ TEXTS = st.lists(PIECES, max_size=25).map("".join)
     ],
 )
 def test_phrases_name_things_without_their_articles(caption, phrases) -> None:
-    found = phrases_of(caption, 10)
+    found = distinct(phrases_of(caption), 10)
     assert [one.text for one in found] == phrases
     assert [caption[slice(*one.span)] for one in found] == phrases
-    assert phrases_of(caption, 1) == found[:1]
+    assert distinct(phrases_of(caption), 1) == found[:1]
 
 
 @given(TEXTS)
 def test_phrases_of_any_text_lie_in_it_in_order_and_come_once(text) -> None:
-    found = phrases_of(text, 5)
+    found = distinct(phrases_of(text), 5)
     assert [text[slice(*one.span)] for one in found] == [one.text for one in found]
     ends = [place for one in found for place in one.span]
     assert ends == sorted(ends)
