@@ -15,12 +15,12 @@ from llmdet.datasets.masks import decode_mask, encode_mask
 from llmdet.datasets.rows import read_row
 from llmdet.datasets.toy.models import tiny_qwen
 from llmdet.errors import ConfigError, DataError
-from llmdet.models.language.language_model import LanguageModel
 from llmdet.models.outputs.mask import MaskAnswer
 from llmdet.prompts.masks import marked_regions
 from llmdet.registry import MODELS
 from llmdet.testing.demo import TinyDemo
 from llmdet.testing.region_models import TINY_SAM, tiny_clip, tiny_region_lmm
+from llmdet.testing.saying import saying
 
 SIZE = (30, 40)
 LEFT, RIGHT = [0.0, 0, 20, 30], [20.0, 0, 40, 30]
@@ -136,38 +136,6 @@ def all_heads(tmp_path_factory):
     return TinyDemo(folder / "config.py", folder / "weights.pth")
 
 
-@pytest.fixture
-def says(monkeypatch):
-    """Makes every model say these answers in turn, whatever it is asked."""
-
-    def say(*texts):
-        left = list(texts)
-        generate = LanguageModel.generate
-
-        def forced(self, dialogue, features, **options):
-            ids = self.tokenizer(left.pop(0), add_special_tokens=False).input_ids
-            saying = Saying([*ids, self.tokenizer.eos_token_id])
-            given = options.pop("logits_processor", [])
-            options["max_new_tokens"] = len(saying.ids)
-            return generate(self, dialogue, features, logits_processor=[*given, saying], **options)
-
-        monkeypatch.setattr(LanguageModel, "generate", forced)
-
-    return say
-
-
-class Saying:
-    """Makes a model say tokens: a processor of logits."""
-
-    def __init__(self, ids):
-        self.ids = ids
-
-    def __call__(self, input_ids, scores):
-        forced = torch.full_like(scores, -torch.inf)
-        forced[:, self.ids[input_ids.shape[1]]] = 0
-        return forced
-
-
 NAMED = "<ground>blue half</ground><objects><obj1></objects>[SEG]"
 CAPTION = "<p> red half </p> [SEG] and <p> blue half </p> [SEG]."
 
@@ -177,13 +145,13 @@ def unified(all_heads):
     return RegionChat.from_config(all_heads.config, all_heads.weights, device="cpu")
 
 
-def test_answers_with_masks_are_a_row_again(unified, files, says):
+def test_answers_with_masks_are_a_row_again(unified, files):
     (mask,) = read_mask_file(files / "mask.png")
     talk = unified.talk(files / "halves.png", [LEFT, None], [None, mask])
-    says("red", NAMED, CAPTION)
-    assert talk.ask("What is <region:0>?") == "red"
-    assert talk.ask("Which is right of it?") == NAMED
-    assert talk.ask("Describe the image.") == CAPTION
+    with saying("red", NAMED, CAPTION):
+        assert talk.ask("What is <region:0>?") == "red"
+        assert talk.ask("Which is right of it?") == NAMED
+        assert talk.ask("Describe the image.") == CAPTION
     assert talk.named == {1: "blue half"}
     assert [said.phrase for said in talk.masks] == ["blue half", "red half", "blue half"]
     row = talk.to_row()
@@ -199,11 +167,11 @@ def test_answers_with_masks_are_a_row_again(unified, files, says):
     assert written == NAMED
 
 
-def test_what_one_thing_is_called_has_one_colour(unified, files, says):
+def test_what_one_thing_is_called_has_one_colour(unified, files):
     talk = unified.talk(files / "halves.png", [LEFT, RIGHT])
-    says(NAMED, CAPTION)
-    talk.ask("Which?")
-    talk.ask("Describe the image.")
+    with saying(NAMED, CAPTION):
+        talk.ask("Which?")
+        talk.ask("Describe the image.")
     whole = {"size": list(SIZE), "counts": [0, SIZE[0] * SIZE[1]]}
     answer = talk.answers[1].part(MaskAnswer)
     object.__setattr__(answer, "masks", (encode_mask(decode_mask(whole, SIZE)), *answer.masks[1:]))
@@ -219,9 +187,9 @@ def test_what_one_thing_is_called_has_one_colour(unified, files, says):
     assert (drawn[inside, inside] != plain[inside, inside]).mean() > 0.5  # tinted
 
 
-def test_find_asks_a_model_that_also_says_other_things(unified, files, says):
-    says(NAMED)
-    found = unified.find(files / "halves.png", "blue half", [LEFT, RIGHT])
+def test_find_asks_a_model_that_also_says_other_things(unified, files):
+    with saying(NAMED):
+        found = unified.find(files / "halves.png", "blue half", [LEFT, RIGHT])
     assert found.indices.tolist() == [1]
     assert found.answer.startswith("<ground>blue half")
 
@@ -259,12 +227,12 @@ def test_the_demo_asks_prints_writes_and_draws(start, files, tmp_path, capsys):
 
 
 def test_the_demo_draws_boxes_tints_masks_and_names_the_index(
-    start, all_heads, files, tmp_path, capsys, says
+    start, all_heads, files, tmp_path, capsys
 ):
-    says(NAMED)
     asked = ("--boxes", json.dumps([LEFT, RIGHT]), "--ask", "Which is right of <region:0>?")
     paths = {"config": all_heads.config, "checkpoint": all_heads.weights}
-    row = start(*asked, **paths)
+    with saying(NAMED):
+        row = start(*asked, **paths)
     assert NAMED in capsys.readouterr().err
     assert row["conversations"][1]["value"].endswith("<obj1></objects><mask:2>")
     assert row["regions"][2]["segmentation"]["size"] == list(SIZE)

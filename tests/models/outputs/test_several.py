@@ -18,6 +18,7 @@ from llmdet.prompts.conversation import Conversation, Turn, ask
 from llmdet.prompts.objects import ObjectAnswer
 from llmdet.registry import MODELS
 from llmdet.testing.region_models import TINY_SAM, tiny_region_lmm
+from llmdet.testing.saying import saying
 
 SIZE = (30, 40)
 LEFT = np.zeros(SIZE, bool)
@@ -66,21 +67,6 @@ def turns(answers=()):
     return Conversation(tuple(said))
 
 
-class Saying:
-    """Makes a model say a text: a processor of logits."""
-
-    def __init__(self, lmm, text):
-        self.ids = [
-            *lmm.tokenizer(text, add_special_tokens=False).input_ids,
-            lmm.tokenizer.eos_token_id,
-        ]
-
-    def __call__(self, input_ids, scores):
-        forced = torch.full_like(scores, -torch.inf)
-        forced[:, self.ids[input_ids.shape[1]]] = 0
-        return forced
-
-
 def test_one_conversation_learns_text_indices_and_masks(model):
     whole = model.output.introduce(turns(ANSWERS), len(HALVES))
     assert whole.turns[0].text.startswith(
@@ -105,8 +91,8 @@ def test_one_conversation_says_text_indices_and_masks(model):
     said = []
     for number, text in enumerate(written):
         opened = model.output.introduce(turns(written[:number]), len(HALVES))
-        saying = {"logits_processor": [Saying(model.lmm, text)]}
-        ((answer,),) = model.answer(seen, data["data_samples"], [[opened]], **saying)
+        with saying(text):
+            ((answer,),) = model.answer(seen, data["data_samples"], [[opened]])
         said.append(answer)
     assert [str(answer) for answer in said] == written
     text, index, caption = said

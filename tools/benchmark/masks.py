@@ -1,0 +1,389 @@
+"""What a tiny language model learns to answer with masks, on the toy set.
+
+    python tools/benchmark/masks.py --work-dir work_dirs/masks
+    python tools/benchmark/masks.py --work-dir DIR --seeds 0 --eye work_dirs/quickstart/latest.pth
+    python tools/benchmark/masks.py --work-dir DIR --models heads
+    python tools/benchmark/masks.py --work-dir DIR --short
+
+Makes the toy set with its masks, trains the eye (a detector, once), for each seed a SAM from
+nothing, and language models of configs/unified/all_heads.py on one task alone, on the three with
+masks, and on everything ("heads"). What the frozen eye and SAM see of an image is computed once.
+Trainings that are complete in the work dir are not repeated. Ends with tables in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+# What runs with `python tools/benchmark/masks.py` finds the package beside it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from llmdet.utils.cli import run_cli
+
+ROOT = Path(__file__).resolve().parents[2]
+SPLITS = ("train", "val_seen", "val_unseen")
+#: Name of a language model -> task of training rows -> its share of them.
+MODELS = {
+    "refer": {"refer": 1.0},
+    "caption": {"caption": 1.0},
+    "index": {"index": 1.0},
+    "joint": {"refer": 0.4, "caption": 0.35, "index": 0.25},
+    "heads": {"refer": 0.2, "caption": 0.2, "index": 0.1, "mixed": 0.5},
+}
+#: Of the tables; shares in percent.
+MASK_COLUMNS = ("refer seen", "refer unseen", "recall", "recall with phrase", "mIoU", "index")
+HEADS_COLUMNS = ("mask by index", "name", "index by name", "left, right, above, below")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is trained and asked."""
+
+    eye_steps: int = 800
+    sam_steps: int = 600
+    steps: int = 1000
+    batch_size: int = 12  # conversations
+    images: int = 100  # asked about, of each split
+    train: int = 2000
+    val: int = 200
+
+
+SHORT = Sizes(eye_steps=1, sam_steps=1, steps=2, batch_size=4, images=2, train=16, val=8)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported, so that --help answers at once."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work-dir", type=Path, required=True, help="gets a folder per training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    parser.add_argument(
+        "--models", nargs="*", choices=MODELS, default=list(MODELS), help="none: the SAM alone"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=2, help="trainings at once, of one thread each (default 2)"
+    )
+    parser.add_argument(
+        "--eye",
+        type=Path,
+        help="checkpoint of configs/quickstart/llmdet.py or detector.py; default: one is trained",
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="a step of each, to see that everything runs"
+    )
+    parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is missing, and print the tables."""
+    args = parse_args(argv)
+    bench = Bench(
+        args.work_dir.resolve() / ("short" if args.short else ""),
+        SHORT if args.short else Sizes(),
+        None if args.eye is None else args.eye.resolve(),
+    )
+    if args.run is not None:
+        bench.run(args.run[0], int(args.run[1]))
+        return 0
+    bench.make_data()
+    bench.run_all(["sam"], args.seeds, args.processes)
+    if not args.models:
+        return 0
+    first = args.seeds[:1]
+    if args.eye is None:
+        bench.run_all(["eye"], first, args.processes)
+    bench.run_all(["look"], first, args.processes)
+    bench.run_all(args.models, args.seeds, args.processes)
+    results = {name: [bench.result(name, seed) for seed in args.seeds] for name in args.models}
+    sys.stdout.write("\n".join(_tables(results)) + "\n")
+    return 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Trainings and their results in a folder."""
+
+    folder: Path
+    sizes: Sizes
+    eye: Path | None = None  # checkpoint of a detector that is not to be trained
+
+    @property
+    def toy(self) -> Path:
+        """The toy set."""
+        return self.folder / "toy"
+
+    def place(self, name: str, seed: int) -> Path:
+        """The folder of a training; the eye and what it sees serve all seeds."""
+        return self.folder / (name if name in ("eye", "look") else f"{name}_seed{seed}")
+
+    def result(self, name: str, seed: int) -> dict[str, float]:
+        """What a finished training came to."""
+        return json.loads((self.place(name, seed) / "result.json").read_text())
+
+    def make_data(self) -> None:
+        """Write the toy set with its conversations and models, where it is not there."""
+        from llmdet.datasets.toy import ToySettings, generate
+        from llmdet.datasets.toy.masks import write_mask_questions
+        from llmdet.datasets.toy.models import write_mask_language_model, write_toy_models
+
+        generate(self.toy, ToySettings(train=self.sizes.train, val=self.sizes.val))
+        write_toy_models(self.toy)
+        write_mask_questions(self.toy)
+        write_mask_language_model(self.toy)
+
+    def run_all(self, names: Sequence[str], seeds: Sequence[int], processes: int) -> None:
+        """Run what is not finished, some at once.
+
+        Raises:
+            SystemExit: one failed; those that have not begun do not begin.
+        """
+        with ThreadPoolExecutor(processes) as pool:
+            jobs = [
+                pool.submit(self.run_apart, name, seed)
+                for seed in seeds
+                for name in names
+                if not (self.place(name, seed) / "result.json").is_file()
+            ]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def run_apart(self, name: str, seed: int) -> None:
+        """:meth:`run` in a process of its own, with one thread.
+
+        Raises:
+            SystemExit: it failed.
+        """
+        folder = self.place(name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        short = self.sizes == SHORT
+        work_dir = self.folder.parent if short else self.folder
+        command = [sys.executable, __file__, "--work-dir", str(work_dir)]
+        command += ["--run", name, str(seed), *(["--short"] if short else [])]
+        command += [] if self.eye is None else ["--eye", str(self.eye)]
+        log = folder / "log.txt"
+        with log.open("w") as stream:
+            variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                command, cwd=ROOT, env=variables, stdout=stream, stderr=subprocess.STDOUT
+            )
+        if done.returncode != 0:
+            raise SystemExit(f"'{name}' with seed {seed} failed; see {log}")
+
+    def run(self, name: str, seed: int) -> None:
+        """Do one of the jobs and write ``result.json``."""
+        import logging
+
+        import torch
+
+        from llmdet.testing.toy_sam import train_sam
+
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        torch.set_num_threads(1)
+        folder = self.place(name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        begin = time.process_time()
+        scores: dict[str, float] = {}
+        if name == "eye":
+            self.train_eye(folder, seed)
+        elif name == "look":
+            tower = self.config(seed).model.towers.eye
+            torch.save(self.looks(tower), folder / "kept.pt")
+        elif name == "sam":
+            train_sam(self.toy, folder, seed, self.sizes.sam_steps)
+        else:
+            scores = self.train_and_ask(name, seed, begin)
+        if "seconds" not in scores:
+            scores["seconds"] = time.process_time() - begin
+        (folder / "result.json").write_text(json.dumps(scores))
+
+    def train_and_ask(self, name: str, seed: int, begin: float) -> dict[str, float]:
+        """Train a language model, save it, and ask it."""
+        import torch
+
+        from llmdet.checkpoint.frozen import leave_out_frozen
+        from llmdet.datasets.toy.masks import MIXED
+        from llmdet.registry import MODELS as REGISTRY
+        from llmdet.testing.kept_training import Pool, Training, train
+        from llmdet.testing.mask_answers import GIVEN_AS, shares
+
+        torch.manual_seed(seed)
+        config = self.config(seed)
+        model: Any = REGISTRY.build(config.model)
+        kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
+        seen = {"eye": kept, "sam": self.looks(model.towers["sam"])}
+        training = Training(MODELS[name], self.sizes.steps, self.sizes.batch_size, seed)
+        train(model, Pool(model, seen, self.rows("train")), config.optim_wrapper, training)
+        seconds = time.process_time() - begin
+        checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
+        leave_out_frozen(checkpoint, model)
+        torch.save(checkpoint, self.place(name, seed) / "weights.pth")
+        learned = {*MODELS[name], *(MIXED if "mixed" in MODELS[name] else ())}
+        pools = {
+            split: Pool(model, seen, [r for r in self.rows(split) if r["task"] in learned])
+            for split in SPLITS[1:]
+        }
+        asked = ask(model, pools, GIVEN_AS if "mixed" in learned else GIVEN_AS[:1])
+        (self.place(name, seed) / "answers.jsonl").write_text(
+            "".join(json.dumps(each) + "\n" for each in asked)
+        )
+        return {**shares(asked), "seconds": seconds}
+
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """Conversations with masks."""
+        path = self.toy / "annotations" / f"{split}_masks.jsonl"
+        return list(map(json.loads, path.read_text().splitlines()))
+
+    def train_eye(self, folder: Path, seed: int) -> None:
+        """Train a detector, as the quickstart does, without its language model."""
+        from llmdet.engine import build_runner
+
+        config = _moved("configs/quickstart/detector.py", self.toy)
+        config.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": self.sizes.eye_steps}
+        config.work_dir, config.randomness = str(folder / "run"), {"seed": seed}
+        config.experiment_name, config.train_dataloader.num_workers = str(folder), 0
+        config.default_hooks.pop("visualization")
+        config.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
+        config.default_hooks.checkpoint.interval = self.sizes.eye_steps
+        build_runner(config).train()
+
+    def config(self, seed: int) -> Any:
+        """The config of the language models, with the eye and the SAM of this folder."""
+        config = _moved("configs/unified/all_heads.py", self.toy)
+        run = self.place("eye", seed) / "run"
+        weights = self.eye or run / (run / "last_checkpoint").read_text().strip()
+        config.model.towers.eye.weights = str(weights)
+        sam = str(self.place("sam", seed))
+        config.model.towers.sam.model = config.model.output.outputs[1].decoder.model = sam
+        return config
+
+    def looks(self, tower: Any) -> dict[str, Any]:
+        """What a tower, built or to be built, sees of each image, by file name."""
+        import cv2
+
+        from llmdet.datasets.views import make_view
+        from llmdet.registry import MODELS as REGISTRY
+        from llmdet.testing.kept import look_once
+
+        if isinstance(tower, Mapping):
+            tower = REGISTRY.build(tower)
+        files = []
+        for split in SPLITS:
+            found = sorted(path.name for path in (self.toy / "images" / split).iterdir())
+            wanted = found if split == "train" else found[: self.sizes.images]
+            files += [f"{split}/{name}" for name in wanted]
+        views = [make_view(cv2.imread(str(self.toy / "images" / f)), tower.view) for f in files]
+        return dict(zip(files, look_once(tower.eval(), views), strict=True))
+
+
+def _moved(file: str, toy: Path) -> Any:
+    """A config without its tests, whose toy set is another folder."""
+    from mmengine.config import Config
+
+    config = _replaced(Config.fromfile(ROOT / file).to_dict(), "data/toy", str(toy))
+    for stage in ("val", "test"):
+        for part in ("cfg", "dataloader", "evaluator"):
+            config.pop(f"{stage}_{part}", None)
+    return Config(config)
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    """A tree of dicts, lists and strings with one text in place of another."""
+    if isinstance(value, dict):
+        return {key: _replaced(part, old, new) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_replaced(part, old, new) for part in value)
+    return value.replace(old, new) if isinstance(value, str) else value
+
+
+def ask(model: Any, pools: Mapping[str, Any], given_as: Sequence[str]) -> list[dict[str, Any]]:
+    """The questions about the images of each split, each with what is right in its answer.
+
+    Those with regions are asked with the regions as each of ``given_as``.
+    """
+    from llmdet.testing.mask_answers import judge
+
+    asked = []
+    for split, pool in pools.items():
+        for given in given_as:
+            rows = [row for row in pool.rows if given == given_as[0] or "<region" in _question(row)]
+            for start in range(0, len(rows), 64):
+                part = rows[start : start + 64]
+                for row, answer in zip(part, _answers(model, pool, part, given), strict=True):
+                    about = {"split": split, "given": given, "question": _question(row)}
+                    about |= {"task": row["task"], "unseen": row["unseen"], "said": str(answer)}
+                    asked.append(about | judge(row, answer))
+    return asked
+
+
+def _answers(model: Any, pool: Any, rows: Sequence[Mapping[str, Any]], given: str) -> list[Any]:
+    from llmdet.models.systems.region_lmm import without_answer
+    from llmdet.testing.kept_training import sample_of
+
+    samples, opened = [], []
+    for row in rows:
+        # Masks are what is asked for, and would be seen where they are not to be.
+        kept = {} if given == "as mask" else {"regions": [_box(each) for each in row["regions"]]}
+        samples.append(sample_of({**row, **kept}))
+        opened.append([without_answer(each) for each in samples[-1].grounding.conversations])
+    encoder = model.filler.encoders["region"]
+    overlap, encoder.overlap = encoder.overlap, 2.0 if given == "as RoI" else encoder.overlap
+    answers = model.answer(pool.look(rows), samples, opened)
+    encoder.overlap = overlap
+    return [answer for (answer,) in answers]
+
+
+def _box(region: Mapping[str, Any]) -> dict[str, Any]:
+    return {"bbox": region["bbox"]}
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    return row["conversations"][0]["value"]
+
+
+def _tables(results: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
+    """Mean and standard deviation over seeds, in percent."""
+    from llmdet.testing.mask_answers import GIVEN_AS
+
+    lines = ["", f"| trained on | {' | '.join(MASK_COLUMNS)} | seconds |"]
+    lines.append(f"|---{'|---' * (len(MASK_COLUMNS) + 1)}|")
+    learned = {"refer": MASK_COLUMNS[:2], "caption": MASK_COLUMNS[2:5], "index": MASK_COLUMNS[5:]}
+    for name, runs in results.items():
+        columns = learned.get(name, MASK_COLUMNS)
+        cells = [_cell(runs, key) if key in columns else "" for key in MASK_COLUMNS]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_cell(runs, 'seconds', 1, 0)} |")
+    if "heads" in results:
+        lines += ["", f"| heads, regions in | {' | '.join(HEADS_COLUMNS)} |"]
+        lines.append(f"|---{'|---' * len(HEADS_COLUMNS)}|")
+        for label in (f"{kind}, {part}" for kind in GIVEN_AS for part in ("seen", "unseen")):
+            cells = [_cell(results["heads"], f"{key} {label}") for key in HEADS_COLUMNS]
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(
+    runs: Sequence[Mapping[str, float]], key: str, scale: float = 100, digits: int = 1
+) -> str:
+    values = [scale * run[key] for run in runs]
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"
+
+
+if __name__ == "__main__":
+    run_cli(main)
