@@ -44,6 +44,7 @@ DATASETS = _child(
     "llmdet.datasets.coco_dataset",
     "llmdet.datasets.lvis",
     "llmdet.datasets.benchmarks",
+    "llmdet.datasets.caption_questions",
     "llmdet.datasets.questions",
 )
 DATA_SAMPLERS = _child(mmdet.DATA_SAMPLERS, "llmdet.datasets.samplers")

@@ -6,12 +6,14 @@ Imports nothing of a model: ``tools/evaluate.py`` reads the same questions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmdet.datasets.rows import Row, read_row
+from llmdet.datasets.sample import Regions
 from llmdet.errors import DataError
 from llmdet.prompts.conversation import Conversation, Turn, with_image, with_numbers
+from llmdet.prompts.masks import masks_of_turns
 from llmdet.utils.files import read_jsonl
 
 
@@ -24,6 +26,19 @@ class RowQuestion:
     conversation: Conversation  # ends with the question
     answer: str
     task: str | None = None  # what the row says that it asks, where it does
+    masks: tuple[int, ...] = ()  # regions of the row whose masks the answer shows
+
+    @property
+    def regions(self) -> Regions:
+        """The regions that may be shown: those whose masks are asked for are not."""
+        given = self.row.regions
+        if not self.masks:
+            return given
+        slots = [slot for slot in self.conversation.slots if slot.kind == "region"]
+        count = 1 + max((slot.index for slot in slots), default=-1)
+        masks = None if given.masks is None else given.masks[:count]
+        scores = None if given.scores is None else given.scores[:count]
+        return replace(given, boxes=given.boxes[:count], masks=masks, scores=scores)
 
 
 def read_questions(path: str | Path, *, history: bool = False) -> Iterator[RowQuestion]:
@@ -42,7 +57,12 @@ def read_questions(path: str | Path, *, history: bool = False) -> Iterator[RowQu
         row = read_row(values, f"{path}:{line}")
         turns = () if row.conversation is None else row.conversation.turns
         texts = with_numbers([turn.text for turn in turns])
-        plain = [Turn(turn.role, text) for turn, text in zip(turns, texts, strict=True)]
+        of_turns = masks_of_turns(texts)
+        # What was learned is written with the model's tokens where it shows masks.
+        plain = [
+            Turn(turn.role, text, learned=bool(masks) and turn.role == "assistant")
+            for turn, text, masks in zip(turns, texts, of_turns, strict=True)
+        ]
         for place, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
@@ -50,7 +70,8 @@ def read_questions(path: str | Path, *, history: bool = False) -> Iterator[RowQu
             if not history:
                 asked.append(plain[place - 1])
             opened = with_image(Conversation(tuple(asked)))
-            yield RowQuestion(number, row, opened, turn.text, values.get("task"))
+            answer, masks = turn.text, of_turns[place]
+            yield RowQuestion(number, row, opened, answer, values.get("task"), masks)
             number += 1
     if not number:
         raise DataError(f"{path}: there is no conversation to ask a question of")

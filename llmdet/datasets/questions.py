@@ -7,6 +7,7 @@ import random
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ Json = dict[str, Any]
 _NO_TARGET = -1  # category of gRefCOCO's annotation of an expression that nothing answers to
 #: Behind POPE's questions, as LLaVA asks them.
 _ONE_WORD = "\nAnswer the question using a single word or phrase."
+#: As conversations begin, and as those of rows do, whose marks are numbered.
+_IMAGE_LINE, _FIRST_IMAGE_LINE = "<image>\n", "<image:0>\n"
 _ENOUGH = 0.5  # overlap from which on a candidate is the true box
 
 
@@ -44,6 +47,9 @@ class QuestionDataset(StoredData, BaseDetDataset):
 
     Args:
         picture_folders: further folders that file names may lead to.
+        introduction: what shows the image in front of the first question, in place of the mark on
+            a line of its own, for models that were taught so; GLaMM's is
+            "The <image> provides an overview of the picture." and a line break.
         **kwargs: of mmdet's ``BaseDetDataset``.
     """
 
@@ -54,10 +60,12 @@ class QuestionDataset(StoredData, BaseDetDataset):
         *args: Any,
         data_root: str = "",
         picture_folders: Sequence[str] = (),
+        introduction: str = _IMAGE_LINE,
         test_mode: bool = True,
         **kwargs: Any,
     ) -> None:
         self.picture_roots = picture_roots(data_root, picture_folders)
+        self.introduction = introduction
         super().__init__(*args, data_root=data_root, test_mode=test_mode, **kwargs)
 
     @abstractmethod
@@ -75,10 +83,25 @@ class QuestionDataset(StoredData, BaseDetDataset):
         for info in self.questions():
             where = f"{self.ann_file}: question {info['img_id']}"
             path = self.picture_path(info.pop("filename"), where)
+            info["conversations"] = tuple(map(self._introduced, info["conversations"]))
             infos.append({"img_path": path, "instances": [], **self.reading_options(), **info})
         if not infos:
             raise DataError(f"{self.ann_file}: there is nothing to ask about")
+        if self.introduction != _IMAGE_LINE:
+            asked_of = self._metainfo.setdefault("protocol", {}).setdefault("asked_of", {})
+            asked_of["introduction"] = self.introduction
         return infos
+
+    def _introduced(self, conversation: Conversation) -> Conversation:
+        """With the introduction in the place of the line that shows the image."""
+        turns = list(conversation.turns)
+        first = next(number for number, turn in enumerate(turns) if turn.role == "user")
+        text = turns[first].text
+        for line in (_IMAGE_LINE, _FIRST_IMAGE_LINE):
+            if text.startswith(line) and self.introduction != _IMAGE_LINE:
+                text = self.introduction + text.removeprefix(line)
+        turns[first] = replace(turns[first], text=text)
+        return replace(conversation, turns=tuple(turns))
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on a question; what is wrong with it is named by its id."""
@@ -134,7 +157,7 @@ class RegionClassificationDataset(QuestionDataset):
             if annotation.get("iscrowd"):
                 continue
             image = images[annotation["image_id"]]
-            box = _xyxy(annotation["bbox"])
+            box = xyxy(annotation["bbox"])
             mask = annotation.get("segmentation") or None if self.regions == "masks" else None
             array = np.asarray([box], np.float32)
             regions = Regions(array, None if mask is None else (mask,))
@@ -142,46 +165,6 @@ class RegionClassificationDataset(QuestionDataset):
             more = {"window": window_around(box, size)} if self.window else {}
             name = require(image, "file_name", f"{self.ann_file}: image {image['id']}")
             yield question_of(annotation["id"], name, self.question, regions, **more)
-
-
-@DATASETS.register_module()
-class RegionCaptionDataset(QuestionDataset):
-    """A description of each region of a caption file in COCO's form.
-
-    The file has an "image" for each region, whose annotations all have its box (``bbox`` x, y,
-    width, height) and one caption each, as GLaMM's files of RefCOCOg and Visual Genome.
-
-    Args:
-        task: "refer" or "caption", as the model was taught to describe such regions.
-        **kwargs: of :class:`QuestionDataset`.
-    """
-
-    def __init__(self, *args: Any, task: str = "refer", **kwargs: Any) -> None:
-        if task not in ("refer", "caption"):
-            raise ConfigError(f"task={task!r} describes no region; use 'refer' or 'caption'")
-        self.question = ask_of_regions(task)
-        super().__init__(*args, **kwargs)
-
-    def questions(self) -> Iterator[Json]:
-        """One for each region; the id of a question is that of its image."""
-        content = read_json_at(self.ann_file, self.backend_args)
-        boxes: dict[Any, list[float]] = {}
-        for number, annotation in enumerate(require(content, "annotations", self.ann_file)):
-            where = f"{self.ann_file}: annotations[{number}]"
-            box = _xyxy(require(annotation, "bbox", where))
-            image = require(annotation, "image_id", where)
-            if boxes.setdefault(image, box) != box:
-                raise DataError(
-                    f"{where} has another box than those before it of image {image}: a file of "
-                    "region captions has an image entry, with an id of its own, for every region"
-                )
-        for image in require(content, "images", self.ann_file):
-            where = f"{self.ann_file}: image {image.get('id')}"
-            identity = require(image, "id", where)
-            if identity not in boxes:
-                raise DataError(f"{where} has no annotation, and so no region")
-            regions = Regions(np.asarray([boxes[identity]], np.float32))
-            yield question_of(identity, require(image, "file_name", where), self.question, regions)
 
 
 @DATASETS.register_module()
@@ -244,7 +227,7 @@ class RegionChoiceDataset(QuestionDataset):
         for number, annotation in enumerate(require(content, "annotations", self.ann_file)):
             if annotation.get("category_id") != _NO_TARGET:
                 box = require(annotation, "bbox", f"{self.ann_file}: annotations[{number}]")
-                truth[annotation["image_id"]].append(_xyxy(box))
+                truth[annotation["image_id"]].append(xyxy(box))
         field = "id" if self.candidates_of == "expression" else "original_id"
         for image in require(content, "images", self.ann_file):
             where = f"{self.ann_file}: image {image.get('id')}"
@@ -294,25 +277,41 @@ class RowQuestionDataset(QuestionDataset):
 
     Args:
         history: show what the row says before a question; else each one stands alone.
+        answers: "generated" by the model; or "given": those of the rows are shown, and masks are
+            read off them. GLaMM's program evaluates referring expressions so, where a model
+            that forgets to say that there is a mask is not punished.
         **kwargs: of :class:`QuestionDataset`; ``ann_file`` is JSONL.
     """
 
-    def __init__(self, *args: Any, history: bool = False, **kwargs: Any) -> None:
-        self.history = history
+    def __init__(
+        self, *args: Any, history: bool = False, answers: str = "generated", **kwargs: Any
+    ) -> None:
+        if answers not in ("generated", "given"):
+            raise ConfigError(f"answers={answers!r} is unknown; use 'generated' or 'given'")
+        self.history, self.answers = history, answers
         super().__init__(*args, **kwargs)
 
     def questions(self) -> Iterator[Json]:
         """One for each turn of the assistant, by its number in the file."""
+        asked_of = {"history": self.history, "answers": self.answers}
+        self._metainfo["protocol"] = {"asked_of": asked_of}
+        given = self.answers == "given"
         for asked in read_questions(self.ann_file, history=self.history):
+            conversation = asked.conversation
+            if given:
+                answer = Turn("assistant", asked.answer, learned=True)
+                conversation = replace(conversation, turns=(*conversation.turns, answer))
             yield {
                 "img_id": asked.id,
                 "filename": asked.row.filename,
-                "regions": asked.row.regions,
-                "conversations": (asked.conversation,),
+                "regions": asked.regions,
+                "conversations": (conversation,),
+                **({"answers_given": True} if given else {}),
             }
 
 
-def _xyxy(box: Sequence[float]) -> list[float]:
+def xyxy(box: Sequence[float]) -> list[float]:
+    """x1, y1, x2, y2 of COCO's x, y, width, height."""
     x, y, width, height = box
     return [x, y, x + width, y + height]
 

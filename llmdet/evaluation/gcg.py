@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from llmdet.datasets.numbers import number_of_id
 from llmdet.errors import DataError
 from llmdet.evaluation.average_precision import evaluate_detections
 from llmdet.evaluation.coco_ap import DEFAULT_MAX_DETS, coco_summary
@@ -22,6 +23,7 @@ CATEGORY = 1  # the only category of the mask annotations
 
 Similarity = Callable[[str, str], float]
 Recall = Literal["stop", "continue"]
+Unpaired = Literal["left out", "zero"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +46,15 @@ class GCGPrediction:
 
 
 def read_gcg(path: str | Path) -> GCGTruth:
-    """A folder with ``*_gcg_coco_mask_gt.json`` and ``*_gcg_coco_caption_gt.json`` (or ``.gz``)."""
-    mask_file, caption_file = (
-        _only(Path(path), f"*gcg_coco_{kind}_gt.json*") for kind in ("mask", "caption")
-    )
+    """Masks and captions of a split.
+
+    Args:
+        path: ``*_gcg_coco_caption_gt.json``, beside which lies ``*_gcg_coco_mask_gt.json``, or a
+            folder with one of each; either may be gzipped.
+    Raises:
+        DataError: a file is missing or broken.
+    """
+    mask_file, caption_file = _files(Path(path))
     masks, captions = read_json(mask_file), read_json(caption_file)
     phrases: dict[int, list[str]] = {}
     texts: dict[int, list[str]] = {}
@@ -56,8 +63,12 @@ def read_gcg(path: str | Path) -> GCGTruth:
         if image["id"] not in by_image:
             raise DataError(f"{caption_file}: image {image['id']} has no caption")
         annotation = by_image[image["id"]]
-        phrases[image["id"]] = require(annotation, "labels", f"{caption_file}: {image['id']}")
-        texts[image["id"]] = [annotation["caption"]]
+        number = number_of_id(image["id"], str(caption_file))
+        phrases[number] = require(annotation, "labels", f"{caption_file}: {image['id']}")
+        texts[number] = [annotation["caption"]]
+    for member, field in (("images", "id"), ("annotations", "image_id")):
+        for item in require(masks, member, str(mask_file)):
+            item[field] = number_of_id(require(item, field, str(mask_file)), str(mask_file))
     annotations = require(masks, "annotations", str(mask_file))
     return GCGTruth(
         boxes=parse_coco(masks, str(mask_file)),
@@ -83,7 +94,7 @@ def read_gcg_predictions(path: str | Path) -> dict[int, GCGPrediction]:
     predictions = {}
     for image, record in records.items():
         where = f"{path}: image {image}"
-        predictions[int(image)] = GCGPrediction(
+        predictions[number_of_id(image, where)] = GCGPrediction(
             caption=require(record, "caption", where),
             phrases=list(require(record, "phrases", where)),
             masks=[encode(rle, where) for rle in require(record, "pred_masks", where)],
@@ -111,11 +122,17 @@ def mask_ap(truth: GCGTruth, predictions: Mapping[int, GCGPrediction]) -> dict[s
     return coco_summary(curves)
 
 
-def mask_miou(truth: GCGTruth, predictions: Mapping[int, GCGPrediction]) -> float:
+def mask_miou(
+    truth: GCGTruth, predictions: Mapping[int, GCGPrediction], *, unpaired: Unpaired = "left out"
+) -> float:
     """Mean over images of the mean IoU of pairs taken best first.
 
-    Unpaired masks are not punished: officially the mean is over pairs with any overlap, and an
-    image without a pair is 0.
+    Args:
+        truth: masks.
+        predictions: by image id.
+        unpaired: masks without a partner, annotated or predicted: officially they are ``left out``
+            of the mean, so that saying less costs nothing; ``zero`` counts them as pairs without
+            overlap. An image without any pair is 0 either way.
     """
     values = []
     for image in truth.phrases:
@@ -125,6 +142,8 @@ def mask_miou(truth: GCGTruth, predictions: Mapping[int, GCGPrediction]) -> floa
             row, column = np.unravel_index(np.argmax(iou), iou.shape)
             pairs.append(iou[row, column])
             iou = np.delete(np.delete(iou, row, axis=0), column, axis=1)
+        if unpaired == "zero":
+            pairs += [0.0] * sum(iou.shape)
         values.append(float(np.mean(pairs)) if pairs else 0.0)
     return float(np.mean(values)) if values else 0.0
 
@@ -186,17 +205,6 @@ class _MaskWithoutPhraseError(Exception):
     """A mask to be paired has no phrase: the official program loses the whole image."""
 
 
-def check_images(truth: GCGTruth, predictions: Mapping[int, GCGPrediction]) -> None:
-    """Refuse predictions that lack an image.
-
-    Raises:
-        DataError: it names the first such image.
-    """
-    missing = [image for image in truth.phrases if image not in predictions]
-    if missing:
-        raise DataError(f"{len(missing)} images have no prediction, the first is {missing[0]}")
-
-
 def _recalled(
     iou: np.ndarray,
     wanted: Sequence[str],
@@ -239,6 +247,15 @@ def _mask_ious(
         crowd = [int(truth.boxes.crowd[column])]
         ious[index] = mask_utils.iou([masks[row]], [truth.masks[column]], crowd)[0, 0]
     return ious
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    """The files of masks and of captions."""
+    if path.is_dir():
+        return _only(path, "*gcg_coco_mask_gt.json*"), _only(path, "*gcg_coco_caption_gt.json*")
+    if "_caption_" not in path.name:
+        raise DataError(f"{path}: give *_gcg_coco_caption_gt.json, or the folder of a split")
+    return path.with_name(path.name.replace("_caption_", "_mask_")), path
 
 
 def _only(folder: Path, pattern: str) -> Path:

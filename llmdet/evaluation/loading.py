@@ -39,6 +39,7 @@ from llmdet.evaluation.predictions import (
     read_predictions,
 )
 from llmdet.evaluation.res import encode
+from llmdet.prompts.masks import MaskGrammar
 from llmdet.utils.files import read_json, read_jsonl, require
 
 Source = Path | Sequence[ImagePredictions]
@@ -208,7 +209,7 @@ def load_gcg(source: Source) -> dict[int, GCGPrediction]:
     return _by_id(
         rows,
         lambda row: GCGPrediction(
-            caption=_part(row, "text"),
+            caption=MaskGrammar().parse(_part(row, "text")).caption,
             phrases=list(_part(row, "phrases")),
             masks=[encode(mask, _name(row)) for mask in _part(row, "masks")],
         ),

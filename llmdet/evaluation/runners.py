@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmdet.errors import ConfigError, DataError
+from llmdet.errors import DataError
 from llmdet.evaluation import (
     caption,
     coco_ap,
     d3,
     flickr30k,
-    gcg,
     grefcoco,
     humanref,
     lvis_ap,
@@ -27,7 +26,6 @@ from llmdet.evaluation import (
     proposal_recall,
     refexp,
     region_classification,
-    res,
 )
 from llmdet.evaluation.average_precision import PrecisionRecall
 from llmdet.evaluation.completeness import check_complete
@@ -39,11 +37,9 @@ from llmdet.evaluation.loading import (
     load_captions,
     load_detections,
     load_expression_boxes,
-    load_gcg,
     load_humanref,
     load_phrase_boxes,
     load_region_names,
-    load_res,
 )
 from llmdet.evaluation.predictions import is_prediction_file, read_predictions
 from llmdet.utils.files import read_json, read_jsonl, read_npz, require
@@ -317,45 +313,6 @@ def run_caption(gt: Path, pred: Source, *, partial: bool = False) -> Values:
         others = "the others are left out"
         check_complete(pred, captions, references, partial=partial, others=others)
     return dict(caption.caption_scores(references, captions))
-
-
-def run_gcg(
-    gt: Path,
-    pred: Source,
-    *,
-    embeddings: Path | None = None,
-    recall: gcg.Recall = "stop",
-    captions: bool = True,
-) -> Values:
-    """GLaMM's grounded conversation generation: mask AP, mIoU, recall, captions.
-
-    Options: ``embeddings=FILE`` is a JSON of a vector per phrase, without which recall cannot be
-    computed; ``recall=continue`` goes on after a failing pair, where the official program stops;
-    ``captions=false`` leaves out the caption metrics, which need Java.
-    """
-    truth, predictions = gcg.read_gcg(gt), load_gcg(pred)
-    gcg.check_images(truth, predictions)
-    values: Values = {
-        "mask_AP": gcg.mask_ap(truth, predictions),
-        "mIoU": gcg.mask_miou(truth, predictions),
-    }
-    if captions:
-        texts = {image: predictions[image].caption for image in truth.phrases}
-        values["caption"] = caption.caption_scores(truth.captions, texts)
-    if embeddings is not None:
-        similarity = gcg.embedding_similarity(read_json(embeddings))
-        values |= gcg.mask_recall(truth, predictions, similarity, recall=recall)
-    elif recall != "stop":
-        raise ConfigError("recall=continue needs embeddings=FILE")
-    return values
-
-
-def run_res(gt: Path, pred: Source | None = None, *, empty: res.Empty = "one") -> Values:
-    """Referring segmentation gIoU and cIoU; without ``--pred`` the annotations hold both masks.
-
-    Options: ``empty=zero`` counts an empty prediction where nothing answers as 0 (mmdet).
-    """
-    return dict(res.res_scores(load_res(read_json(gt), pred), empty=empty))
 
 
 def run_pope(gt: Path, pred: Source) -> Values:

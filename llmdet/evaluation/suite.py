@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import llmdet
 from llmdet.errors import ConfigError
-from llmdet.evaluation import region_runners, runners
+from llmdet.evaluation import mask_runners, region_runners, runners
 from llmdet.evaluation.predictions import is_prediction_file, prompts_in_words, read_header
 from llmdet.utils.suggest import did_you_mean
 
@@ -36,8 +36,8 @@ RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "region-choice": region_runners.run_region_choice,
     "answers": region_runners.run_answers,
     "caption": runners.run_caption,
-    "gcg": runners.run_gcg,
-    "res": runners.run_res,
+    "gcg": mask_runners.run_gcg,
+    "res": mask_runners.run_res,
     "pope": runners.run_pope,
 }
 

@@ -120,20 +120,28 @@ def ask_as_glamm(instruction: str) -> str:
     return kept.replace("&lt;", "<").replace("&gt;", ">")
 
 
-def marked_regions(turns: Iterable[Turn]) -> tuple[int, ...]:
-    """The regions whose masks are learned, in the order in which they are said.
+def masks_of_turns(texts: Iterable[str]) -> list[tuple[int, ...]]:
+    """The regions whose masks each text of a conversation shows, in the order of its marks.
 
     A mark without a number stands for the region behind that of the mark before it.
     """
-    found: list[int] = []
+    found: list[tuple[int, ...]] = []
     following = 0
-    for turn in turns:
-        for mark in _MARK.finditer(turn.text):
+    for text in texts:
+        of_text = []
+        for mark in _MARK.finditer(text):
             index = following if mark.group(1) is None else int(mark.group(1))
             following = index + 1
-            if turn.learned:
-                found.append(index)
-    return tuple(found)
+            of_text.append(index)
+        found.append(tuple(of_text))
+    return found
+
+
+def marked_regions(turns: Sequence[Turn]) -> tuple[int, ...]:
+    """The regions whose masks are learned, in the order in which they are said."""
+    of_turns = masks_of_turns(turn.text for turn in turns)
+    pairs = zip(turns, of_turns, strict=True)
+    return tuple(index for turn, indices in pairs if turn.learned for index in indices)
 
 
 def splice_masks(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[str, tuple[int, ...]]:

@@ -63,6 +63,8 @@ TINY_SAM2: dict[str, Any] = {
     "prompt_encoder_config": _TINY_PROMPTS,
     "mask_decoder_config": _TINY_DECODER,
 }
+#: Of new rows of the vocabulary, so that they are said about as often as others.
+_LOUDER = 60
 #: Fields of a configuration of ConvNeXt: views of 64 x 64 pixels, maps of 16 to 2 cells a side.
 TINY_CONVNEXT: dict[str, Any] = {
     "model_type": "convnext",
@@ -134,13 +136,38 @@ def tiny_region_lmm(qwen: str, tower: Any = TINY_CLIP, **changes: Any) -> dict[s
     }
 
 
-def tiny_region_demo(folder: Path, base: Path | None = None, seed: int = 0) -> TinyDemo:
+def with_masks(settings: dict[str, Any], **output: Any) -> dict[str, Any]:
+    """The settings of a model that answers with masks, by a tower and a decoder of its own."""
+    decoder = {"type": "MaskDecoder", "model": TINY_SAM}
+    return {
+        **settings,
+        "towers": {
+            **settings["towers"],
+            "sam": {"type": "SamTower", "model": TINY_SAM, "frozen": False},
+        },
+        "talk": {**settings["talk"], "max_new_tokens": 12},
+        "output": {"type": "Mask", "tower": "sam", "decoder": decoder, **output},
+    }
+
+
+def speak_of_masks(model: Any) -> None:
+    """Make the tokens of masks as loud as others, which new rows among random weights are not."""
+    import torch
+
+    with torch.no_grad():
+        model.lmm.causal_lm.get_input_embeddings().added.mul_(_LOUDER)
+
+
+def tiny_region_demo(
+    folder: Path, base: Path | None = None, seed: int = 0, masks: bool = False
+) -> TinyDemo:
     """Write a tiny ``RegionLMM`` as users have one: a config and a slim checkpoint.
 
     Args:
         folder: gets ``config.py``, ``weights.pth``, ``clip/`` and ``qwen/``.
         base: config that it inherits from, but for the model.
         seed: of the weights that train.
+        masks: it answers with masks, which it does now and then.
     """
     import torch
 
@@ -148,8 +175,10 @@ def tiny_region_demo(folder: Path, base: Path | None = None, seed: int = 0) -> T
     from llmdet.registry import MODELS
 
     settings = tiny_region_lmm(tiny_qwen(folder / "qwen"), tiny_clip(folder / "clip"))
+    if masks:
+        settings = with_masks(settings)
     written = settings if base is None else {"_delete_": True, **settings}
-    lines = ["default_scope = 'llmdet'", f"model = {written!r}"]
+    lines = [f"model = {written!r}"]
     if base is not None:
         lines.append(f"_base_ = {str(base)!r}")
     config = folder / "config.py"
@@ -157,6 +186,8 @@ def tiny_region_demo(folder: Path, base: Path | None = None, seed: int = 0) -> T
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = MODELS.build(settings)
+    if masks:
+        speak_of_masks(model)
     checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
     leave_out_frozen(checkpoint, model)
     torch.save(checkpoint, folder / "weights.pth")

@@ -7,9 +7,11 @@ import pytest
 
 from llmdet.datasets.question_rows import read_questions
 from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.mask_tasks import GCG_QUESTION
 from llmdet.prompts.region_tasks import ask_of_regions
 from llmdet.registry import DATASETS
 from llmdet.testing.benchmarks import HEIGHT, WIDTH
+from llmdet.testing.mask_benchmarks import write_mask_miniature
 from llmdet.testing.region_benchmarks import write_region_miniature
 
 LEFT, RIGHT = [4.0, 4, 20, 16], [24.0, 10, 36, 26]
@@ -184,3 +186,51 @@ def test_a_picture_elsewhere_is_refused(tmp_path):
     (tmp_path / "q.jsonl").write_text(json.dumps(question) + "\n")
     with pytest.raises(DataError, match="question 1"):
         build("POPEDataset", tmp_path, "q.jsonl")
+
+
+def grounded(tmp_path, **settings):
+    write_mask_miniature("gcg_val", tmp_path)
+    file = "GranDf/annotations/val_test/val_gcg_coco_caption_gt.json"
+    prefix = {"img": "GranDf_HA_images/val_test"}
+    folder = tmp_path / "data/grandf"
+    return folder, build("GroundedCaptionDataset", folder, file, data_prefix=prefix, **settings)
+
+
+def test_each_picture_is_asked_for_a_grounded_caption(tmp_path):
+    folder, dataset = grounded(tmp_path)
+    info = dataset.get_data_info(0)
+    assert (info["img_id"], asked(info)) == (1, [f"<image>\n{GCG_QUESTION}"])
+    introduction = "The <image> provides an overview of the picture.\n"
+    _, dataset = grounded(tmp_path, legacy_prompt=True, introduction=introduction)
+    (text,) = asked(dataset.get_data_info(0))
+    assert text.startswith(f"{introduction}Could you")
+    assert "interleaved     segmentation" in text
+    asked_of = dataset.metainfo["protocol"]["asked_of"]
+    assert asked_of == {"question": text.removeprefix(introduction), "introduction": introduction}
+    (folder / "names.json").write_text('{"images": [{"id": "sa_07"}]}')
+    prefix = {"img": "GranDf_HA_images"}
+    dataset = build("GroundedCaptionDataset", folder, "names.json", data_prefix=prefix)
+    info = dataset.get_data_info(0)
+    assert (info["img_id"], info["img_path"].rpartition("/")[2]) == (7, "sa_07.jpg")
+
+
+def test_what_an_answer_shows_is_not_shown_to_the_model(tmp_path):
+    regions = [{"bbox": LEFT}, {"bbox": RIGHT}, {"bbox": LEFT}]
+    texts = ["Beside <region>?", "It is <mask:2>.", "And <region:1>?", "<p>this</p><mask:0>."]
+    turns = [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(texts)]
+    row = {"filename": "1.jpg", "height": HEIGHT, "width": WIDTH, "regions": regions}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"conversations": turns}))
+    dataset = build("RowQuestionDataset", tmp_path, "rows.jsonl", history=True)
+    first, second = (dataset.get_data_info(index) for index in range(2))
+    assert [len(info["regions"]) for info in (first, second)] == [1, 2]
+    assert asked(second) == ["<image:0>\nBeside <region:0>?", *texts[1:3]]
+    assert [turn.learned for turn in second["conversations"][0].turns] == [False, True, False]
+    given = build(
+        "RowQuestionDataset", tmp_path, "rows.jsonl", answers="given", introduction="See <image>. "
+    )
+    assert asked(given.get_data_info(0)) == ["See <image>. Beside <region:0>?", texts[1]]
+    given = given.get_data_info(1)
+    assert asked(given)[1] == texts[3]
+    assert given["answers_given"]
+    with pytest.raises(ConfigError, match="use 'generated' or 'given'"):
+        build("RowQuestionDataset", tmp_path, "rows.jsonl", answers="forced")

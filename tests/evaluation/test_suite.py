@@ -30,7 +30,7 @@ def test_the_metrics_of_the_help_are_those_that_run():
     assert len(RUNNERS) == 20
     for name in RUNNERS:
         assert all(
-            default is not None or key in ("class_split", "embeddings")
+            default is not None or key in ("class_split", "embeddings", "text_encoder")
             for key, (_, default) in option_types(name).items()
         )
 

@@ -71,13 +71,14 @@ class PackViews(BaseTransform):
     """The end of a pipeline for models that see views.
 
     Required key: views. Added keys: inputs (the views) and data_samples (a ``DetDataSample`` whose
-    metainfo holds img_id, img_path, ori_shape and ``grounding``, a
+    metainfo holds img_id, img_path, ori_shape, answers_given (whether the conversations end with
+    an answer that is read, not learned) and ``grounding``, a
     :class:`~llmdet.datasets.sample.GroundingSample`).
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack one sample; see the class for keys."""
-        kept = ("img_id", "img_path", "ori_shape", "flip")
+        kept = ("img_id", "img_path", "ori_shape", "flip", "answers_given")
         sample = DetDataSample(metainfo={key: results[key] for key in kept if key in results})
         sample.set_metainfo({"grounding": read_grounding(results)})
         return {"inputs": results["views"], "data_samples": sample}

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmdet.evaluation import region_runners, runners
-from llmdet.evaluation.gcg import Recall
+from llmdet.evaluation import mask_runners, region_runners, runners
 from llmdet.evaluation.humanref import Density
 from llmdet.evaluation.metrics.reducers import Rows
 from llmdet.evaluation.metrics.shell import Collected, MetricShell
@@ -34,9 +33,10 @@ class GCGMetric(MetricShell):
     """GLaMM's grounded conversations: ``pred_text``, ``pred_phrases`` and ``pred_masks``.
 
     Args:
-        ann_file: folder with the mask and the caption file.
-        embeddings: JSON of a vector per phrase, without which there is no recall.
-        recall: see :func:`llmdet.evaluation.gcg.mask_recall`.
+        ann_file: ``*_gcg_coco_caption_gt.json``, or a folder with the mask and the caption file.
+        embeddings: JSON of a vector per phrase.
+        text_encoder: a text encoder of transformers, which gives such vectors; without either there
+            is no recall.
         captions: also compute the caption metrics, which need Java.
         **shell: of :class:`MetricShell`.
     """
@@ -48,24 +48,26 @@ class GCGMetric(MetricShell):
         ann_file: str | None = None,
         *,
         embeddings: str | None = None,
-        recall: Recall = "stop",
+        text_encoder: str | None = None,
         captions: bool = True,
         **shell: Any,
     ) -> None:
         options = {
             "embeddings": None if embeddings is None else Path(embeddings),
-            "recall": recall,
+            "text_encoder": text_encoder,
             "captions": captions,
         }
-        super().__init__(ann_file, Rows(), _over_rows(runners.run_gcg, **options), **shell)
+        super().__init__(ann_file, Rows(), _over_rows(mask_runners.run_gcg, **options), **shell)
 
 
 @METRICS.register_module()
 class ReferringSegmentationMetric(MetricShell):
-    """Referring segmentation gIoU and cIoU of ``pred_masks``, one for each expression.
+    """Referring segmentation gIoU and cIoU of ``pred_masks``.
 
     Args:
-        ann_file: JSON of images with ``refs`` of ``gt``.
+        ann_file: JSONL of conversations whose answers have masks (a sample is a question, all
+            masks of its answer are one), or JSON of images with ``refs`` of ``gt`` (a sample has a
+            mask for each).
         empty: IoU of an empty answer to an expression without target: ``one``, or ``zero`` (mmdet).
         **shell: of :class:`MetricShell`.
     """
@@ -73,7 +75,7 @@ class ReferringSegmentationMetric(MetricShell):
     default_prefix = "res"
 
     def __init__(self, ann_file: str | None = None, *, empty: Empty = "one", **shell: Any) -> None:
-        super().__init__(ann_file, Rows(), _over_rows(runners.run_res, empty=empty), **shell)
+        super().__init__(ann_file, Rows(), _over_rows(mask_runners.run_res, empty=empty), **shell)
 
 
 @METRICS.register_module()

@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from llmdet.datasets.sample import grounding_of
+from llmdet.errors import ConfigError
 from llmdet.models.language.dialogue import DialogueBatch
 from llmdet.models.language.language_model import Generated, LanguageModel
 from llmdet.models.vision.views import TowerOutput
@@ -117,6 +118,21 @@ class Output(nn.Module):
         ``scene`` is what the conversations are about, where the system knows towers.
         """
         raise NotImplementedError
+
+    def read_given(
+        self, hidden: Tensor, dialogue: DialogueBatch, scene: Scene, tokenizer: Any
+    ) -> list[Any]:
+        """What is read off the answers that conversations end with, which are not the model's.
+
+        Arguments as in :meth:`losses`.
+
+        Raises:
+            ConfigError: the output has nothing beside words.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} reads nothing off answers that are given: answers='given' of "
+            "the data set is for models of masks"
+        )
 
     def write_prediction(self, sample: DetDataSample, answers: Sequence[Any]) -> None:
         """Put into a sample what metrics and prediction files read of its answers.

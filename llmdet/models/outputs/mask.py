@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 from llmdet.datasets.masks import encode_mask
@@ -35,7 +36,8 @@ class MaskAnswer:
 
     said: MaskedText
     masks: tuple[Mapping[str, Any], ...]  # COCO's run-length encodings, one for each phrase
-    scores: tuple[float, ...]  # the probability of the token that stands for each mask
+    #: The probability of the token that stands for each mask; none of an answer that was given.
+    scores: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         return self.said.text
@@ -140,7 +142,7 @@ class Mask(Output):
             if ids[n] == seg
         ]
         images = [scene.image[row * len(scene.image) // len(rows)] for row, _ in places]
-        masks = self._masks(generated, places, images, scene)
+        masks = self._masks(_at(generated.hidden, places), images, scene)
         skipped = set(tokenizer.all_special_ids).difference(self._ids(tokenizer))
         probabilities = generated.probabilities.tolist()
         answers = []
@@ -152,19 +154,54 @@ class Mask(Output):
             answers.append(MaskAnswer(said, tuple(masks[n] for n in mine), scores))
         return answers
 
+    def read_given(
+        self, hidden: Tensor, dialogue: DialogueBatch, scene: Scene, tokenizer: Any
+    ) -> list[MaskAnswer]:
+        """The masks of the last answer of each conversation, its words being given.
+
+        It is how the program of GLaMM evaluates referring expressions.
+        """
+        seg = self._token(tokenizer)
+        answers, places, images = [], [], []
+        for row, (tokens, conversation) in enumerate(
+            zip(scene.tokens, scene.conversations, strict=True)
+        ):
+            text = self.grammar(conversation.turns[-1].text)
+            said = self.grammar.parse(text)
+            count = len(said.phrases)
+            of_answer = _learned(tokens, seg)[-count:] if count else []
+            places += [(row, position - 1) for position in of_answer]
+            images += [scene.image[row]] * len(of_answer)
+            answers.append((said, len(of_answer)))
+        masks = iter(self._masks(_at(hidden, places), images, scene))
+        return [
+            MaskAnswer(said, tuple(next(masks) for _ in range(count))) for said, count in answers
+        ]
+
+    def write_prediction(self, sample: DetDataSample, answers: Sequence[MaskAnswer]) -> None:
+        """Also ``pred_masks`` and the phrase of each as ``pred_phrases``, where one was asked.
+
+        The text has GLaMM's tokens, whatever those of the model are, so that metrics can read it.
+        """
+        super().write_prediction(sample, answers)
+        if len(answers) != 1:
+            return
+        (answer,) = answers
+        text = answer.said.text
+        for own, common in zip(self.grammar.tokens, MaskGrammar().tokens, strict=True):
+            text = text.replace(own, common)
+        sample.set_field(text, "pred_text")
+        sample.set_field(list(answer.said.phrases), "pred_phrases")
+        sample.set_field(list(answer.masks), "pred_masks")
+
     def _masks(
-        self,
-        generated: Generated,
-        places: Sequence[tuple[int, int]],
-        images: Sequence[int],
-        scene: Scene,
+        self, states: Tensor, images: Sequence[int], scene: Scene
     ) -> list[Mapping[str, Any]]:
-        """Encoded masks of the tokens at places (row, position)."""
-        if not places:
+        """Encoded masks of the tokens that n states [n, H] say, each about one of the images."""
+        if not images:
             return []
         seen = scene.seen[self.tower]
-        row, column = torch.tensor(places, device=generated.hidden.device).unbind(1)
-        prompts = self._prompts(generated.hidden[row, column])
+        prompts = self._prompts(states)
         of = torch.tensor(images, device=prompts.device)
         logits = self.decoder(seen, prompts, of)
         found = [
@@ -233,3 +270,10 @@ class Mask(Output):
 def _learned(tokens: TokenizedConversation, seg: int) -> list[int]:
     """Positions of the tokens of masks that are learned."""
     return np.flatnonzero(tokens.labels == seg).tolist()
+
+
+def _at(hidden: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+    """[n, H] states [R, T, H] at n places (row, position)."""
+    index = torch.tensor(places, dtype=torch.int64, device=hidden.device).reshape(-1, 2)
+    row, column = index.unbind(1)
+    return hidden[row, column]

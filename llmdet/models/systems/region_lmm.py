@@ -180,20 +180,55 @@ class RegionLMM(BaseModel):
         """Answer the last question of each conversation.
 
         Args:
-            inputs, data_samples: as in :meth:`loss`; what was to be learned last is not shown.
+            inputs, data_samples: as in :meth:`loss`; what was to be learned last is not shown,
+                unless the samples say ``answers_given``: see :meth:`read_given`.
             generation: options of transformers' ``generate``; greedy by default.
 
         Returns:
             The samples with what metrics and prediction files read, as the output writes it.
         """
-        opened = [
-            [without_answer(each) for each in grounding_of(sample).conversations]
-            for sample in data_samples
+        with torch.no_grad():
+            seen = self.look(inputs)
+        held = [grounding_of(sample).conversations for sample in data_samples]
+        given = [bool(sample.get("answers_given")) for sample in data_samples]
+        shown = [each if known else () for each, known in zip(held, given, strict=True)]
+        asked = [
+            [] if known else [without_answer(one) for one in each]
+            for each, known in zip(held, given, strict=True)
         ]
-        answers = self.answer_views(inputs, data_samples, opened, **generation)
+        answers = self.answer(seen, data_samples, asked, **generation)
+        if any(given):
+            read = self.read_given(seen, data_samples, shown)
+            answers = [said or others for said, others in zip(read, answers, strict=True)]
         for sample, said in zip(data_samples, answers, strict=True):
             self.output.write_prediction(sample, said)
         return data_samples
+
+    @torch.no_grad()
+    def read_given(
+        self,
+        seen: Mapping[str, TowerOutput],
+        data_samples: Sequence[DetDataSample],
+        conversations: Sequence[Sequence[Conversation]],
+    ) -> list[list[Any]]:
+        """What the output reads off the answers that conversations end with (teacher forcing).
+
+        Arguments and result as in :meth:`answer`.
+        """
+        of_samples = [[self.conversations.tokens_of(one) for one in each] for each in conversations]
+        tokens = list(chain.from_iterable(of_samples))
+        dialogue = collate_dialogue(tokens, self.lmm.pad_id, self.lmm.device)
+        features = self._features(seen, data_samples, of_samples, dialogue)
+        hidden = self.lmm.states(dialogue, features)
+        scene = Scene(
+            seen,
+            data_samples,
+            image=[number for number, each in enumerate(conversations) for _ in each],
+            conversations=list(chain.from_iterable(conversations)),
+            tokens=tokens,
+        )
+        said = iter(self.output.read_given(hidden, dialogue, scene, self.lmm.tokenizer))
+        return [[next(said) for _ in each] for each in conversations]
 
     @torch.no_grad()
     def answer(
@@ -319,8 +354,7 @@ def _scene(
 
 
 def without_answer(conversation: Conversation) -> Conversation:
-    """The turns before the last that the assistant says; all of them where it says none."""
-    said = [n for n, turn in enumerate(conversation.turns) if turn.role == "assistant"]
-    if not said:
+    """The conversation up to its last question, where it ends with the answer to it."""
+    if conversation.turns[-1].role != "assistant":
         return conversation
-    return replace(conversation, turns=conversation.turns[: said[-1]], tokens=None)
+    return replace(conversation, turns=conversation.turns[:-1], tokens=None)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.dataset import pseudo_collate
 
 from llmdet.datasets.masks import decode_mask, encode_mask
 from llmdet.datasets.sample import Regions
 from llmdet.datasets.transforms import MakeViews, PackViews
 from llmdet.errors import ConfigError, DataError
+from llmdet.evaluation.metrics.samples import row_of_sample
 from llmdet.models.outputs.mask import MaskAnswer
 from llmdet.models.outputs.mask_losses import mask_cross_entropy, mask_dice
-from llmdet.prompts.conversation import ask
+from llmdet.prompts.conversation import Conversation, Turn, ask
 from llmdet.registry import MODELS
-from llmdet.testing.region_models import TINY_SAM, tiny_region_lmm
+from llmdet.testing.region_models import tiny_region_lmm, with_masks
 
 LEFT = np.zeros((30, 40), bool)
 LEFT[:, :20] = True
@@ -24,11 +26,7 @@ HALVES = Regions(BOXES, (encode_mask(LEFT), encode_mask(~LEFT)))
 
 
 def settings_of(qwen, **output):
-    settings = tiny_region_lmm(qwen, talk={"max_length": 200, "max_new_tokens": 12, "system": None})
-    settings["towers"]["sam"] = {"type": "SamTower", "model": TINY_SAM, "frozen": False}
-    decoder = {"type": "MaskDecoder", "model": TINY_SAM}
-    settings["output"] = {"type": "Mask", "tower": "sam", "decoder": decoder, **output}
-    return settings
+    return with_masks(tiny_region_lmm(qwen), **output)
 
 
 @pytest.fixture
@@ -75,6 +73,14 @@ def test_it_learns_which_half_is_red(model):
         found = decode_mask(mask, (30, 40))
         assert (found & wanted).sum() / (found | wanted).sum() > 0.9
         assert 0.5 < answer.scores[0] <= 1
+    seen, given = model.look(data["inputs"]), [[segment("red", 0)], [segment("red", 1)]]
+    read = model.read_given(seen, data["data_samples"], given)  # the same words
+    for (given,), (said,) in zip(read, answers, strict=True):
+        pixels = [decode_mask(each.masks[0], (30, 40)) for each in (given, said)]
+        assert (pixels[0] != pixels[1]).mean() < 0.01
+    model.output.write_prediction(data["data_samples"][0], answers[0])
+    row = row_of_sample({"img_id": 1, **data["data_samples"][0].to_dict()})
+    assert (row.text, row.phrases, row.masks) == ("It is [SEG].", ("",), answers[0][0].masks)
 
 
 def test_losses_are_means_over_all_masks_of_the_batch(model):
@@ -128,3 +134,25 @@ def test_both_losses_follow_from_their_formulas():
     torch.testing.assert_close(mask_cross_entropy(logits, targets).double(), entropy)
     dice = 1 - 2 * (p * t).sum((1, 2)) / (p.sum((1, 2)) + t.sum((1, 2)))
     torch.testing.assert_close(mask_dice(logits, targets).double(), dice, rtol=1e-3, atol=1e-3)
+
+
+def test_of_given_answers_the_last_one_is_read_and_a_silent_one_has_no_mask(model):
+    both = "<p>left</p><mask:0> and <p>right</p><mask:1>"
+    first, question = Turn("assistant", both, learned=True), Turn("user", "And the red half?")
+    last = Turn("assistant", "It is <mask:0>.", learned=True)
+    several = Conversation((Turn("user", "<image>\nBoth?"), first, question, last))
+    given = [[several], [ask("<image>\nWhere?", "Nowhere.")]]
+    data = batch_of(model.eval(), *given)
+    seen = model.look(data["inputs"])
+    (shown,), (silent,) = model.read_given(seen, data["data_samples"], given)
+    assert (shown.said.text, len(shown.masks)) == ("It is [SEG].", 1)
+    assert (silent.said.caption, silent.masks) == ("Nowhere.", ())
+
+
+def test_files_have_glamms_tokens_whatever_those_of_the_model_are(qwen):
+    model = MODELS.build(settings_of(qwen, token="<SEG>", opened="<g>", closed="</g>"))
+    said = model.output.grammar.parse("<g> a cat </g> <SEG> sleeps")
+    sample = DetDataSample(metainfo={"img_id": 1})
+    model.output.write_prediction(sample, [MaskAnswer(said, ({"size": [1, 1], "counts": "1"},))])
+    assert sample.pred_text == "<p> a cat </p> [SEG] sleeps"
+    assert sample.pred_phrases == ["a cat"]

@@ -18,6 +18,7 @@ from llmdet.datasets.transforms import MakeViews, PackViews
 from llmdet.engine.runner import Runner
 from llmdet.errors import ConfigError, DataError
 from llmdet.models.accumulation import accumulating
+from llmdet.models.systems.region_lmm import without_answer
 from llmdet.prompts.conversation import Conversation, Turn
 from llmdet.registry import MODELS
 from llmdet.testing.region_models import tiny_region_lmm
@@ -224,3 +225,11 @@ def test_the_runner_trains_it_and_it_answers(qwen, conversation_set, tmp_path):
     made = batch_of(runner.model, sample("red", "blue", BOTH))
     answered = runner.model.eval()(**made, mode="predict")
     assert answered[0].pred_text == "blue"
+
+
+def test_the_last_question_is_asked_whatever_was_said_before(model):
+    history = Turn("assistant", "red"), Turn("user", "And <region>?")
+    open_end = Conversation((Turn("user", f"<image>\n{QUESTION}"), *history))
+    assert without_answer(open_end) == open_end
+    answered = Conversation((*open_end.turns, Turn("assistant", "blue", learned=True)))
+    assert without_answer(answered) == open_end
