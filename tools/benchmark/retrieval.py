@@ -71,7 +71,7 @@ class Sizes:
     eye_steps: int = 800
     proposal_steps: int = 400
     worse_steps: int = 50
-    steps: int = 1000  # of a language model
+    steps: int = 2000  # of a language model
     images: int = 60  # asked about, of each split
     train: int = 1200
     val: int = 100
@@ -244,10 +244,12 @@ class Bench:
 
     def retrieval_config(self, name: str, seed: int) -> Any:
         """The config of a language model, with its rows written."""
+        import llmdet.testing.toy_eye  # noqa: F401  registers it
         from llmdet.datasets.toy.retrieval import write_retrieval_rows
 
         config = toy_config("configs/quickstart/retrieval.py", self.toy, self.sizes.steps)
-        config.model.towers.eye.weights = str(self.eye_weights(seed))
+        eye = {**config.model.towers.eye, "weights": str(self.eye_weights(seed))}
+        config.model.towers.eye = {"type": "KeptQueries", "tower": eye}
         rows = self.place(name, seed) / "rows.jsonl"
         proposals = json.loads((self.place("proposals", seed) / "good.json").read_text())["train"]
         write_retrieval_rows(self.toy, rows, proposals, rejection=name == "with rejection")

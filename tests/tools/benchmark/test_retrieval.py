@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+from llmdet.models.vision.views import Frame, View
+from llmdet.registry import MODELS
 from llmdet.testing.programs import load_program
+from llmdet.testing.toy_eye import _part
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,24 @@ def test_every_job_leaves_what_it_came_to(benchmark, finished):
     assert results["recall of good"].keys() == {"AR@10", "AR@100"}
     for title in benchmark.ROWS:
         assert results[title].keys() == set(benchmark.COLUMNS)
+
+
+def test_the_eye_looks_at_each_image_once(finished, monkeypatch):
+    config = finished.retrieval_config("with rejection", 0)
+    eye = MODELS.build(config.model.towers.eye).eval()
+    frame = Frame(
+        torch.ones(2, 2), torch.zeros(2, 2), ((64, 48), (64, 64)), ((64, 48),) * 2, (64, 64)
+    )
+    pixels = torch.randn(2, 3, 64, 64)
+    pixels[0, :, :, 48:] = 0
+    view = View(pixels, frame)
+    with torch.no_grad():
+        first, expected = eye(view), eye.tower(view)
+        torch.testing.assert_close(first.queries, expected.queries)
+        monkeypatch.setattr(eye.tower, "forward", lambda _: pytest.fail("looked again"))
+        again = eye(View(pixels.flip(0)[:1], _part(view, [1]).frame))
+    assert torch.equal(again.query_boxes, first.query_boxes[1:])
+    assert torch.equal(again.query_scores, first.query_scores[1:])
 
 
 def test_proposals_are_those_of_every_image_that_is_learned_or_asked_about(finished):
