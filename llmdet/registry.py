@@ -46,6 +46,7 @@ DATASETS = _child(
     "llmdet.datasets.benchmarks",
     "llmdet.datasets.caption_questions",
     "llmdet.datasets.questions",
+    "llmdet.datasets.retrieval_sets",
 )
 DATA_SAMPLERS = _child(mmdet.DATA_SAMPLERS, "llmdet.datasets.samplers")
 TRANSFORMS = _child(mmdet.TRANSFORMS, "llmdet.datasets.transforms")

@@ -15,7 +15,6 @@ from llmdet.evaluation.suite import (
     RUNNERS,
     describe_metrics,
     format_table,
-    protocol_note,
     run_metric,
 )
 from llmdet.utils.cli import write_notice, write_result
@@ -60,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = run_metric(args.metric, args.gt, args.pred, options)
     if report.prompts:
         write_notice(f"predicted with {report.prompts}")
-    if note := protocol_note(report.predictions):
-        write_notice(note)
+    if report.protocol:
+        write_notice(report.protocol)
     write_result(format_table(report.values))
     if args.json:
         report.write(args.json)

@@ -63,8 +63,9 @@ def humanref_scores(
 ) -> dict[str, Any]:
     """Recall, precision and density F1 over all records and by domain, subdomain and count.
 
-    A record without predictions counts as empty. ``rejection_score_count`` is the number of
-    expressions without answer that got no box, out of ``rejection_total``.
+    A record without predictions counts as empty. ``average`` is the plain mean over domains, as the
+    published tables have it. ``rejection_score_count`` is the number of expressions without answer
+    that got no box, out of ``rejection_total``, and ``rejection_score`` their share (-1 of none).
 
     Args:
         records: annotations.
@@ -83,11 +84,14 @@ def humanref_scores(
             continue
         rows[record.id] = _score(record, predicted, density)
     kept = [record for record in records if record.id in rows]
+    domains = _grouped(kept, rows, lambda record: record.domain)
     return {
+        "average": _mean_of(list(domains.values())),
         "overall": {**_means(kept, rows), "count": len(kept)},
-        "domain": _grouped(kept, rows, lambda record: record.domain),
+        "domain": domains,
         "subdomain": _grouped(kept, rows, lambda record: record.subdomain),
         "box_count": _grouped(kept, rows, _count_name),
+        "rejection_score": refused / total if total else -1.0,
         "rejection_score_count": refused,
         "rejection_total": total,
     }
@@ -128,6 +132,12 @@ def _means(records: Sequence[HumanRefRecord], rows: Mapping[int, np.ndarray]) ->
         result[f"{name}_50"] = float(values[:, index, 0].mean())
         result[f"{name}_mean"] = float(values[:, index].mean())
     return result
+
+
+def _mean_of(groups: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of groups, whatever their sizes."""
+    names = [name for group in groups[:1] for name in group if name != "count"]
+    return {name: sum(group[name] for group in groups) / len(groups) for name in names}
 
 
 def _grouped(

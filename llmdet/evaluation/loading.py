@@ -38,6 +38,7 @@ from llmdet.evaluation.predictions import (
     is_prediction_file,
     read_predictions,
 )
+from llmdet.evaluation.region_classification import name_in
 from llmdet.evaluation.res import encode
 from llmdet.prompts.masks import MaskGrammar
 from llmdet.utils.files import read_json, read_jsonl, require
@@ -264,15 +265,16 @@ def load_region_names(regions: Sequence[Mapping[str, Any]], source: Source) -> l
 
     Args:
         regions: annotated regions with ``image_id``.
-        source: rows with a phrase per region of the image, in the order of the annotations.
+        source: rows with a phrase per region of the image, in the order of the annotations, or
+            with a text where there is one region.
     Raises:
         DataError: an image has another number of phrases than of regions.
     """
     rows = rows_of(source)
     if rows is None:
-        return list(read_json(_path(source)))
+        return list(map(name_in, read_json(_path(source))))
     said = {image: iter(names) for image, names in _names_of_regions(regions, rows).items()}
-    return [next(said[region["image_id"]]) for region in regions]
+    return [name_in(next(said[region["image_id"]])) for region in regions]
 
 
 def _names_of_regions(
@@ -282,7 +284,7 @@ def _names_of_regions(
     for index, region in enumerate(regions):
         image = require(dict(region), "image_id", f"regions[{index}]")
         counts[image] = counts.get(image, 0) + 1
-    names = _by_id(rows, lambda row: _part(row, "phrases"))
+    names: dict[int, Sequence[str]] = _by_id(rows, lambda row: row.phrases or (_part(row, "text"),))
     for image, count in counts.items():
         if len(names.get(image, ())) != count:
             raise DataError(

@@ -42,7 +42,7 @@ def lvis_curves(truth: LVISGroundTruth, detections: DetectionTable) -> Precision
         judged,
         ignored=boxes.ignore,
         max_dets=(0,),
-        unpunished=_contains(truth.not_exhaustive, judged),
+        unpunished=contains(truth.not_exhaustive, judged),
     )
 
 
@@ -54,7 +54,7 @@ def federated_mask(truth: LVISGroundTruth, detections: DetectionTable) -> np.nda
     """
     boxes = _existing_boxes(truth)
     annotated = np.stack([boxes.images, boxes.categories], axis=1)
-    judged = _contains(np.concatenate([annotated, truth.negative]), detections)
+    judged = contains(np.concatenate([annotated, truth.negative]), detections)
     rows = np.flatnonzero(judged)  # few of all, where prompts have every class
     judged[rows] = detections.select(rows).areas() > 0
     return judged
@@ -140,7 +140,7 @@ def _existing_boxes(truth: LVISGroundTruth) -> GroundTruth:
     return boxes.select((boxes.areas > 0) & np.isin(boxes.categories, boxes.category_ids))
 
 
-def _contains(pairs: np.ndarray, detections: DetectionTable) -> np.ndarray:
+def contains(pairs: np.ndarray, detections: DetectionTable) -> np.ndarray:
     """Whether the (image, category) of each detection is among ``pairs`` [X, 2]: [N] bool."""
     if len(pairs) == 0:
         return np.zeros(len(detections), bool)

@@ -8,8 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from llmdet.errors import DataError
 from llmdet.evaluation import (
     caption,
@@ -25,7 +23,6 @@ from llmdet.evaluation import (
     pope,
     proposal_recall,
     refexp,
-    region_classification,
 )
 from llmdet.evaluation.average_precision import PrecisionRecall
 from llmdet.evaluation.completeness import check_complete
@@ -39,10 +36,9 @@ from llmdet.evaluation.loading import (
     load_expression_boxes,
     load_humanref,
     load_phrase_boxes,
-    load_region_names,
 )
 from llmdet.evaluation.predictions import is_prediction_file, read_predictions
-from llmdet.utils.files import read_json, read_jsonl, read_npz, require
+from llmdet.utils.files import read_json, read_jsonl, require
 
 Values = dict[str, Any]
 AnnotationId0 = Literal["unmatched", "counted"]
@@ -281,7 +277,7 @@ def run_odinw(
 def run_humanref(
     gt: Path, pred: Source, *, density: humanref.Density = "answers", partial: bool = False
 ) -> Values:
-    """HumanRef recall, precision and density F1.
+    """HumanRef recall, precision and density F1, and the share of rejections.
 
     Options: ``density=persons`` is the factor of the README instead of the program's.
     """
@@ -291,19 +287,6 @@ def run_humanref(
         wanted = [record.id for record in records]
         check_complete(pred, predictions, wanted, partial=partial, what="expressions")
     return humanref.humanref_scores(records, predictions, density=density)
-
-
-def run_region_classification(gt: Path, pred: Source) -> Values:
-    """Accuracy of class scores (npz) or word overlap of free text of given regions."""
-    data = read_json(gt)
-    names = require(data, "categories", str(gt))
-    regions = require(data, "regions", str(gt))
-    labels = np.asarray([require(region, "label", f"{gt}: region") for region in regions])
-    if isinstance(pred, Path) and pred.suffix == ".npz":
-        return dict(region_classification.class_accuracy(read_npz(pred, "scores")[0], labels))
-    answers = load_region_names(regions, pred)
-    right = [names[label] for label in labels]
-    return {"semantic_iou": region_classification.semantic_iou(answers, right)}
 
 
 def run_caption(gt: Path, pred: Source, *, partial: bool = False) -> Values:

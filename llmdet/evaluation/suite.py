@@ -17,6 +17,9 @@ from llmdet.evaluation.predictions import is_prediction_file, prompts_in_words, 
 from llmdet.utils.suggest import did_you_mean
 
 HASH_BLOCK = 1 << 20
+#: Metrics whose figures mean nothing without a word of whose boxes were chosen from.
+NAMES_SOURCE = ("humanref",)
+NO_SOURCE = "candidates: the file of predictions does not say whose they are"
 
 RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "coco": runners.run_coco,
@@ -31,9 +34,10 @@ RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "ovdeval": runners.run_ovdeval,
     "omnilabel": runners.run_omnilabel,
     "humanref": runners.run_humanref,
-    "region-classification": runners.run_region_classification,
+    "region-classification": region_runners.run_region_classification,
     "coco-classification": region_runners.run_coco_classification,
     "region-choice": region_runners.run_region_choice,
+    "retrieval": region_runners.run_retrieval,
     "answers": region_runners.run_answers,
     "caption": runners.run_caption,
     "gcg": mask_runners.run_gcg,
@@ -60,10 +64,17 @@ class MetricReport:
         words = [prompts_in_words(size) for size in sizes if size is not None]
         return "; ".join(dict.fromkeys(words)) or None
 
+    @property
+    def protocol(self) -> str | None:
+        """What the predictions were asked of, see :func:`protocol_note`."""
+        note = protocol_note(self.predictions)
+        return NO_SOURCE if note is None and self.metric in NAMES_SOURCE else note
+
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         values = {"llmdet": llmdet.__version__, **dataclasses.asdict(self)}
-        return values if self.prompts is None else {**values, "prompts": self.prompts}
+        more = {"prompts": self.prompts, "asked_of": self.protocol}
+        return values | {name: value for name, value in more.items() if value is not None}
 
     def write(self, path: str | Path) -> None:
         """Write the report as a JSON file."""
@@ -156,6 +167,8 @@ def protocol_note(predictions: Mapping[str, Any]) -> str | None:
         detector = candidates.get("model")
         weights = str(candidates.get("weights_hash"))[:12]
         whose = f"of our detector {detector}, weights {weights}" if detector else "of a file"
+        if candidates.get("annotated"):
+            whose = "as annotated, every answer among them"
         said.insert(0, f"candidates {whose}: {candidates['file']}")
     return "; ".join(said) or None
 

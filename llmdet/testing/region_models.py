@@ -159,7 +159,7 @@ def speak_of_masks(model: Any) -> None:
 
 
 def tiny_region_demo(
-    folder: Path, base: Path | None = None, seed: int = 0, masks: bool = False
+    folder: Path, base: Path | None = None, seed: int = 0, masks: bool = False, **changes: Any
 ) -> TinyDemo:
     """Write a tiny ``RegionLMM`` as users have one: a config and a slim checkpoint.
 
@@ -168,13 +168,14 @@ def tiny_region_demo(
         base: config that it inherits from, but for the model.
         seed: of the weights that train.
         masks: it answers with masks, which it does now and then.
+        changes: of the settings of :func:`tiny_region_lmm`.
     """
     import torch
 
     from llmdet.checkpoint.frozen import leave_out_frozen
     from llmdet.registry import MODELS
 
-    settings = tiny_region_lmm(tiny_qwen(folder / "qwen"), tiny_clip(folder / "clip"))
+    settings = tiny_region_lmm(tiny_qwen(folder / "qwen"), tiny_clip(folder / "clip"), **changes)
     if masks:
         settings = with_masks(settings)
     written = settings if base is None else {"_delete_": True, **settings}

@@ -27,7 +27,7 @@ TRUTH = LVIS / "gt.json.gz"
 
 
 def test_the_metrics_of_the_help_are_those_that_run():
-    assert len(RUNNERS) == 20
+    assert len(RUNNERS) == 21
     for name in RUNNERS:
         assert all(
             default is not None or key in ("class_split", "embeddings", "text_encoder")

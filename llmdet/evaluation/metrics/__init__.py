@@ -22,6 +22,7 @@ from llmdet.evaluation.metrics.language import (
     RegionChoiceMetric,
     RegionClassificationMetric,
 )
+from llmdet.evaluation.metrics.retrieval import RetrievalMetric
 from llmdet.evaluation.metrics.sets import BenchmarkEvaluator
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "ReferringSegmentationMetric",
     "RegionChoiceMetric",
     "RegionClassificationMetric",
+    "RetrievalMetric",
 ]

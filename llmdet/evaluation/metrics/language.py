@@ -10,6 +10,7 @@ from llmdet.evaluation.metrics.reducers import Rows
 from llmdet.evaluation.metrics.shell import Collected, MetricShell
 from llmdet.evaluation.res import Empty
 from llmdet.evaluation.suite import flatten
+from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import METRICS
 
 
@@ -160,17 +161,23 @@ class AnswerMetric(MetricShell):
 
 @METRICS.register_module()
 class RegionClassificationMetric(MetricShell):
-    """Word overlap of ``pred_phrases`` with the names of given regions, one for each region.
+    """Likeness of ``pred_phrases`` to the names of given regions, one for each region.
 
     Args:
-        ann_file: JSON ``{categories, regions}``.
+        ann_file: JSON ``{categories, regions}``, or COCO, LVIS or PACO annotations.
+        text_encoder: of sentences, a folder or a name of the hub, without which words alone are
+            compared.
         **shell: of :class:`MetricShell`.
     """
 
     default_prefix = "region_classification"
 
-    def __init__(self, ann_file: str | None = None, **shell: Any) -> None:
-        run = _over_rows(runners.run_region_classification)
+    def __init__(
+        self, ann_file: str | None = None, *, text_encoder: str | None = None, **shell: Any
+    ) -> None:
+        if text_encoder is not None:  # what is wrong with it is said before the test
+            load_tokenizer(text_encoder, role="text_encoder")
+        run = _over_rows(region_runners.run_region_classification, text_encoder=text_encoder)
         super().__init__(ann_file, Rows(), run, **shell)
 
 

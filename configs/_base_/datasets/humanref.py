@@ -1,0 +1,30 @@
+"""HumanRef: people by any words. Candidates are the annotated boxes of all people, as published.
+
+``test_dataloader.dataset.candidates=FILE`` takes those of a detector, a prediction file by the ids
+of the expressions: figures of the two are not comparable, and reports name which it was.
+"""
+
+data_root = "data/humanref/"
+annotations = "annotations.jsonl"
+
+test_dataloader = dict(
+    batch_size=8,
+    num_workers=8,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="HumanRefDataset",
+        data_root=data_root,
+        ann_file=annotations,
+        data_prefix=dict(img="images/"),
+        candidates=None,
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="MakeViews"),
+            dict(type="PackViews"),
+        ],
+    ),
+)
+test_evaluator = dict(type="HumanRefMetric", ann_file=data_root + annotations)
+test_cfg = dict(type="TestLoop")

@@ -1,0 +1,5 @@
+"""HumanRef with the released ChatRex-7B."""
+
+_base_ = ["./infer_7b.py", "../_base_/datasets/humanref.py", "../_base_/default_runtime.py"]
+
+model = dict(talk=dict(max_new_tokens=100))

@@ -1,0 +1,5 @@
+"""Referring expressions among a detector's boxes, with the released RexSeek-3B."""
+
+_base_ = ["./infer_3b.py", "../_base_/datasets/refexp_retrieval.py", "../_base_/default_runtime.py"]
+
+model = dict(talk=dict(max_new_tokens=100))
