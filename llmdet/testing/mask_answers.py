@@ -10,14 +10,59 @@ import numpy as np
 
 from llmdet.datasets.masks import decode_mask
 from llmdet.models.outputs.mask import MaskAnswer
+from llmdet.models.systems.region_lmm import without_answer
 from llmdet.prompts.conversation import Turn
 from llmdet.prompts.masks import marked_regions
 from llmdet.prompts.objects import ObjectAnswer, ObjectGrammar
+from llmdet.testing.kept_training import Pool, sample_of
 
 #: How regions of questions are shown: as boxes, which are object queries where the detector found
 #: them; as boxes that no query may stand for; with their masks.
 GIVEN_AS = ("as given", "as RoI", "as mask")
 _OVERLAP = 0.5  # IoU from which a mask is found
+
+
+def ask(model: Any, pools: Mapping[str, Pool], given_as: Sequence[str]) -> list[dict[str, Any]]:
+    """The questions about the images of each split, each with what is right in its answer.
+
+    Args:
+        model: a ``RegionLMM`` whose regions are ``AnyRegion``.
+        pools: of each split, rows of :func:`llmdet.datasets.toy.masks.question_rows`.
+        given_as: of GIVEN_AS, each of which questions with regions are asked with.
+    """
+    asked = []
+    for split, pool in pools.items():
+        for given in given_as:
+            rows = [row for row in pool.rows if given == given_as[0] or "<region" in _question(row)]
+            for start in range(0, len(rows), 64):
+                part = rows[start : start + 64]
+                for row, answer in zip(part, _answers(model, pool, part, given), strict=True):
+                    about = {"split": split, "given": given, "question": _question(row)}
+                    about |= {"task": row["task"], "unseen": row["unseen"], "said": str(answer)}
+                    asked.append(about | judge(row, answer))
+    return asked
+
+
+def _answers(model: Any, pool: Pool, rows: Sequence[Mapping[str, Any]], given: str) -> list[Any]:
+    samples, opened = [], []
+    for row in rows:
+        # Masks are what is asked for, and would be seen where they are not to be.
+        kept = {} if given == "as mask" else {"regions": [_box(each) for each in row["regions"]]}
+        samples.append(sample_of({**row, **kept}))
+        opened.append([without_answer(each) for each in samples[-1].grounding.conversations])
+    encoder = model.filler.encoders["region"]
+    overlap, encoder.overlap = encoder.overlap, 2.0 if given == "as RoI" else encoder.overlap
+    answers = model.answer(pool.look(rows), samples, opened)
+    encoder.overlap = overlap
+    return [answer for (answer,) in answers]
+
+
+def _box(region: Mapping[str, Any]) -> dict[str, Any]:
+    return {"bbox": region["bbox"]}
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    return row["conversations"][0]["value"]
 
 
 def judge(row: Mapping[str, Any], answer: Any) -> dict[str, Any]:

@@ -5,9 +5,10 @@
     python tools/benchmark/masks.py --work-dir DIR --models heads
     python tools/benchmark/masks.py --work-dir DIR --short
 
-Makes the toy set with its masks, trains the eye (a detector, once), for each seed a SAM from
-nothing, and language models of configs/unified/all_heads.py on one task alone, on the three with
-masks, and on everything ("heads"). What the frozen eye and SAM see of an image is computed once.
+Makes the toy set with its masks and trains the eye (a detector, once). For each seed it trains a
+SAM and a language model of configs/unified/all_heads.py from nothing, the latter on questions that
+are answered in words, and from there on one task with masks alone, on three together, and on
+everything ("heads"). What the frozen eye and SAM see of an image is computed once.
 Trainings that are complete in the work dir are not repeated. Ends with tables in Markdown.
 """
 
@@ -38,9 +39,11 @@ MODELS = {
     "refer": {"refer": 1.0},
     "caption": {"caption": 1.0},
     "index": {"index": 1.0},
-    "joint": {"refer": 0.4, "caption": 0.35, "index": 0.25},
-    "heads": {"refer": 0.2, "caption": 0.2, "index": 0.1, "mixed": 0.5},
+    "joint": {"refer": 1.0, "caption": 1.0, "index": 1.0},  # of each as much as alone
+    "heads": {"words": 0.2, "refer": 0.15, "caption": 0.15, "index": 0.1, "mixed": 0.4},
 }
+#: What all of them start from, of the questions without a task of the toy set's regions.
+WORDS = "words"
 #: Of the tables; shares in percent.
 MASK_COLUMNS = ("refer seen", "refer unseen", "recall", "recall with phrase", "mIoU", "index")
 HEADS_COLUMNS = ("mask by index", "name", "index by name", "left, right, above, below")
@@ -52,14 +55,24 @@ class Sizes:
 
     eye_steps: int = 800
     sam_steps: int = 600
-    steps: int = 1000
+    words_steps: int = 800
+    steps: int = 400  # on one task with masks; three times as many on several
     batch_size: int = 12  # conversations
     images: int = 100  # asked about, of each split
     train: int = 2000
     val: int = 200
 
 
-SHORT = Sizes(eye_steps=1, sam_steps=1, steps=2, batch_size=4, images=2, train=16, val=8)
+SHORT = Sizes(
+    eye_steps=1,
+    sam_steps=1,
+    words_steps=1,
+    steps=1,
+    batch_size=4,
+    images=2,
+    train=16,
+    val=8,
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -106,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.eye is None:
         bench.run_all(["eye"], first, args.processes)
     bench.run_all(["look"], first, args.processes)
+    bench.run_all([WORDS], args.seeds, args.processes)
     bench.run_all(args.models, args.seeds, args.processes)
     results = {name: [bench.result(name, seed) for seed in args.seeds] for name in args.models}
     sys.stdout.write("\n".join(_tables(results)) + "\n")
@@ -136,11 +150,13 @@ class Bench:
     def make_data(self) -> None:
         """Write the toy set with its conversations and models, where it is not there."""
         from llmdet.datasets.toy import ToySettings, generate
+        from llmdet.datasets.toy.conversations import write_region_questions
         from llmdet.datasets.toy.masks import write_mask_questions
         from llmdet.datasets.toy.models import write_mask_language_model, write_toy_models
 
         generate(self.toy, ToySettings(train=self.sizes.train, val=self.sizes.val))
         write_toy_models(self.toy)
+        write_region_questions(self.toy)
         write_mask_questions(self.toy)
         write_mask_language_model(self.toy)
 
@@ -207,48 +223,65 @@ class Bench:
             torch.save(self.looks(tower), folder / "kept.pt")
         elif name == "sam":
             train_sam(self.toy, folder, seed, self.sizes.sam_steps)
+        elif name == WORDS:
+            self.learn(name, seed)
         else:
-            scores = self.train_and_ask(name, seed, begin)
+            model, seen = self.learn(name, seed)
+            scores["seconds"] = time.process_time() - begin
+            scores = self.ask(model, seen, name, folder) | scores
         if "seconds" not in scores:
             scores["seconds"] = time.process_time() - begin
         (folder / "result.json").write_text(json.dumps(scores))
 
-    def train_and_ask(self, name: str, seed: int, begin: float) -> dict[str, float]:
-        """Train a language model, save it, and ask it."""
+    def learn(self, name: str, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Train a language model and save it; it and what its towers see."""
         import torch
 
+        from llmdet.checkpoint import load_weights
         from llmdet.checkpoint.frozen import leave_out_frozen
-        from llmdet.datasets.toy.masks import MIXED
         from llmdet.registry import MODELS as REGISTRY
         from llmdet.testing.kept_training import Pool, Training, train
-        from llmdet.testing.mask_answers import GIVEN_AS, shares
 
         torch.manual_seed(seed)
         config = self.config(seed)
         model: Any = REGISTRY.build(config.model)
         kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
         seen = {"eye": kept, "sam": self.looks(model.towers["sam"])}
-        training = Training(MODELS[name], self.sizes.steps, self.sizes.batch_size, seed)
+        if name == WORDS:
+            tasks, steps = {WORDS: 1.0}, self.sizes.words_steps
+        else:
+            load_weights(model, self.place(WORDS, seed) / "weights.pth")
+            tasks = MODELS[name]
+            steps = self.sizes.steps * (1 if len(tasks) == 1 else 3)
+        training = Training(tasks, steps, self.sizes.batch_size, seed)
         train(model, Pool(model, seen, self.rows("train")), config.optim_wrapper, training)
-        seconds = time.process_time() - begin
         checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
         leave_out_frozen(checkpoint, model)
         torch.save(checkpoint, self.place(name, seed) / "weights.pth")
-        learned = {*MODELS[name], *(MIXED if "mixed" in MODELS[name] else ())}
+        return model, seen
+
+    def ask(self, model: Any, seen: dict[str, Any], name: str, folder: Path) -> dict[str, float]:
+        """Ask a model about what it has learned; its answers are kept too."""
+        from llmdet.datasets.toy.masks import MIXED
+        from llmdet.testing.kept_training import Pool
+        from llmdet.testing.mask_answers import GIVEN_AS, ask, shares
+
+        learned = {*MODELS[name], *(MIXED if "mixed" in MODELS[name] else ())} - {WORDS}
         pools = {
             split: Pool(model, seen, [r for r in self.rows(split) if r["task"] in learned])
             for split in SPLITS[1:]
         }
         asked = ask(model, pools, GIVEN_AS if "mixed" in learned else GIVEN_AS[:1])
-        (self.place(name, seed) / "answers.jsonl").write_text(
-            "".join(json.dumps(each) + "\n" for each in asked)
-        )
-        return {**shares(asked), "seconds": seconds}
+        lines = (json.dumps(each) + "\n" for each in asked)
+        (folder / "answers.jsonl").write_text("".join(lines))
+        return shares(asked)
 
     def rows(self, split: str) -> list[dict[str, Any]]:
-        """Conversations with masks."""
-        path = self.toy / "annotations" / f"{split}_masks.jsonl"
-        return list(map(json.loads, path.read_text().splitlines()))
+        """Conversations with masks, and those of training without."""
+        names = [f"{split}_masks.jsonl", *(["train_regions.jsonl"] if split == "train" else [])]
+        texts = [(self.toy / "annotations" / name).read_text() for name in names]
+        rows = [json.loads(line) for text in texts for line in text.splitlines()]
+        return [{"task": WORDS, **row} for row in rows]
 
     def train_eye(self, folder: Path, seed: int) -> None:
         """Train a detector, as the quickstart does, without its language model."""
@@ -310,51 +343,6 @@ def _replaced(value: Any, old: str, new: str) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_replaced(part, old, new) for part in value)
     return value.replace(old, new) if isinstance(value, str) else value
-
-
-def ask(model: Any, pools: Mapping[str, Any], given_as: Sequence[str]) -> list[dict[str, Any]]:
-    """The questions about the images of each split, each with what is right in its answer.
-
-    Those with regions are asked with the regions as each of ``given_as``.
-    """
-    from llmdet.testing.mask_answers import judge
-
-    asked = []
-    for split, pool in pools.items():
-        for given in given_as:
-            rows = [row for row in pool.rows if given == given_as[0] or "<region" in _question(row)]
-            for start in range(0, len(rows), 64):
-                part = rows[start : start + 64]
-                for row, answer in zip(part, _answers(model, pool, part, given), strict=True):
-                    about = {"split": split, "given": given, "question": _question(row)}
-                    about |= {"task": row["task"], "unseen": row["unseen"], "said": str(answer)}
-                    asked.append(about | judge(row, answer))
-    return asked
-
-
-def _answers(model: Any, pool: Any, rows: Sequence[Mapping[str, Any]], given: str) -> list[Any]:
-    from llmdet.models.systems.region_lmm import without_answer
-    from llmdet.testing.kept_training import sample_of
-
-    samples, opened = [], []
-    for row in rows:
-        # Masks are what is asked for, and would be seen where they are not to be.
-        kept = {} if given == "as mask" else {"regions": [_box(each) for each in row["regions"]]}
-        samples.append(sample_of({**row, **kept}))
-        opened.append([without_answer(each) for each in samples[-1].grounding.conversations])
-    encoder = model.filler.encoders["region"]
-    overlap, encoder.overlap = encoder.overlap, 2.0 if given == "as RoI" else encoder.overlap
-    answers = model.answer(pool.look(rows), samples, opened)
-    encoder.overlap = overlap
-    return [answer for (answer,) in answers]
-
-
-def _box(region: Mapping[str, Any]) -> dict[str, Any]:
-    return {"bbox": region["bbox"]}
-
-
-def _question(row: Mapping[str, Any]) -> str:
-    return row["conversations"][0]["value"]
 
 
 def _tables(results: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:

@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--masks",
         action="store_true",
-        help="also conversations in which words, indices and regions have masks, and a language "
-        "model for them",
+        help="also conversations in which words, indices and regions have masks, with those of "
+        "--regions, and a language model for both",
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_naming_rows(folder, folder / "annotations" / "train_naming.jsonl")
         write_retrieval_language_model(folder)
     if args.masks:
+        write_region_questions(folder)
         write_mask_questions(folder)
         write_mask_language_model(folder)
     return 0

@@ -89,7 +89,7 @@ def write_region_language_model(folder: str | Path) -> None:
         folder: the toy set with its questions about regions, see
             :func:`llmdet.datasets.toy.conversations.write_region_questions`.
     """
-    _write_language_model(Path(folder), "region_language_model", "train_regions.jsonl")
+    _write_language_model(Path(folder), "region_language_model", ["train_regions.jsonl"])
 
 
 def write_retrieval_language_model(folder: str | Path) -> None:
@@ -106,19 +106,20 @@ def write_mask_language_model(folder: str | Path) -> None:
     """Write ``mask_language_model/`` beside the toy set, unless it is there.
 
     Args:
-        folder: the toy set with its conversations with masks, see
+        folder: the toy set with its questions about regions and its conversations with masks, see
             :func:`llmdet.datasets.toy.masks.write_mask_questions`.
     """
-    _write_language_model(Path(folder), "mask_language_model", "train_masks.jsonl")
+    files = ["train_regions.jsonl", "train_masks.jsonl"]
+    _write_language_model(Path(folder), "mask_language_model", files)
 
 
-def _write_language_model(folder: Path, name: str, rows: str) -> None:
+def _write_language_model(folder: Path, name: str, rows: Iterable[str]) -> None:
     """A language model whose vocabulary is that of conversations, without their marks."""
     target = folder / name
     if not (target / "config.json").is_file():
         tiny_qwen(
             target,
-            corpus=_questions(folder, rows),
+            corpus=[text for file in rows for text in _questions(folder, file)],
             hidden_size=128,
             intermediate_size=256,
             num_hidden_layers=3,

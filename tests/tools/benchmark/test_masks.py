@@ -28,7 +28,7 @@ def finished(benchmark, root, tmp_path_factory):
     eye = Config.fromfile(root / "configs" / "quickstart" / "region_lmm.py").model.towers.eye
     eye.weights, eye.detector.language_model.name = None, str(bench.toy / "bert")
     torch.save({"state_dict": MODELS.build(eye).detector.state_dict()}, folder / "eye.pth")
-    for name in ("look", "sam", "heads"):
+    for name in ("look", "sam", "words", "heads"):
         bench.run(name, 0)
     return bench
 
@@ -49,7 +49,7 @@ def test_every_kind_of_training_leaves_what_it_came_to(benchmark, finished):
 def test_finished_trainings_are_reported_and_not_repeated(benchmark, finished, capsys, monkeypatch):
     monkeypatch.setattr(benchmark.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
     values = dict.fromkeys(finished.result("heads", 0), 0.5) | {"seconds": 100}
-    for name in ("heads", "refer", "sam"):
+    for name in ("heads", "refer", "sam", "words"):
         for seed in (0, 1):
             place = finished.place(name, seed)
             place.mkdir(exist_ok=True)
