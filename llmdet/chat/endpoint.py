@@ -116,7 +116,8 @@ class EndpointChat:
             getattr(tokens, "prompt_tokens", None) or 0,
             getattr(tokens, "completion_tokens", None) or 0,
         )
-        return answer
+        # JSON may hold half a character, which no file and no tokenizer takes.
+        return str(answer).encode(errors="replace").decode()
 
 
 def _messages(request: ChatRequest) -> Any:

@@ -18,7 +18,7 @@ from llmdet.cli.data_engine_common import (
     report,
     run_of,
 )
-from llmdet.utils.cli import count, refuse_existing
+from llmdet.utils.cli import count, none_or_more, refuse_existing
 
 if TYPE_CHECKING:
     from llmdet.data_engines.captions import CaptionSettings
@@ -30,14 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is asked")
     group.add_argument(
         "--regions",
-        type=int,
+        type=none_or_more,
         default=0,
         metavar="N",
         help="also describe the N largest boxes of each image; rows are then in grounding form",
     )
     group.add_argument("--caption-prompt", help="asked of every image; {names}: its classes")
     group.add_argument("--phrase-prompt", help="asked of every region; {name}: its class")
-    group.add_argument("--min-words", type=int, help="shorter captions are asked for again")
+    group.add_argument(
+        "--min-words", type=none_or_more, help="shorter captions are asked for again"
+    )
     group.add_argument("--attempts", type=count, default=3, help="times a question is asked (3)")
     add_model_arguments(parser)
     add_run_arguments(parser)

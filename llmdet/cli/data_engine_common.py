@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdet.utils.cli import count, fraction, write_result
+from llmdet.utils.cli import count, fraction, none_or_more, write_result
 
 if TYPE_CHECKING:
     from llmdet.chat import ChatModel
@@ -79,7 +79,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, overwrites: bool = True) 
     )
     group.add_argument(
         "--max-bad-rows",
-        type=int,
+        type=none_or_more,
         default=0,
         metavar="N",
         help="skip and count up to N broken rows or pictures",

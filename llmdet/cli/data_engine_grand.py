@@ -30,7 +30,7 @@ from llmdet.cli.data_engine_pictures import (
     build_boxes,
     read_pictures,
 )
-from llmdet.utils.cli import count, fraction
+from llmdet.utils.cli import count, fraction, none_or_more
 
 if TYPE_CHECKING:
     from llmdet.data_engines.grand.models import DepthOrder, SamMasks
@@ -67,20 +67,29 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("objects (level 1)")
     group.add_argument("--classes", type=Path, help="text file: names that are always looked for")
-    group.add_argument("--tags", type=int, metavar="N", help="names that are seen, at most (30)")
+    group.add_argument(
+        "--tags", type=none_or_more, metavar="N", help="names that are seen, at most (30)"
+    )
     group.add_argument("--overlap", type=fraction, metavar="IOU", help="of one box's copies (0.9)")
     group.add_argument("--agree", type=count, metavar="N", help="detectors of an object (1)")
     group.add_argument("--regions", type=count, metavar="N", help="most of a picture (40)")
     group.add_argument("--min-side", type=count, metavar="PIXELS", help="of an object (16)")
     group = parser.add_argument_group("captions, relations, context (levels 2 to 4)")
-    group.add_argument("--captions", type=int, metavar="N", help="short ones of a picture (2)")
-    group.add_argument("--relations", type=int, metavar="N", help="most of a picture (8)")
-    group.add_argument("--dense-words", type=int, help="least of a dense caption (25)")
     group.add_argument(
-        "--rewrites", type=int, metavar="N", help="of a dense caption that names too much (1)"
+        "--captions", type=none_or_more, metavar="N", help="short ones of a picture (2)"
     )
-    group.add_argument("--context-words", type=int, help="least of the context (40)")
-    group.add_argument("--affordances", type=int, metavar="N", help="most of a picture (8)")
+    group.add_argument("--relations", type=none_or_more, metavar="N", help="most of a picture (8)")
+    group.add_argument("--dense-words", type=none_or_more, help="least of a dense caption (25)")
+    group.add_argument(
+        "--rewrites",
+        type=none_or_more,
+        metavar="N",
+        help="of a dense caption that names too much (1)",
+    )
+    group.add_argument("--context-words", type=none_or_more, help="least of the context (40)")
+    group.add_argument(
+        "--affordances", type=none_or_more, metavar="N", help="most of a picture (8)"
+    )
     group.add_argument("--attempts", type=count, help="times a question is asked (3)")
 
 

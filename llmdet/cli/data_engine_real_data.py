@@ -29,7 +29,7 @@ from llmdet.cli.data_engine_common import (
     run_of,
 )
 from llmdet.cli.data_engine_real_lod import build_settings as build_agent
-from llmdet.utils.cli import count
+from llmdet.utils.cli import count, none_or_more
 
 if TYPE_CHECKING:
     from llmdet.data_engines.real_data_run import RealDataSettings
@@ -42,15 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("expressions")
     group.add_argument("--objects", type=count, metavar="N", help="most of a picture (5)")
     group.add_argument("--min-side", type=count, metavar="PIXELS", help="of an object (16)")
-    group.add_argument("--more", type=int, metavar="N", help="that the language model adds (4)")
-    group.add_argument("--min-words", type=int, help="of an object's description (20)")
+    group.add_argument(
+        "--more", type=none_or_more, metavar="N", help="that the language model adds (4)"
+    )
+    group.add_argument("--min-words", type=none_or_more, help="of an object's description (20)")
     group.add_argument("--attempts", type=count, help="times a question is asked (3)")
     add_filter_arguments(parser)
     group = parser.add_argument_group("agent and rows")
     group.add_argument("--without-agent", action="store_true", help="take expressions as they are")
     group.add_argument("--max-cycles", type=count, help="plans that are carried out (3)")
     group.add_argument("--planner-confirms", action="store_true", default=None, help="see real-lod")
-    group.add_argument("--negatives", type=int, metavar="N", help="of each object (50)")
+    group.add_argument("--negatives", type=none_or_more, metavar="N", help="of each object (50)")
     group.add_argument("--seed", type=int, help="draws them (0)")
     add_model_arguments(parser)
     add_run_arguments(parser, overwrites=False)

@@ -25,7 +25,7 @@ from llmdet.cli.data_engine_common import (
     report,
     run_of,
 )
-from llmdet.utils.cli import count, refuse_existing
+from llmdet.utils.cli import count, none_or_more, refuse_existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is described")
     group.add_argument("--regions", type=count, metavar="N", help="most of a picture (20)")
     group.add_argument("--min-side", type=count, metavar="PIXELS", help="of a region (16)")
-    group.add_argument("--min-global-words", type=int, help="about a whole picture (20)")
-    group.add_argument("--min-words", type=int, help="about a region (10)")
+    group.add_argument("--min-global-words", type=none_or_more, help="about a whole picture (20)")
+    group.add_argument("--min-words", type=none_or_more, help="about a region (10)")
     group.add_argument("--attempts", type=count, help="times a question is asked (3)")
     group.add_argument("--seed", type=int, help="draws the wordings of the questions (0)")
     group.add_argument(

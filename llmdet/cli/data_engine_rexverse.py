@@ -29,7 +29,7 @@ from llmdet.cli.data_engine_pictures import (
     read_pictures,
 )
 from llmdet.cli.wordings import add_wordings_option, read_wordings
-from llmdet.utils.cli import count, fraction, refuse_existing
+from llmdet.utils.cli import count, fraction, none_or_more, refuse_existing
 
 if TYPE_CHECKING:
     from llmdet.data_engines.rexverse import RexverseSettings
@@ -59,10 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overlap", type=fraction, metavar="IOU", help="of one thing's boxes (0.8)")
     group.add_argument("--regions", type=count, metavar="N", help="most of a picture (20)")
     group.add_argument("--min-side", type=count, metavar="PIXELS", help="of a region (16)")
-    group.add_argument("--min-words", type=int, help="about a region (6)")
-    group.add_argument("--least-words", type=int, help="of an expression (5)")
-    group.add_argument("--most-words", type=int, help="of an expression (10)")
-    group.add_argument("--dialogue", type=int, metavar="N", help="questions of a conversation (3)")
+    group.add_argument("--min-words", type=none_or_more, help="about a region (6)")
+    group.add_argument("--least-words", type=none_or_more, help="of an expression (5)")
+    group.add_argument("--most-words", type=none_or_more, help="of an expression (10)")
+    group.add_argument(
+        "--dialogue", type=none_or_more, metavar="N", help="questions of a conversation (3)"
+    )
     group.add_argument("--attempts", type=count, help="times a question is asked (3)")
     group = parser.add_argument_group("what is written")
     group.add_argument("--tasks", nargs="+", choices=TASKS, help="kinds of rows (all)")

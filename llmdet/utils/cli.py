@@ -127,6 +127,14 @@ def count(text: str) -> int:
     return value
 
 
+def none_or_more(text: str) -> int:
+    """A whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"it is a whole number of at least 0, not {text}")
+    return value
+
+
 class ConfigOptions(DictAction):
     """Argparse action of ``--cfg-options key=value ...``; refuses what has no ``=``."""
 

@@ -135,6 +135,12 @@ def test_an_answer_without_content_is_empty(chat_server: ChatServer) -> None:
     assert EndpointChat(chat_server.url, "m").answer([request()]) == [""]
 
 
+def test_half_a_character_of_an_answer_is_replaced(chat_server: ChatServer) -> None:
+    """A server that cuts by tokens may cut a pair of surrogates, and JSON lets it through."""
+    chat_server.replies = [(200, completion("a dog \ud83d"))]
+    assert EndpointChat(chat_server.url, "m").answer([request()]) == ["a dog ?"]
+
+
 def test_a_url_without_scheme_is_refused() -> None:
     with pytest.raises(ConfigError, match="must begin with http"):
         EndpointChat("localhost:8000", "m")

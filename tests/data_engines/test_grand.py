@@ -414,6 +414,8 @@ def test_broken_and_ambiguous_pictures_are_named(pictures) -> None:
     twice = PictureSet.of(sorted(pictures.folder.rglob("1.*")))
     with pytest.raises(DataError, match=r"1\.jpg and 1\.png would share"):
         run(twice, name="twice")
+    with pytest.raises(ConfigError, match="found by 2 detectors, as agree asks for: there are 1"):
+        run(pictures, settings=GrandSettings(ObjectSettings(agree=2)), name="agree")
     with pytest.raises(ConfigError, match="at least one detector"):
         GrandModels({}, [])
 

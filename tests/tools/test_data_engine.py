@@ -169,6 +169,15 @@ def test_a_shard_is_one_of_several(tool, tmp_path: Path, capsys, shard: str) -> 
     assert "I/N with I from 0 to N-1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", ["-1", "1.5", "x"])
+def test_a_number_of_things_is_none_or_more(tool, tmp_path: Path, capsys, number: str) -> None:
+    with pytest.raises(SystemExit):
+        tool.main(command(tmp_path, *MODEL, f"--regions={number}"))
+    assert f"argument --regions: {'it is a whole number' if number == '-1' else 'invalid'}" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.fixture(scope="module")
 def local_models(tmp_path_factory) -> list[str]:
     """Arguments for a vision-language model and a CLIP of random weights in this process."""

@@ -174,10 +174,16 @@ def make_grand(
         The number of pictures that have a JSON.
 
     Raises:
-        ConfigError: a level was begun with something else, which is named.
+        ConfigError: a level was begun with something else, which is named; or more detectors are to
+            agree than there are.
         DataError: a picture is broken and no more of them are permitted, or two of them would
             share a JSON.
     """
+    if settings.objects.agree > len(models.boxes):
+        raise ConfigError(
+            f"no object can be found by {settings.objects.agree} detectors, as agree asks for: "
+            f"there are {len(models.boxes)}"
+        )
     pictures.check_stems()
     levels = [_Level(number, folder) for number in range(1, up_to + 1)]
     for level, below in zip(levels, [None, *levels], strict=False):
