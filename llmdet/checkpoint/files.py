@@ -78,7 +78,7 @@ def read_part(path: str | Path, prefixes: tuple[str, ...]) -> StateDict:
     from safetensors import SafetensorError, safe_open
 
     location = locate_checkpoint(path)
-    shards = _safetensors_of(location) if location.is_dir() else [location]
+    shards = _shards_of(location) if location.is_dir() else [location]
     found: StateDict = {}
     for shard in shards:
         if shard.suffix != ".safetensors":
@@ -159,14 +159,16 @@ def _read_sharded(folder: Path, source: str) -> CheckpointFile:
 
 
 def _read_folder(folder: Path, source: str) -> CheckpointFile:
-    shards = _safetensors_of(folder)
+    shards = _shards_of(folder)
     if not shards:
         raise CheckpointError(
-            f"folder '{source}' holds no *.safetensors; name the weight file itself if it is a .pth"
+            f"folder '{source}' holds no *.safetensors and no pytorch_model*.bin; name the weight "
+            "file itself if it is a .pth"
         )
     state_dict: StateDict = {}
     for shard in shards:
-        state_dict.update(_read_safetensors(shard))
+        safe = shard.suffix == ".safetensors"
+        state_dict.update(_read_safetensors(shard) if safe else _read_pickle(shard).state_dict)
     return CheckpointFile(source, state_dict, _config_beside(folder))
 
 
@@ -185,18 +187,24 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _safetensors_of(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = _named_shards(index)
-        missing = sorted(name for name in names if not (folder / name).is_file())
-        if missing:
-            raise CheckpointError(
-                f"{index} names {missing[0]} which is not there ({len(missing)} shards missing); "
-                "fetch the folder again"
-            )
-        return sorted(folder / name for name in names)
-    return sorted(folder.glob("*.safetensors"))
+def _shards_of(folder: Path) -> list[Path]:
+    """Files of weights: safetensors, or where there are none what transformers wrote before."""
+    for index, pattern in (
+        (folder / "model.safetensors.index.json", "*.safetensors"),
+        (folder / "pytorch_model.bin.index.json", "pytorch_model*.bin"),
+    ):
+        if index.is_file():
+            names = _named_shards(index)
+            missing = sorted(name for name in names if not (folder / name).is_file())
+            if missing:
+                raise CheckpointError(
+                    f"{index} names {missing[0]} which is not there ({len(missing)} shards "
+                    "missing); fetch the folder again"
+                )
+            return sorted(folder / name for name in names)
+        if shards := sorted(folder.glob(pattern)):
+            return shards
+    return []
 
 
 def _named_shards(index: Path) -> set[str]:

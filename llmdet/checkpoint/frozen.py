@@ -146,6 +146,16 @@ def put_back_frozen(
             )
 
 
+def put_back_published(state_dict: StateDict, model: nn.Module) -> None:
+    """Add to ``state_dict``, in place, the published parts of a model of which it has nothing.
+
+    For files of other programs, which do not say what they leave out.
+    """
+    for part in source_parts(model):
+        if part.frozen and not any(key in state_dict for key in part.keys.values()):
+            state_dict.update({part.keys[name]: value for name, value in part.tensors.items()})
+
+
 def frozen_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     """What of a file's ``meta`` a copy of its weights must keep."""
     return {key: meta[key] for key in ("frozen",) if key in meta}

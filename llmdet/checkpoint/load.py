@@ -16,8 +16,8 @@ from llmdet.utils.suggest import did_you_mean
 
 from . import base
 from .files import CheckpointFile, StateDict, read_checkpoint
-from .frozen import note_replaced, put_back_frozen
-from .systems import chatrex, system_of, upn
+from .frozen import note_replaced, put_back_frozen, put_back_published
+from .systems import chatrex, glamm, system_of, upn
 from .systems.llmdet import LLMDET_LANGUAGE, UPSTREAM_LANGUAGE, upstream_to_llmdet
 from .transformers_keys import LLMDET_ONLY, reason_without_place, transformers_to_llmdet
 
@@ -38,7 +38,7 @@ class LoadReport:
     """What became of every key of a checkpoint and of the model."""
 
     source: str
-    format: str  # llmdet | upstream | mm_grounding_dino | transformers | upn | chatrex
+    format: str  # llmdet | upstream | mm_grounding_dino | transformers | upn | chatrex | glamm
     loaded: tuple[str, ...]  # our names
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> checkpoint keys
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> model keys not set
@@ -77,6 +77,8 @@ def load_weights(
     model = getattr(model, "module", model)
     checkpoint = read_whole(path)
     layout, state_dict = to_llmdet(checkpoint)
+    if layout == "glamm":  # whose files may leave CLIP out
+        put_back_published(state_dict, model)
     put_back_frozen(state_dict, checkpoint.meta, model, str(path), load_missing=load_missing)
     report = load_state_dict(model, state_dict, str(path), layout, load_missing=load_missing)
     report = replace(report, training=_training_of(checkpoint.meta))
@@ -157,6 +159,8 @@ def detect_format(keys: Mapping[str, Tensor], source: str = "the file") -> str:
         return "transformers"
     if chatrex.is_chatrex(keys):
         return "chatrex"
+    if glamm.is_glamm(keys):
+        return "glamm"
     named_here = ("lmm.causal_lm.", *LLMDET_LANGUAGE[1:], *_REGION_LMM, _PROPOSALS)
     if any(key.startswith(named_here) for key in keys):
         return "llmdet"
@@ -184,6 +188,8 @@ def to_llmdet(checkpoint: CheckpointFile, layout: str = "auto") -> tuple[str, St
     if layout == "chatrex":
         logger.warning(chatrex.NOTICE.format(checkpoint.source))
         return layout, chatrex.chatrex_to_llmdet(checkpoint.state_dict)
+    if layout == "glamm":
+        return layout, glamm.glamm_to_llmdet(checkpoint.state_dict)
     if layout == "upstream":
         return layout, upstream_to_llmdet(checkpoint.state_dict)
     if layout == "upn":

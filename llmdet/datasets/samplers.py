@@ -202,17 +202,20 @@ class AspectRatioBatchSampler(BatchSampler):
 class TaskBatchSampler(BatchSampler):
     """Batches of one task each, as often as the shares of a :class:`ShareSampler` say.
 
-    Shares hold for tasks to within one batch. Every rank gives a batch of the same task in the
-    same step, and which one follows from the number of the step alone.
+    Shares hold for tasks to within the batches that come in a row. Every rank gives a batch of the
+    same task in the same step, and which one follows from the number of the step alone.
 
     Args:
         sampler: a `ShareSampler`: its shares count, and its orders within the parts.
         batch_size: images in a batch.
         tasks: the name of each part's task; parts of one name share batches.
         drop_last: leave out the last batch of an epoch if it is not full.
+        in_a_row: so many batches of a task come one after another: those that are one step where
+            gradients are accumulated.
 
     Raises:
-        ConfigError: the sampler is another one, or there is not one task for each part.
+        ConfigError: the sampler is another one, there is not one task for each part, or less than
+            one batch comes in a row.
     """
 
     def __init__(
@@ -221,6 +224,7 @@ class TaskBatchSampler(BatchSampler):
         batch_size: int,
         tasks: Sequence[str],
         drop_last: bool = False,
+        in_a_row: int = 1,
     ) -> None:
         if not isinstance(sampler, ShareSampler):
             raise ConfigError(
@@ -232,7 +236,10 @@ class TaskBatchSampler(BatchSampler):
                 f"TaskBatchSampler: {len(tasks)} tasks for {len(sampler.shares)} data set(s): give "
                 "one for each part of the ConcatDataset"
             )
+        if in_a_row < 1:
+            raise ConfigError(f"TaskBatchSampler: in_a_row={in_a_row}; give at least 1")
         super().__init__(sampler, batch_size, drop_last)
+        self.in_a_row = in_a_row
         self._shares = sampler.shares
         self._parts_of_task = [
             [number for number, task in enumerate(tasks) if task == name]
@@ -249,7 +256,8 @@ class TaskBatchSampler(BatchSampler):
             in_shares([share / whole for share in of_parts])
             for whole, of_parts in zip(of_tasks, shares, strict=True)
         ]
-        for number, task in enumerate(in_shares(of_tasks)):
+        tasks = (task for task in in_shares(of_tasks) for _ in range(self.in_a_row))
+        for number, task in enumerate(tasks):
             size = self.batch_size
             if self.sampler.images is not None:
                 size = min(size, len(self.sampler) - number * size)

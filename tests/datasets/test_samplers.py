@@ -284,6 +284,18 @@ def test_an_epoch_of_tasks_has_as_many_batches_as_it_says(images, size, world_si
     assert len(numbers) == 1
 
 
+def test_batches_of_a_step_have_one_task():
+    sampler = share_sampler([6, 2, 4], [3, 1, 2])
+    batches = TaskBatchSampler(sampler, 2, ["a", "a", "b"], in_a_row=3)
+    tasks = [
+        {"aab"[index // 6 + (index > 7)] for index in b} for b in itertools.islice(batches, 36)
+    ]
+    steps = ["".join(sorted(set.union(*tasks[n : n + 3]))) for n in range(0, 36, 3)]
+    assert sorted(steps) == ["a"] * 8 + ["b"] * 4
+    with pytest.raises(ConfigError, match="in_a_row=0"):
+        TaskBatchSampler(sampler, 2, ["a", "a", "b"], in_a_row=0)
+
+
 def test_parts_of_one_task_share_a_batch_and_every_image_comes_before_any_comes_again():
     sampler = share_sampler([6, 2, 4], [0.5, 1 / 6, 1 / 3])
     batches = list(itertools.islice(TaskBatchSampler(sampler, 4, ["a", "a", "b"]), 3))

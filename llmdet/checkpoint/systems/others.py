@@ -28,14 +28,6 @@ class System:
 #: mmdet's Grounding DINO.
 OTHERS: tuple[System, ...] = (
     System(
-        "GLaMM",
-        (
-            r"(^|\.)grounding_encoder\.(image_encoder|prompt_encoder|mask_decoder)\.",
-            r"(^|\.)region_encoder\.(mlvl_fuse|roi_align)\.",
-        ),
-        "Apache-2.0, its language model under the terms of Vicuna",
-    ),
-    System(
         "SpatialRGPT, the published successor of RegionGPT",
         (r"(^|\.)feature_refinement_module\.\d", r"(^|\.)(rgb|depth)_projector\."),
         "Apache-2.0",

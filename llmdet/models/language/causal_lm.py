@@ -17,8 +17,13 @@ from llmdet.utils.hub import hub_options
 
 logger = logging.getLogger(__name__)
 
-#: Architectures of the original LLaVA code, whose text part transformers knows by another name.
-_LLAVA_TEXT = {"LlavaQwenForCausalLM": "qwen2", "LlavaLlamaForCausalLM": "llama"}
+#: Architectures of the original code of LLaVA and GLaMM, whose text part transformers knows by
+#: another name.
+_LLAVA_TEXT = {
+    "LlavaQwenForCausalLM": "qwen2",
+    "LlavaLlamaForCausalLM": "llama",
+    "GLaMMForCausalLM": "llama",
+}
 #: Words in architectures of models around a language model that transformers does not know.
 _FAMILIES = {"qwen": "qwen2", "llama": "llama"}
 #: Where multimodal files keep the text part -> where a causal LM has it.

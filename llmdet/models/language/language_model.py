@@ -66,7 +66,8 @@ class LanguageModel(nn.Module):
             else float32.
         frozen: with False the base trains too, which wants ``dtype="float32"`` and no LoRA: for
             models of toy size that have no language yet, or for full fine-tuning. With "layers" the
-            embeddings of words and the map back to them train, and nothing between.
+            embeddings of words and the map back to them train, in float32 whatever the base is,
+            and nothing between but LoRA.
         lora: ``dict(r=, alpha=, dropout=, targets=)``, or None for no LoRA.
         checkpoint: recompute decoder layers in the backward pass instead of storing them.
         added_tokens: beyond the tokenizer's vocabulary, with rows that train; outputs name
@@ -106,10 +107,10 @@ class LanguageModel(nn.Module):
         self.tokenizer: Any = load_tokenizer(
             source, role="lmm.tokenizer", config=self.causal_lm.config
         )
-        if frozen is not True:
-            self._unfreeze(frozen, lora)
         if lora is not None:
             add_lora(self.causal_lm, **lora)
+        if frozen is not True:  # behind LoRA, which freezes all else
+            self._unfreeze(frozen, lora)
         if added_tokens and not were_added(self.tokenizer, self.added_tokens):
             add_vocabulary(self.causal_lm, self.tokenizer, self.added_tokens, added_spread)
         if adapter is not None:
@@ -141,14 +142,17 @@ class LanguageModel(nn.Module):
         return pad_id(self.tokenizer)
 
     def train(self, mode: bool = True) -> LanguageModel:
-        """Keeps everything in eval mode: dropout would blur what the detector is taught.
+        """Keeps everything in eval mode but LoRA's own dropout, which is 0 unless a config says so.
 
-        Decoder layers are told of training only so that they recompute when asked to; no part
-        of theirs is.
+        Other dropout would blur what the detector is taught. Decoder layers are told of training
+        only so that they recompute when asked to; no other part of theirs is.
         """
         super().train(False)
         for module in [self.causal_lm.get_decoder(), *self._layers]:
             module.training = mode and self.checkpoint
+        for name, module in self.causal_lm.named_modules():
+            if ".lora_dropout." in name and isinstance(module, nn.Dropout):
+                module.train(mode)
         return self
 
     @property
@@ -213,7 +217,7 @@ class LanguageModel(nn.Module):
     def embed(self, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:
         """Embeddings [R, T, H]: words, features in their slots, zero padding."""
         words = self.causal_lm.get_input_embeddings()(dialogue.input_ids)
-        return fill_slots(words, dialogue, features)
+        return fill_slots(words.to(self.dtype), dialogue, features)
 
     def _decode(
         self, embeds: Tensor, mask: Tensor | None = None, position_ids: Tensor | None = None
@@ -245,7 +249,7 @@ class LanguageModel(nn.Module):
         more pass costs as much as reading the prompt did, whatever way of decoding chose the ids.
         """
         times = len(ids) // len(embeds)
-        words = self.causal_lm.get_input_embeddings()(ids[:, :-1])
+        words = self.causal_lm.get_input_embeddings()(ids[:, :-1]).to(embeds.dtype)
         embeds = torch.cat([embeds.repeat_interleave(times, 0), words], 1)
         mask = mask.repeat_interleave(times, 0)
         mask = torch.cat([mask, mask.new_ones(words.shape[:2])], 1)
@@ -265,15 +269,20 @@ class LanguageModel(nn.Module):
     def _unfreeze(self, frozen: bool | str, lora: Mapping[str, Any] | None) -> None:
         if frozen not in (False, "layers"):
             raise ConfigError(f"lmm.frozen={frozen!r} is unknown; use True, False or 'layers'")
+        if frozen == "layers":
+            for words in self._embeddings:
+                words.float().requires_grad_(True)
+            return
         if lora is not None or self.dtype != torch.float32:
-            what = "embeddings" if frozen else "every weight"
             raise ConfigError(
-                f"lmm.frozen={frozen!r} trains {what} of the language model: set lmm.lora=None "
+                "lmm.frozen=False trains every weight of the language model: set lmm.lora=None "
                 f"(it is {lora}) and lmm.dtype='float32' (it is {self.dtype})"
             )
-        embeddings = self.causal_lm.get_input_embeddings(), self.causal_lm.get_output_embeddings()
-        for module in embeddings if frozen else (self.causal_lm,):
-            module.requires_grad_(True)
+        self.causal_lm.requires_grad_(True)
+
+    @property
+    def _embeddings(self) -> tuple[nn.Module, nn.Module]:
+        return self.causal_lm.get_input_embeddings(), self.causal_lm.get_output_embeddings()
 
     def _precision(self) -> Any:
         """bf16 autocast around a bf16 base; an outer autocast never reaches a float32 one."""

@@ -56,13 +56,19 @@ class MLPConnector(nn.Module):
         depth: how many maps, 2 as in LLaVA-1.5 and RegionGPT.
         source: folder or hub id of a LLaVA-1.5 in transformers' format, whose projector it starts
             from; None for random weights.
+        frozen: with True it does not train.
 
     Raises:
         CheckpointError: the source has no projector, or one of other widths.
     """
 
     def __init__(
-        self, in_dims: int, hidden_size: int, depth: int = 2, source: str | None = None
+        self,
+        in_dims: int,
+        hidden_size: int,
+        depth: int = 2,
+        source: str | None = None,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         if depth < 1:
@@ -73,6 +79,7 @@ class MLPConnector(nn.Module):
         self.projector = nn.Sequential(*maps)
         if source is not None:
             self._start_from(source)
+        self.requires_grad_(not frozen)
 
     def _start_from(self, source: str) -> None:
         read = read_part(source, ("multi_modal_projector.", "model.multi_modal_projector."))

@@ -61,6 +61,25 @@ def test_an_unfrozen_language_model_refuses_what_cannot_train_well(make_lmm, fol
         make_lmm(folder, frozen=False, **{"dtype": "float32", **wrong})
 
 
+def test_words_train_in_float32_beside_lora_in_a_frozen_base(make_lmm, folder):
+    lora = {"r": 2, "alpha": 4, "targets": ["q_proj"], "dropout": 0.5}
+    lmm = make_lmm(folder, frozen="layers", lora=lora, dtype="bfloat16").train()
+    words = lmm.causal_lm.get_input_embeddings().weight
+    trainable = {name: p for name, p in lmm.named_parameters() if p.requires_grad}
+    assert any(p is words for p in trainable.values())
+    assert all(
+        ".lora_" in name or "embed_tokens" in name or "lm_head" in name for name in trainable
+    )
+    assert {p.dtype for p in trainable.values()} == {torch.float32}
+    batch = training_batch(lmm)
+    assert lmm.embed(batch, features(lmm)).dtype == torch.bfloat16
+    lmm.loss(batch, features(lmm)).backward()
+    assert all(p.grad is not None for p in trainable.values())
+    dropped = {float(lmm.loss(batch, features(lmm))) for _ in range(3)}
+    assert len(dropped) > 1
+    assert len({float(lmm.eval().loss(batch, features(lmm))) for _ in range(2)}) == 1
+
+
 def test_the_loss_equals_the_models_own(make_lmm, folder):
     """transformers shifts labels and projects all positions; ours only the supervised ones."""
     lmm = make_lmm(folder)
