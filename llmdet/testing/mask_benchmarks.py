@@ -31,10 +31,10 @@ MaskedAnswers = dict[tuple[str | None, int], MaskedAnswer]
 
 
 def write_mask_miniature(benchmark: str, root: str | Path) -> MaskedAnswers:
-    """Write the files that an evaluation config of ``configs/glamm`` reads.
+    """Write the files that a config of ``configs/glamm/val`` reads.
 
     Args:
-        benchmark: name of the config without size of the model, such as ``gcg_val``.
+        benchmark: name of the config without size of the model, such as ``gcg``.
         root: folder to work in, which gets ``data/``.
 
     Returns:
@@ -113,7 +113,7 @@ def _captions(file: str, picture: str) -> Callable[[Path], MaskedAnswers]:
 
 
 MASK_WRITERS: dict[str, Callable[[Path], MaskedAnswers]] = {
-    "gcg_val": _grounded_captions,
+    "gcg": _grounded_captions,
     "refcoco_masks": _referring_masks,
     "refcocog_captions": _captions(
         "coco/mdetr_annotations/finetune_refcocog_val_captions.json", "coco/train2014/1.jpg"

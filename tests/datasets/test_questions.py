@@ -189,7 +189,7 @@ def test_a_picture_elsewhere_is_refused(tmp_path):
 
 
 def grounded(tmp_path, **settings):
-    write_mask_miniature("gcg_val", tmp_path)
+    write_mask_miniature("gcg", tmp_path)
     file = "GranDf/annotations/val_test/val_gcg_coco_caption_gt.json"
     prefix = {"img": "GranDf_HA_images/val_test"}
     folder = tmp_path / "data/grandf"

@@ -102,7 +102,7 @@ def bert(tmp_path_factory):
 @pytest.fixture
 def captions(tmp_path):
     """The file of the test split, and what a perfect model answers."""
-    answers = write_mask_miniature("gcg_val", tmp_path)
+    answers = write_mask_miniature("gcg", tmp_path)
     folder = tmp_path / "data/grandf/GranDf/annotations/val_test"
     right = {image: answer for (split, image), answer in answers.items() if split == "test"}
     return folder / "test_gcg_coco_caption_gt.json", right

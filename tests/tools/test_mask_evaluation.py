@@ -24,7 +24,7 @@ SETS = "test_dataloader.dataset.sets"
 def project(tmp_path_factory, root):
     """A folder with data and a tiny model that says masks now and then."""
     folder = tmp_path_factory.mktemp("masks")
-    for benchmark in ("gcg_val", "refcoco_masks"):
+    for benchmark in ("gcg", "refcoco_masks"):
         write_mask_miniature(benchmark, folder)
     tiny_region_demo(folder, masks=True)
     tiny_bert(folder / "bert")

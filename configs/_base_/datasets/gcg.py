@@ -1,13 +1,12 @@
 """GLaMM's grounded conversations: METEOR and CIDEr (need Java), mask AP, mIoU and recall."""
 
-data_root = "data/grandf/"
-pictures = "GranDf_HA_images/val_test/"
-folder = "GranDf/annotations/val_test/"
-files = {split: folder + split + "_gcg_coco_caption_gt.json" for split in ("val", "test")}
-part = dict(
+gcg_root = "data/grandf/"
+gcg_folder = "GranDf/annotations/val_test/"
+gcg_files = {split: gcg_folder + split + "_gcg_coco_caption_gt.json" for split in ("val", "test")}
+gcg_part = dict(
     type="GroundedCaptionDataset",
-    data_root=data_root,
-    data_prefix=dict(img=pictures),
+    data_root=gcg_root,
+    data_prefix=dict(img="GranDf_HA_images/val_test/"),
     pipeline=[
         dict(type="LoadImageFromFile"),
         dict(type="MakeViews"),
@@ -22,14 +21,14 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="BenchmarkSets",
-        sets={split: dict(**part, ann_file=file) for split, file in files.items()},
+        sets={split: dict(**gcg_part, ann_file=file) for split, file in gcg_files.items()},
     ),
 )
 test_evaluator = dict(
     type="BenchmarkEvaluator",
     metrics={
-        split: dict(type="GCGMetric", ann_file=data_root + file, text_encoder="bert-base-uncased")
-        for split, file in files.items()
+        split: dict(type="GCGMetric", ann_file=gcg_root + file, text_encoder="bert-base-uncased")
+        for split, file in gcg_files.items()
     },
 )
 test_cfg = dict(type="TestLoop")

@@ -1,7 +1,7 @@
 """Descriptions of RefCOCOg's regions, judged by METEOR and CIDEr (needs Java)."""
 
-data_root = "data/coco/"
-captions = "mdetr_annotations/finetune_refcocog_val_captions.json"
+captions_root = "data/coco/"
+captions_file = "mdetr_annotations/finetune_refcocog_val_captions.json"
 
 test_dataloader = dict(
     batch_size=16,
@@ -11,8 +11,8 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="RegionCaptionDataset",
-        data_root=data_root,
-        ann_file=captions,
+        data_root=captions_root,
+        ann_file=captions_file,
         data_prefix=dict(img="train2014/"),
         task="refer",
         pipeline=[
@@ -22,5 +22,5 @@ test_dataloader = dict(
         ],
     ),
 )
-test_evaluator = dict(type="CaptionMetric", ann_file=data_root + captions)
+test_evaluator = dict(type="CaptionMetric", ann_file=captions_root + captions_file)
 test_cfg = dict(type="TestLoop")

@@ -4,16 +4,16 @@
 Files are written by tools/convert/data.py, see docs/regions.md.
 """
 
-data_root = "data/coco/"
-splits = (
+res_root = "data/coco/"
+res_splits = (
     *("refcoco_val", "refcoco_testA", "refcoco_testB"),
     *("refcoco+_val", "refcoco+_testA", "refcoco+_testB"),
     *("refcocog_val", "refcocog_test"),
 )
-files = {split: "masks/" + split + ".jsonl" for split in splits}
-part = dict(
+res_files = {split: "masks/" + split + ".jsonl" for split in res_splits}
+res_part = dict(
     type="RowQuestionDataset",
-    data_root=data_root,
+    data_root=res_root,
     data_prefix=dict(img="train2014/"),
     answers="generated",
     pipeline=[
@@ -30,14 +30,14 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="BenchmarkSets",
-        sets={split: dict(**part, ann_file=file) for split, file in files.items()},
+        sets={split: dict(**res_part, ann_file=file) for split, file in res_files.items()},
     ),
 )
 test_evaluator = dict(
     type="BenchmarkEvaluator",
     metrics={
-        split: dict(type="ReferringSegmentationMetric", ann_file=data_root + file)
-        for split, file in files.items()
+        split: dict(type="ReferringSegmentationMetric", ann_file=res_root + file)
+        for split, file in res_files.items()
     },
 )
 test_cfg = dict(type="TestLoop")

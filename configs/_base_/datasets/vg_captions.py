@@ -2,9 +2,11 @@
 
 _base_ = "refcocog_captions.py"
 
-data_root = "data/visual_genome/"
-captions = "test_caption.json"
+captions_root = "data/visual_genome/"
+captions_file = "test_caption.json"
 test_dataloader = dict(
-    dataset=dict(data_root=data_root, ann_file=captions, data_prefix=dict(img=""), task="caption")
+    dataset=dict(
+        data_root=captions_root, ann_file=captions_file, data_prefix=dict(img=""), task="caption"
+    )
 )
-test_evaluator = dict(ann_file=data_root + captions)
+test_evaluator = dict(ann_file=captions_root + captions_file)
