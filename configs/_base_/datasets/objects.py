@@ -42,7 +42,8 @@ stage_one = [dict(**captions, ann_file="allava_caption.jsonl")]
 stage_two = [
     dict(**boxes, ann_file="coco.jsonl", label_map_file="coco_label_map.json"),
     dict(**boxes, ann_file="objects365.jsonl", label_map_file="objects365_label_map.json"),
-    dict(**boxes, ann_file="lvis.jsonl", label_map_file="lvis_label_map.json"),
+    # LVIS and PACO say of few classes that they are absent: questions are made beforehand.
+    dict(**talks, ann_file="lvis.jsonl"),
     dict(**boxes, ann_file="refcoco.jsonl"),
     dict(**boxes, ann_file="refcoco+.jsonl"),
     dict(**boxes, ann_file="refcocog.jsonl"),
@@ -52,7 +53,7 @@ stage_two = [
 stage_three = [
     *stage_two,
     dict(**boxes, ann_file="crowdhuman.jsonl", label_map_file="crowdhuman_label_map.json"),
-    dict(**boxes, ann_file="paco.jsonl", label_map_file="paco_label_map.json"),
+    dict(**talks, ann_file="paco.jsonl"),
     dict(**talks, ann_file="mvdp.jsonl"),
     dict(**talks, ann_file="osprey.jsonl"),
     dict(**talks, ann_file="vcr.jsonl"),
@@ -60,7 +61,10 @@ stage_three = [
     dict(**captions, ann_file="llava_instruct.jsonl"),
     dict(**captions, ann_file="llava_onevision.jsonl"),
 ]
-stage_four = [dict(**boxes, ann_file="humanref.jsonl")]
+stage_four = [
+    dict(**talks, ann_file="humanref_cot.jsonl"),
+    dict(**talks, ann_file="humanref_cot_rejection.jsonl"),
+]
 train_dataloader = dict(
     batch_size=32,
     num_workers=4,

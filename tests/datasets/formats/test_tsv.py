@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 from llmdet.cli import convert_data
@@ -13,6 +14,10 @@ from llmdet.datasets.formats.tsv import ABSENT, pictures_of
 from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.rows import read_row
 from llmdet.errors import DataError
+from llmdet.prompts.objects import ABSENT as ABSENT_ANSWER
+from llmdet.prompts.objects import ObjectGrammar
+from llmdet.registry import DATASETS
+from llmdet.utils.config import load_config
 
 BOXES = [[1, 2, 10, 20], [20, 2, 8, 16], [30, 5, 5, 5]]  # x, y, width, height
 CORNERS = [[1, 2, 11, 22], [20, 2, 28, 18], [30, 5, 35, 10]]
@@ -72,6 +77,29 @@ def test_training_reads_the_rows_that_are_written_of_them(cot, tmp_path):
     assert [phrase.boxes for phrase in men.phrases] == [[CORNERS[0], CORNERS[2]]]
     assert men.proposals.tolist() == [CORNERS[1]]
     assert convert_data.main([str(out), "--check", "--images", str(tmp_path)]) == 0
+
+
+def test_a_model_of_object_indices_trains_on_people_where_their_pictures_lie(cot, tmp_path, root):
+    path, _ = cot
+    arguments = [str(path), str(tmp_path / "humanref_cot.jsonl"), "--from", "humanref_cot"]
+    task = ["--to", "objects", "--task", "refer", "--one-wording"]
+    assert convert_data.main([*arguments, *task]) == 0
+    part = load_config(root / "configs/rexseek/stage4_humanref.py").stage_four[0]
+    part.pipeline = [
+        step for step in part.pipeline if step.type in ("LoadImageFromFile", "MixCandidates")
+    ]
+    with DefaultScope.overwrite_default_scope("llmdet"):
+        dataset = DATASETS.build({**part, "data_root": str(tmp_path)})
+    men, second = (dataset[number] for number in range(2))
+    assert men["img"].shape == (30, 40, 3)
+    (conversation,) = men["conversations"]
+    (named,) = ObjectGrammar().parse(conversation.turns[1].text, 3).phrases
+    boxes = men["regions"].boxes[list(named.indices)].tolist()
+    assert sorted(boxes) == [CORNERS[0], CORNERS[2]]
+    assert conversation.turns[0].text.startswith("<image>\n<obj0><region:0><obj1><region:1>")
+    answers = [turn.text for turn in second["conversations"][0].turns[1::2]]
+    assert ABSENT_ANSWER in answers
+    assert len(answers) == 2
 
 
 def test_files_of_pictures_are_found_by_the_publishers_names(tmp_path):
