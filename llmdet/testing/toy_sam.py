@@ -37,6 +37,7 @@ TOY_SAM: dict[str, Any] = {
     },
 }
 _NUMBERS = 128  # sines of each side of a box
+_JITTER = 0.15  # of a box's sides, standard deviation of where it is said to lie
 
 
 def train_sam(toy: Path, folder: Path, seed: int, steps: int, batch_size: int = 8) -> None:
@@ -125,7 +126,7 @@ def _loss(tower: Any, decoder: Any, prompt: Any, pictures: _Pictures, chosen: Se
     scenes = [pictures.scenes[index] for index in chosen]
     image = torch.tensor([n for n, scene in enumerate(scenes) for _ in scene.items])
     boxes = torch.tensor([item.box for scene in scenes for item in scene.items])
-    prompts = prompt(encode_coordinates(seen.frame.relative_boxes(boxes, image), _NUMBERS))
+    prompts = prompt(encode_coordinates(seen.frame.relative_boxes(_moved(boxes), image), _NUMBERS))
     logits = decoder(seen, prompts, image)
     made = F.interpolate(logits[:, None], seen.frame.size, mode="bilinear")[:, 0]
     wanted = []
@@ -134,3 +135,13 @@ def _loss(tower: Any, decoder: Any, prompt: Any, pictures: _Pictures, chosen: Se
         wanted.append(seen.frame.masks(torch.from_numpy(masks), number))
     targets = torch.cat(wanted)
     return (5 * mask_cross_entropy(made, targets) + mask_dice(made, targets)).mean()
+
+
+def _moved(boxes: Any) -> Any:
+    """Boxes [N, 4] xyxy that lie a little beside: what asks for masks later is not exact."""
+    import torch
+
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    centres = centres + _JITTER * sides * torch.randn_like(centres)
+    sides = sides * (_JITTER * torch.randn_like(sides)).exp()
+    return torch.cat([centres - sides / 2, centres + sides / 2], 1)

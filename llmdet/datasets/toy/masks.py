@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from llmdet.datasets.masks import encode_mask
-from llmdet.datasets.toy.captions import PLACES, relation
+from llmdet.datasets.toy.captions import PLACES, position, relation
 from llmdet.datasets.toy.scene import Item, Scene, item_mask
 from llmdet.datasets.toy.vocabulary import HELD_OUT, Kind
 from llmdet.datasets.toy.writer import SPLITS, read_scenes
@@ -78,6 +78,11 @@ class MaskedObjects:
         """Colour and shape of each."""
         return [item.kind for item in self.items]
 
+    def answer(self, number: int) -> str:
+        """The mask of an object, behind where it is: to say so is to have looked at it."""
+        height, width = self.size
+        return f"{position(self.items[number].box, width, height).capitalize()}: <mask:{number}>."
+
     def regions(self) -> list[dict[str, Any]]:
         """Boxes and masks as rows have them."""
         return [
@@ -104,7 +109,7 @@ def refer_questions(objects: MaskedObjects, whole: bool = False) -> list[Questio
             names.append((kind.shape, sum(other.shape == kind.shape for other in kinds)))
             names.append((f"{kind.colour} one", sum(o.colour == kind.colour for o in kinds)))
         questions += [
-            Question("refer", f"Segment the {name}.", f"It is <mask:{number}>.", kind)
+            Question("refer", f"Segment the {name}.", objects.answer(number), kind)
             for name, count in names
             if count == 1
         ]
@@ -120,7 +125,7 @@ def caption_question(objects: MaskedObjects) -> Question:
 def index_questions(objects: MaskedObjects) -> list[Question]:
     """The mask of each object by its number."""
     return [
-        Question("index", f"Segment {object_mark(n)}.", f"It is <mask:{n}>.", kind)
+        Question("index", f"Segment {object_mark(n)}.", objects.answer(n), kind)
         for n, kind in enumerate(objects.kinds)
     ]
 
