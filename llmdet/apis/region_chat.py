@@ -27,6 +27,7 @@ from llmdet.models.outputs.several import output_of, part_of
 from llmdet.models.systems.region_lmm import RegionLMM
 from llmdet.models.vision.views import TowerOutput
 from llmdet.prompts.conversation import DESCRIBE_IMAGE, Conversation, Turn
+from llmdet.prompts.object_questions import ASKED, DETECT
 from llmdet.prompts.objects import ObjectAnswer
 from llmdet.prompts.region_tasks import ask_of_regions, read_class
 from llmdet.registry import MODELS
@@ -36,7 +37,7 @@ from llmdet.utils.config import load_config
 #: Said of each region.
 DESCRIBE_REGION = "Describe the region <region> in detail."
 #: Of ChatRex and RexSeek, whose models were trained with it.
-FIND = "Please detect {phrase} in this image. Answer the question with object indexes."
+FIND = DETECT.replace(ASKED, "{phrase}")
 
 
 @dataclass(frozen=True)

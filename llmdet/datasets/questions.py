@@ -14,6 +14,7 @@ import numpy as np
 from mmdet.datasets import BaseDetDataset
 
 from llmdet.datasets.candidate_files import read_candidates
+from llmdet.datasets.candidates import overlapping
 from llmdet.datasets.coco_file import CocoFile
 from llmdet.datasets.pictures import picture_roots
 from llmdet.datasets.question_rows import read_questions
@@ -243,7 +244,8 @@ class RegionChoiceDataset(QuestionDataset):
     ) -> np.ndarray:
         boxes = found.tolist()
         if self.add_truth:
-            boxes += [box for box in truth if not _is_found(box, found)]
+            missed = ~overlapping(np.asarray(truth, np.float32).reshape(-1, 4), found, _ENOUGH)
+            boxes += [box for box, is_missed in zip(truth, missed, strict=True) if is_missed]
         random.Random(f"{self.seed}:{identity}").shuffle(boxes)
         return np.asarray(boxes, np.float32).reshape(-1, 4)
 
@@ -314,13 +316,3 @@ def xyxy(box: Sequence[float]) -> list[float]:
     """x1, y1, x2, y2 of COCO's x, y, width, height."""
     x, y, width, height = box
     return [x, y, x + width, y + height]
-
-
-def _is_found(truth: Sequence[float], boxes: np.ndarray) -> bool:
-    """Whether one of [N, 4] boxes overlaps the true one by half."""
-    if not len(boxes):
-        return False
-    low, high = np.maximum(boxes[:, :2], truth[:2]), np.minimum(boxes[:, 2:], truth[2:])
-    inner = (high - low).clip(min=0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + np.prod(np.subtract(truth[2:], truth[:2]))
-    return bool((inner >= _ENOUGH * (areas - inner)).any())

@@ -14,9 +14,10 @@ from llmdet.datasets.views import ViewSettings
 from llmdet.engine.conversations import share_settings
 from llmdet.engine.settings import check_settings
 from llmdet.errors import ConfigError, DataError
+from llmdet.evaluation.suite import flatten, protocol_note, run_metric
 from llmdet.models.outputs import ObjectIndex
 from llmdet.prompts.objects import GroundedPhrase, ObjectAnswer, ObjectGrammar
-from llmdet.registry import DATASETS
+from llmdet.registry import DATASETS, METRICS
 from llmdet.testing.retrieval_benchmarks import (
     RETRIEVAL_WRITERS,
     write_candidates,
@@ -74,13 +75,15 @@ def built(name, **options):
     return dataset, evaluator
 
 
-def measured(dataset, evaluator, answer):
+def measured(dataset, evaluator, answer, dump=None):
     """Numbers of a model that answers ``answer(sample, number of the question)``."""
     for index in range(len(dataset)):
         sample = dataset[index]["data_samples"]
         count = len(grounding_of(sample).conversations)
         ObjectIndex().write_prediction(sample, [answer(sample, n) for n in range(count)])
         evaluator.process([sample])
+        if dump is not None:
+            dump.process(None, [sample.to_dict()])
     return evaluator.evaluate(len(dataset))
 
 
@@ -117,6 +120,49 @@ def test_a_model_that_is_right_gets_the_best_numbers(name, tmp_path, monkeypatch
     values = measured(*built(name), right_answers(truth))
     for number in PERFECT[benchmark]:
         assert values[number] == pytest.approx(1), number
+
+
+#: Of a prediction file: metric, annotations, and its number -> the number of the test.
+AGAIN = {
+    "humanref": ("humanref", "humanref/annotations.jsonl", "average.density_f1_mean"),
+    "coco_retrieval": ("retrieval", "coco/annotations/instances_val2017.json", "f1_50"),
+    "lvis_retrieval": (
+        "retrieval",
+        "coco/annotations/lvis_v1_minival_inserted_image_name.json",
+        "precision_50",
+    ),
+    "lvis_names": ("region-classification", "coco/annotations/lvis_v1_val.json", "semantic_iou"),
+}
+
+
+@pytest.mark.parametrize("benchmark", AGAIN)
+def test_a_prediction_file_gives_the_digits_again(benchmark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    truth = write_retrieval_miniature(benchmark, tmp_path)
+    dataset, evaluator = built(f"chatrex/{benchmark}")
+    dump = METRICS.build(
+        {"type": "DumpPredictions", "out_file": "preds.jsonl", "header": {"model": "tiny"}}
+    )
+    dump.dataset_meta = dataset.metainfo
+    right = right_answers(truth)
+
+    def half_right(sample, number):
+        """The first question is answered as it should be, every other one with the first box."""
+        sought = grounding_of(sample).sought
+        if not sought or number == sample.img_id % 2:
+            return right(sample, number if sought else 0)
+        return found({sought[number].names[0]: [0]})
+
+    values = measured(dataset, evaluator, half_right, dump)
+    dump.evaluate(len(dataset))
+    metric, file, number = AGAIN[benchmark]
+    again = run_metric(metric, f"data/{file}", "preds.jsonl")
+    first = f"{metric.replace('-', '_')}/"
+    same = {k.removeprefix(first): v for k, v in values.items() if k.startswith(first)}
+    numbers = flatten(again.values)
+    assert numbers == {name: same[name] for name in numbers}
+    assert 0 < numbers[number] < 1
+    assert again.protocol == protocol_note(again.predictions)
 
 
 def test_who_boxes_everybody_finds_all_by_construction(tmp_path, monkeypatch):

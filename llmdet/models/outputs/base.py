@@ -42,6 +42,8 @@ class Output(nn.Module):
     added_tokens: tuple[str, ...] = ()
     #: Tokens of other outputs of the model, which the text of answers keeps.
     kept_tokens: tuple[str, ...] = ()
+    #: Most regions that answers can tell apart where they are to be found; 0: none.
+    most_found: int = 0
     #: Of its losses beside the language model's.
     loss_names: tuple[str, ...] = ()
     #: Makes of a learned turn's text what the language model is to say. Workers are sent it, and

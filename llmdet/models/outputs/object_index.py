@@ -61,6 +61,7 @@ class ObjectIndex(Output):
         given = delimiters if isinstance(delimiters, str) else tuple(delimiters)
         self.grammar = ObjectGrammar(given, count)  # type: ignore[arg-type]
         self.added_tokens = self.grammar.tokens
+        self.most_found = count
         self.write = self.grammar
         self.constrained, self.numbered = constrained, numbered
 

@@ -76,6 +76,7 @@ class SeveralOutputs(Output):
         super().__init__()
         self.outputs = nn.ModuleList(MODELS.build(output) for output in outputs)
         self.added_tokens = tuple(chain.from_iterable(each.added_tokens for each in self._each))
+        self.most_found = max((each.most_found for each in self._each), default=0)
         self.loss_names = tuple(chain.from_iterable(each.loss_names for each in self._each))
         for what, names in (("token", self.added_tokens), ("loss", self.loss_names)):
             twice = sorted({name for name in names if names.count(name) > 1})

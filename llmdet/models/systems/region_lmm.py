@@ -186,7 +186,12 @@ class RegionLMM(BaseModel):
 
         Returns:
             The samples with what metrics and prediction files read, as the output writes it.
+
+        Raises:
+            ConfigError: regions are to be found that answers cannot tell apart.
         """
+        for sample in data_samples:
+            self._check_sought(sample)
         with torch.no_grad():
             seen = self.look(inputs)
         held = [grounding_of(sample).conversations for sample in data_samples]
@@ -332,6 +337,17 @@ class RegionLMM(BaseModel):
 
     def _tokenized(self, sample: DetDataSample) -> list[TokenizedConversation]:
         return [self.conversations.tokens_of(each) for each in grounding_of(sample).conversations]
+
+    def _check_sought(self, sample: DetDataSample) -> None:
+        """Refuse a sample that asks to find more regions than answers can name."""
+        grounding = grounding_of(sample)
+        most = self.output.most_found
+        if grounding.sought and len(grounding.regions) > most:
+            remedy = f"set max_candidates={most} of the data set" if most else "use ObjectIndex"
+            raise ConfigError(
+                f"sample {sample.get('img_id')} has {len(grounding.regions)} candidates, and "
+                f"answers of {type(self.output).__name__} can name {most or 'none'}: {remedy}"
+            )
 
     def _collate(self, tokens: Sequence[TokenizedConversation]) -> DialogueBatch:
         return collate_dialogue(tokens, self.lmm.pad_id, self.lmm.device, left=True)

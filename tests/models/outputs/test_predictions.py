@@ -5,9 +5,12 @@ import pytest
 from mmdet.structures import DetDataSample
 
 from llmdet.datasets.sample import GroundingSample, Regions, Sought
+from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics.samples import row_of_sample
 from llmdet.models.outputs import ObjectIndex
 from llmdet.prompts.objects import ABSENT, GroundedPhrase, ObjectAnswer
+from llmdet.registry import MODELS
+from llmdet.testing.region_models import tiny_region_lmm
 
 BOXES = np.array([[0, 0, 9, 9], [10, 0, 19, 9], [20, 0, 29, 9]], np.float32)
 
@@ -55,3 +58,19 @@ def test_nothing_is_found_where_it_is_absent_and_given_regions_stay_where_none_i
     row = predicted([Sought(("dog",), (0,))], [ObjectAnswer(ABSENT, ())])
     assert (len(row.boxes), row.text) == (0, ABSENT)
     assert predicted([], [ObjectAnswer("A dog.", ())]).boxes.tolist() == BOXES.tolist()
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ({"type": "Text"}, "answers of Text can name none: use ObjectIndex"),
+        ({"type": "ObjectIndex", "count": 2}, "can name 2: set max_candidates=2"),
+    ],
+)
+def test_a_model_is_not_asked_for_more_regions_than_it_can_name(output, problem, qwen):
+    model = MODELS.build(tiny_region_lmm(qwen, output=output))
+    sample = DetDataSample(metainfo={"img_id": 3})
+    sought = (Sought(("dog",), (0,)),)
+    sample.set_metainfo({"grounding": GroundingSample(regions=Regions(BOXES), sought=sought)})
+    with pytest.raises(ConfigError, match=problem):
+        model.predict({}, [sample])
