@@ -43,6 +43,8 @@ PLACES = (
     *("data_root", "data_prefix", "backend_args", "lazy_init", "serialize_data", "metainfo"),
     *("candidates", "picture_folders"),
 )
+#: Weights of transformers' folders before safetensors.
+_PICKLED = "pytorch_model*.bin"
 
 
 def write_predictions(config: Config, out_file: str) -> None:
@@ -149,12 +151,17 @@ def plain(settings: Any) -> dict[str, Any]:
 
 
 def weights_hash(path: str | None) -> str | None:
-    """sha256 of a weight file, or of all weight files of a folder; the name itself of a hub id."""
+    """sha256 of a weight file, or of all weight files of a folder; the name itself of a hub id.
+
+    Of a folder these are its safetensors or, where it has none, its ``pytorch_model*.bin``.
+    """
     if path is None:
         return None
     location = Path(path).expanduser()
-    files = sorted(location.glob("*.safetensors")) if location.is_dir() else [location]
-    if not all(file.is_file() for file in files):
+    files = [location]
+    if location.is_dir():
+        files = sorted(location.glob("*.safetensors")) or sorted(location.glob(_PICKLED))
+    if not files or not all(file.is_file() for file in files):
         return f"hub:{path}"
     digest = hashlib.sha256()
     for file in files:

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 
 from llmdet.engine import use_test_time_augmentation
-from llmdet.engine.testing import ResumableTestLoop, write_predictions
+from llmdet.engine.testing import ResumableTestLoop, weights_hash, write_predictions
 from llmdet.errors import ConfigError
 from llmdet.evaluation.metrics import DumpPredictions
 from llmdet.evaluation.prediction_writer import PredictionWriter, header_differences
@@ -92,6 +92,18 @@ def test_a_resume_with_another_setting_is_refused_and_names_it(name):
         _ = dump(changed).writer
     assert name in str(error.value)
     assert "this run has" in str(error.value)
+
+
+def test_folders_of_other_weights_are_told_apart_in_both_formats(tmp_path):
+    hashes = set()
+    for number, name in enumerate(("model.safetensors", "pytorch_model-00001-of-00002.bin") * 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / name).write_bytes(bytes([number]))
+        (folder / "training_args.bin").write_bytes(b"no weights")
+        hashes.add(weights_hash(str(folder)))
+    assert len(hashes) == 4
+    assert weights_hash(str(tmp_path)) == f"hub:{tmp_path}"  # nothing to tell it by but its name
 
 
 def test_labels_of_a_detector_without_words_do_not_get_the_names_of_the_data_set():
