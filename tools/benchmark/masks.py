@@ -42,8 +42,9 @@ MODELS = {
     "joint": {"refer": 1.0, "caption": 1.0, "index": 1.0},  # of each as much as alone
     "heads": {"words": 0.2, "refer": 0.15, "caption": 0.15, "index": 0.1, "mixed": 0.4},
 }
-#: What all of them start from, of the questions without a task of the toy set's regions.
+#: What all of them start from: questions about regions, and what masks need to know.
 WORDS = "words"
+TASKS_OF_WORDS = {WORDS: 0.35, "where": 0.25, "describe": 0.15, "listed": 0.25}
 #: Of the tables; shares in percent.
 MASK_COLUMNS = ("refer seen", "refer unseen", "recall", "recall with phrase", "mIoU", "index")
 HEADS_COLUMNS = ("mask by index", "name", "index by name", "left, right, above, below")
@@ -55,10 +56,10 @@ class Sizes:
 
     eye_steps: int = 800
     sam_steps: int = 600
-    words_steps: int = 800
+    words_steps: int = 1200
     steps: int = 400  # on one task with masks; three times as many on several
     batch_size: int = 12  # conversations
-    images: int = 100  # asked about, of each split
+    images: int = 60  # asked about, of each split
     train: int = 2000
     val: int = 200
 
@@ -248,7 +249,7 @@ class Bench:
         kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
         seen = {"eye": kept, "sam": self.looks(model.towers["sam"])}
         if name == WORDS:
-            tasks, steps = {WORDS: 1.0}, self.sizes.words_steps
+            tasks, steps = TASKS_OF_WORDS, self.sizes.words_steps
         else:
             load_weights(model, self.place(WORDS, seed) / "weights.pth")
             tasks = MODELS[name]
@@ -281,7 +282,7 @@ class Bench:
         names = [f"{split}_masks.jsonl", *(["train_regions.jsonl"] if split == "train" else [])]
         texts = [(self.toy / "annotations" / name).read_text() for name in names]
         rows = [json.loads(line) for text in texts for line in text.splitlines()]
-        return [{"task": WORDS, **row} for row in rows]
+        return [{"task": WORDS, **row} for row in rows]  # of regions, which name no task
 
     def train_eye(self, folder: Path, seed: int) -> None:
         """Train a detector, as the quickstart does, without its language model."""

@@ -28,9 +28,12 @@ logger = logging.getLogger(__name__)
 TASKS = ("refer", "caption", "index", "name", "find", "relate")
 #: Those whose objects are listed, and whose questions a training conversation mixes.
 MIXED = ("index", "name", "find", "relate")
+#: Of training alone: the same without masks, of the image, as a description and of listed objects.
+WORDS = ("where", "describe", "listed")
 CAPTION = "Describe the image with masks."
 _SEED = 0
-_TURNS = 4  # most of a training conversation
+_TURNS = 4  # most of a training conversation with masks
+_TURNS_OF_WORDS = 12  # and of one without, which costs less
 _OF_EACH = 2  # of a task in a conversation that mixes them
 _GRAMMAR = ObjectGrammar()
 
@@ -78,10 +81,14 @@ class MaskedObjects:
         """Colour and shape of each."""
         return [item.kind for item in self.items]
 
+    def place(self, number: int) -> str:
+        """Where an object is, in words."""
+        height, width = self.size
+        return position(self.items[number].box, width, height).capitalize()
+
     def answer(self, number: int) -> str:
         """The mask of an object, behind where it is: to say so is to have looked at it."""
-        height, width = self.size
-        return f"{position(self.items[number].box, width, height).capitalize()}: <mask:{number}>."
+        return f"{self.place(number)}: <mask:{number}>."
 
     def regions(self) -> list[dict[str, Any]]:
         """Boxes and masks as rows have them."""
@@ -94,6 +101,19 @@ class MaskedObjects:
         ]
 
 
+def _singled_out(objects: MaskedObjects, whole: bool = False) -> list[tuple[int, str]]:
+    """Objects that their kind singles out, or unless ``whole`` their colour or shape alone."""
+    kinds = objects.kinds
+    found = []
+    for number, kind in enumerate(kinds):
+        names = [(kind.name, kinds.count(kind))]
+        if not whole:
+            names.append((kind.shape, sum(other.shape == kind.shape for other in kinds)))
+            names.append((f"{kind.colour} one", sum(o.colour == kind.colour for o in kinds)))
+        found += [(number, name) for name, count in names if count == 1]
+    return found
+
+
 def refer_questions(objects: MaskedObjects, whole: bool = False) -> list[Question]:
     """The mask of each object that its kind singles out, or its colour or shape alone.
 
@@ -101,19 +121,18 @@ def refer_questions(objects: MaskedObjects, whole: bool = False) -> list[Questio
         objects: of an image.
         whole: by its kind alone.
     """
-    kinds = objects.kinds
-    questions = []
-    for number, kind in enumerate(kinds):
-        names = [(kind.name, kinds.count(kind))]
-        if not whole:
-            names.append((kind.shape, sum(other.shape == kind.shape for other in kinds)))
-            names.append((f"{kind.colour} one", sum(o.colour == kind.colour for o in kinds)))
-        questions += [
-            Question("refer", f"Segment the {name}.", objects.answer(number), kind)
-            for name, count in names
-            if count == 1
-        ]
-    return questions
+    return [
+        Question("refer", f"Segment the {name}.", objects.answer(number), objects.kinds[number])
+        for number, name in _singled_out(objects, whole)
+    ]
+
+
+def where_questions(objects: MaskedObjects, listed: bool = False) -> list[Question]:
+    """Where objects are: by their number where they are listed, else by what singles them out."""
+    asked = [(n, object_mark(n)) for n in range(len(objects.items))]
+    if not listed:
+        asked = [(number, f"the {name}") for number, name in _singled_out(objects)]
+    return [Question("where", f"Where is {name}?", objects.place(n)) for n, name in asked]
 
 
 def caption_question(objects: MaskedObjects) -> Question:
@@ -166,7 +185,9 @@ def relate_questions(objects: MaskedObjects) -> list[Question]:
 
 
 def training_rows(scene: Scene, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Conversations about a training image, each with its ``task``: "mixed" is of all with indices.
+    """Conversations about a training image, each with its ``task``.
+
+    Those are "refer", "caption" and "index", "mixed" of all with indices, and :data:`WORDS`.
 
     Args:
         scene: what it shows.
@@ -186,6 +207,18 @@ def training_rows(scene: Scene, rng: np.random.Generator) -> Iterator[dict[str, 
         *_drawn(index_questions(listed), rng)[:_OF_EACH],
     ]
     yield _row(listed, "mixed", _drawn(others, rng))
+    yield from _rows_of_words(objects, rng)
+
+
+def _rows_of_words(objects: MaskedObjects, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """What answers with masks need to know, without masks: many questions at little cost."""
+    if questions := _drawn(where_questions(objects), rng, _TURNS_OF_WORDS):
+        yield _row(objects, "where", questions)
+    names = ", ".join(kind.name for kind in objects.kinds)
+    yield _row(objects, "describe", [Question("describe", "Describe the image.", f"{names}.")])
+    listed = objects.shuffled(rng)
+    asked = [*name_questions(listed), *where_questions(listed, True), *find_questions(listed)]
+    yield _row(listed, "listed", _drawn(asked, rng, _TURNS_OF_WORDS))
 
 
 def question_rows(scene: Scene, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -205,8 +238,10 @@ def question_rows(scene: Scene, rng: np.random.Generator) -> Iterator[dict[str, 
             yield _row(shown, question.task, [question]) | {"unseen": question.unseen}
 
 
-def _drawn(questions: Sequence[Question], rng: np.random.Generator) -> list[Question]:
-    return [questions[n] for n in rng.permutation(len(questions))[:_TURNS]]
+def _drawn(
+    questions: Sequence[Question], rng: np.random.Generator, most: int = _TURNS
+) -> list[Question]:
+    return [questions[n] for n in rng.permutation(len(questions))[:most]]
 
 
 def _row(objects: MaskedObjects, task: str, questions: Sequence[Question]) -> dict[str, Any]:
@@ -215,7 +250,9 @@ def _row(objects: MaskedObjects, task: str, questions: Sequence[Question]) -> di
     for question in questions:
         turns.append({"from": "human", "value": question.text})
         turns.append({"from": "gpt", "value": question.answer})
-    listed = f"{list_candidates(len(objects.items))}\n" if task in (*MIXED, "mixed") else ""
+    listed = (
+        f"{list_candidates(len(objects.items))}\n" if task in (*MIXED, "mixed", "listed") else ""
+    )
     turns[0]["value"] = f"<image>\n{listed}{turns[0]['value']}"
     height, width = objects.size
     size = {"height": height, "width": width}
