@@ -10,7 +10,7 @@ model = _base_.model
 # Two of the image's queries: the candidates show all that is asked for.
 model["slots"]["image"]["encoder"]["count"] = 2
 model["lmm"].update(model="data/toy/retrieval_language_model", added_spread=1.0)
-model["output"] = dict(type="ObjectIndex", count=16, numbered=True)
+model["output"] = dict(type="ObjectIndex", count=16, numbered=1.0)
 model["talk"]["max_new_tokens"] = 32
 
 rows = _base_.train_dataloader.dataset

@@ -34,7 +34,7 @@ from llmdet.testing.toy_trainings import (
     train,
     trained_weights,
 )
-from llmdet.utils.cli import run_cli, write_result
+from llmdet.utils.cli import count, run_cli, write_result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +98,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "one is trained for each seed",
     )
     parser.add_argument(
+        "--steps", type=count, default=Sizes.steps, help=f"of a language model ({Sizes.steps})"
+    )
+    parser.add_argument(
         "--short", action="store_true", help="a step of each, to see that everything runs"
     )
     parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
@@ -109,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     bench = Bench(
         args.work_dir.resolve() / ("short" if args.short else ""),
-        SHORT if args.short else Sizes(),
+        SHORT if args.short else Sizes(steps=args.steps),
         None if args.eye is None else args.eye.resolve(),
     )
     if args.run is not None:
@@ -181,7 +184,8 @@ class Bench:
         short = self.sizes == SHORT
         work_dir = self.folder.parent if short else self.folder
         command = [sys.executable, __file__, "--work-dir", str(work_dir)]
-        command += ["--run", name, str(seed), *(["--short"] if short else [])]
+        command += ["--run", name, str(seed)]
+        command += ["--short"] if short else ["--steps", str(self.sizes.steps)]
         command += [] if self.eye is None else ["--eye", str(self.eye)]
         log = self.place(name, seed) / "log.txt"
         run_program(command, log, f"'{name}' with seed {seed}")
@@ -238,8 +242,8 @@ class Bench:
 
         most = {"train": self.sizes.train, **dict.fromkeys(SPLITS, self.sizes.images)}
         return {
-            split: [row["filename"] for row in detection_rows(self.toy, split)][:count]
-            for split, count in most.items()
+            split: [row["filename"] for row in detection_rows(self.toy, split)][:number]
+            for split, number in most.items()
         }
 
     def retrieval_config(self, name: str, seed: int) -> Any:

@@ -99,7 +99,13 @@ def write_retrieval_language_model(folder: str | Path) -> None:
         folder: the toy set with its rows about candidates, see
             :func:`llmdet.datasets.toy.retrieval.write_retrieval_rows`.
     """
-    _write_language_model(Path(folder), "retrieval_language_model", "train_retrieval.jsonl")
+    from llmdet.datasets.toy.copying_heads import begin_with_copying_heads
+
+    target = Path(folder) / "retrieval_language_model"
+    if not (target / "config.json").is_file():
+        rows = ["train_retrieval.jsonl"]
+        _write_language_model(Path(folder), target.name, rows, num_key_value_heads=4)
+        begin_with_copying_heads(target)
 
 
 def write_mask_language_model(folder: str | Path) -> None:
@@ -113,7 +119,7 @@ def write_mask_language_model(folder: str | Path) -> None:
     _write_language_model(Path(folder), "mask_language_model", files)
 
 
-def _write_language_model(folder: Path, name: str, rows: Iterable[str]) -> None:
+def _write_language_model(folder: Path, name: str, rows: Iterable[str], **changes: Any) -> None:
     """A language model whose vocabulary is that of conversations, without their marks."""
     target = folder / name
     if not (target / "config.json").is_file():
@@ -124,6 +130,7 @@ def _write_language_model(folder: Path, name: str, rows: Iterable[str]) -> None:
             intermediate_size=256,
             num_hidden_layers=3,
             initializer_range=0.09,
+            **changes,
         )
         logger.info("wrote the language model %s", target)
 

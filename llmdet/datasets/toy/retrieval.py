@@ -33,6 +33,7 @@ _COUNT = "Count {phrase}."
 _NAME = "Name {region}."
 _SEED = 5
 _TURNS = 8  # most of a training row
+_NAMED = 0.5  # of the images, in which objects are named by their numbers
 _RELATIONS = 3  # asked of a test image that hold, and as many that do not
 _GRAMMAR = ObjectGrammar()
 
@@ -161,7 +162,8 @@ def training_rows(
         turns = [each.turns for each in _drawn(asked, _TURNS, rng)]
         if turns:
             yield conversation_row(row, turns)
-    yield conversation_row(row, _names(objects, object_mark, rng))
+    if rng.random() < _NAMED:
+        yield conversation_row(row, _names(objects, object_mark, rng))
 
 
 def naming_row(row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

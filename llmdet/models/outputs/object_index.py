@@ -44,10 +44,11 @@ class ObjectIndex(Output):
         count: most candidates of an image.
         constrained: answers can only name candidates that there are, each once behind a phrase, and
             close what they open; with False the model may say what it likes.
-        numbered: add the embedding of a candidate's token to its features, which stand behind it. A
-            language model that looks at features then knows their number at once; without, it has
-            to look at the token in front of them, which small ones hardly learn. Of no released
-            model.
+        numbered: so many times the embedding of a candidate's token is added to its features, which
+            stand behind it; 0, as in released models, for not at all. A language model that looks
+            at features then knows their number at once; without, it has to look at the token in
+            front of them, which small ones hardly learn. Features of a random connector are
+            several times as large as embeddings.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ObjectIndex(Output):
         delimiters: str | Sequence[str] = "ground",
         count: int = 100,
         constrained: bool = True,
-        numbered: bool = False,
+        numbered: float = 0.0,
     ) -> None:
         super().__init__()
         given = delimiters if isinstance(delimiters, str) else tuple(delimiters)
@@ -89,7 +90,7 @@ class ObjectIndex(Output):
         before = dialogue.input_ids.flatten()[(slots - 1).clamp(min=0)]
         is_object = torch.isin(before, tokens)[:, None]
         rows = lmm.causal_lm.get_input_embeddings()(before)
-        return {**features, "region": features["region"] + rows * is_object}
+        return {**features, "region": features["region"] + self.numbered * rows * is_object}
 
     def constraints(
         self, lmm: LanguageModel, dialogue: DialogueBatch, options: Mapping[str, Any]

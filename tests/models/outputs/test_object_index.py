@@ -225,20 +225,20 @@ def test_questions_about_regions_ask_for_candidates():
 
 
 def test_numbered_candidates_carry_the_embeddings_of_their_tokens(qwen, model):
-    numbered = MODELS.build(settings_of(qwen, numbered=True))
+    numbered = MODELS.build(settings_of(qwen, numbered=2.0))
     asked = numbered.conversations(ask("<image>\n<obj1><region:0><obj3><region:1>\nCars?"))
     dialogue = numbered._collate([asked])
     given = {"region": torch.zeros(2, numbered.lmm.hidden_size), "image": torch.ones(1, 1)}
     filled = numbered.output.mark_features(given, dialogue, numbered.lmm)
     ids = numbered.lmm.tokenizer.convert_tokens_to_ids(["<obj1>", "<obj3>"])
     rows = numbered.lmm.causal_lm.get_input_embeddings()(torch.tensor(ids))
-    assert torch.equal(filled["region"], rows)
+    assert torch.equal(filled["region"], 2 * rows)
     assert filled["image"] is given["image"]
     assert model.output.mark_features(given, dialogue, model.lmm) is given  # of released models
 
 
 def test_regions_that_stand_behind_no_token_stay_as_they_are(qwen):
-    model = MODELS.build(settings_of(qwen, numbered=True))
+    model = MODELS.build(settings_of(qwen, numbered=1.0))
     dialogue = model._collate([model.conversations(ask("<image>\nWhat is <region:0>?"))])
     given = {"region": torch.ones(1, model.lmm.hidden_size)}
     assert torch.equal(
