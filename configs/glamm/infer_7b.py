@@ -32,8 +32,10 @@ model = dict(
         frozen=True,
         lora=None,
         checkpoint=False,
-        added_tokens=["<im_start>", "<im_end>"],
     ),
-    output=dict(decoder=dict(_delete_=True, type="MaskDecoder", model=vit_h)),
+    output=dict(
+        introduction="The <image> provides an overview of the picture.\n",
+        decoder=dict(_delete_=True, type="MaskDecoder", model=vit_h),
+    ),
     talk=dict(legacy_blanks=True),
 )

@@ -122,16 +122,20 @@ def ask(prompt: str, answer: str | None = None) -> Conversation:
     return Conversation((question, Turn("assistant", answer, learned=True)))
 
 
-def with_image(conversation: Conversation) -> Conversation:
+def with_image(conversation: Conversation, introduction: str = "<image>\n") -> Conversation:
     """The conversation with the image on a line of its own in front of the first question.
 
     One that marks the place of the image stays as it is.
+
+    Args:
+        conversation: with a question.
+        introduction: what stands in front instead, with the mark of the image.
     """
     if "image" in conversation.kinds:
         return conversation
     turns = conversation.turns
     first = next(number for number, turn in enumerate(turns) if turn.role == "user")
-    question = replace(turns[first], text=f"<image>\n{turns[first].text}")
+    question = replace(turns[first], text=f"{introduction}{turns[first].text}")
     return Conversation((*turns[:first], question, *turns[first + 1 :]))
 
 

@@ -60,7 +60,8 @@ def _downloaded(name: str, options: Mapping[str, Any]) -> Path | None:
     """Where the hub's files of a tokenizer like LLaMA's were put; None where it has none."""
     from transformers.utils import cached_file
 
-    place = {key: options[key] for key in ("revision", "cache_dir", "token") if key in options}
+    kept = ("revision", "cache_dir", "token", "local_files_only")
+    place = {key: options[key] for key in kept if key in options}
     try:
         found = cached_file(name, MODEL, **place)
     except (OSError, ValueError):

@@ -123,6 +123,9 @@ def test_sizes_are_the_published_ones_and_what_trains_is_said(name, tokenizer):
     assert size(lmm.parameters()) - size(lora) - size(added.values()) == counts["lmm"]
     assert size(towers.parameters(), trained=True) == 0
     if name == "infer_7b":
+        encoder = model.filler.encoders["region"]
+        assert tuple(encoder.flatten.weight.shape) == (1024, 1024 * 14 * 14)
+        assert size(encoder.parameters()) == 294_944_512
         assert not lora
         assert model.filler.encoders["region"].legacy_roi_scale == 224
         return
@@ -138,13 +141,6 @@ def test_sizes_are_the_published_ones_and_what_trains_is_said(name, tokenizer):
     assert (size(connector, trained=True) == 0) == frozen
     assert all(p.requires_grad for p in model.filler.encoders["region"].parameters())
     assert all(p.requires_grad for p in model.output.prompt_map.parameters())
-
-
-def test_the_region_encoder_is_as_large_as_the_released_one(tokenizer):
-    model, _ = build(Config.fromfile(CONFIGS / "gcg.py"), tokenizer)
-    encoder = model.filler.encoders["region"]
-    assert tuple(encoder.flatten.weight.shape) == (1024, 1024 * 14 * 14)
-    assert size(encoder.parameters()) == 294_944_512
 
 
 @pytest.mark.parametrize("name", [each for each in NAMES if each != "infer_7b"])

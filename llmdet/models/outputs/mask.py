@@ -20,7 +20,7 @@ from llmdet.models.language.losses import zero_loss
 from llmdet.models.outputs.mask_decoder import MaskDecoder, original_logits
 from llmdet.models.outputs.mask_losses import mask_cross_entropy, mask_dice
 from llmdet.models.regions.slots import region_mask
-from llmdet.prompts.conversation import TokenizedConversation
+from llmdet.prompts.conversation import Conversation, TokenizedConversation, with_image
 from llmdet.prompts.masks import MaskedText, MaskGrammar, marked_regions
 from llmdet.registry import MODELS
 
@@ -60,6 +60,8 @@ class Mask(Output):
         decoder: of the registry, see :class:`MaskDecoder`.
         token, opened, closed: see :class:`MaskGrammar`.
         cross_entropy, dice: weights of the two losses of a mask, beside the language model's.
+        introduction: what stands in front of questions that do not mark the image's place, with
+            its mark.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Mask(Output):
         closed: str = "</p>",
         cross_entropy: float = 2.0,
         dice: float = 0.5,
+        introduction: str = "<image>\n",
     ) -> None:
         super().__init__()
         self.tower = tower
@@ -78,9 +81,14 @@ class Mask(Output):
         self.grammar = MaskGrammar(token, opened, closed)
         self.added_tokens = self.grammar.tokens
         self.write = self.grammar
+        self.introduction = introduction
         self.weights = {"loss_mask": cross_entropy, "loss_dice": dice}
         self.loss_names = tuple(self.weights)
         self.prompt_map = nn.Sequential()
+
+    def introduce(self, conversation: Conversation, regions: int) -> Conversation:
+        """The image is where the conversation marks it, or where the introduction does."""
+        return with_image(conversation, self.introduction)
 
     def connect(self, hidden_size: int, towers: Sequence[str]) -> None:
         """Make the map from states of the language model to prompts.
