@@ -99,6 +99,12 @@ def test_a_phrase_names_the_objects_whose_words_it_has(phrase, ids) -> None:
     assert [one["id"] for one in named_by_words(phrase, OBJECTS)] == ids
 
 
+def test_a_check_asks_for_more_than_the_noun() -> None:
+    assert [one["id"] for one in named_by_words("green car", OBJECTS)] == [1]
+    assert named_by_words("green car", OBJECTS, by_noun=False) == []
+    assert [one["id"] for one in named_by_words("red car", OBJECTS, by_noun=False)] == [0]
+
+
 def test_around_boxes_is_one_box() -> None:
     assert around([[1, 5, 3, 9], [0, 6, 2, 10]]) == (0, 5, 3, 10)
     assert objects_at([], OBJECTS, 0.5) == []

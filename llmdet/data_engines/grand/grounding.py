@@ -90,12 +90,17 @@ class Support:
         return self.bbox is not None
 
 
-def named_by_words(phrase: str, objects: Sequence[Record]) -> list[Record]:
+def named_by_words(phrase: str, objects: Sequence[Record], by_noun: bool = True) -> list[Record]:
     """The objects whose words a phrase has.
 
     Those with this very label; else those whose label and attributes share most of its words; else
     those whose label ends as it does. Of several a phrase in the singular names the one with the
     best score.
+
+    Args:
+        phrase: of a text.
+        objects: of a record.
+        by_noun: whether the last of these will do: "blue car" then names a red car.
     """
     wanted = stems(phrase)
     if not wanted:
@@ -110,7 +115,8 @@ def named_by_words(phrase: str, objects: Sequence[Record]) -> list[Record]:
         lambda one: share(one) >= _SHARED_WORDS,
         lambda one: any(stems(label)[-1:] == wanted[-1:] for label in one["labels"]),
     )
-    found = next(filter(None, ([one for one in objects if test(one)] for test in tests)), [])
+    allowed = tests if by_noun else tests[:2]
+    found = next(filter(None, ([one for one in objects if test(one)] for test in allowed)), [])
     if len(found) > 1 and not is_plural(phrase):
         return [max(found, key=lambda one: (share(one), max(one["score"])))]
     return found
@@ -151,10 +157,14 @@ class Grounder:
         record: of the picture, with its objects.
         image: the picture.
         overlap: IoU from which on what is found for a phrase is an object.
+        by_noun: of :func:`named_by_words`, for what the detector does not find.
     """
 
-    def __init__(self, record: Record, image: Image.Image, overlap: float) -> None:
+    def __init__(
+        self, record: Record, image: Image.Image, overlap: float, by_noun: bool = True
+    ) -> None:
         self.record, self.image, self.overlap = record, image, overlap
+        self.by_noun = by_noun
         self.objects: list[Record] = [*record["objects"], *record["floating_objects"]]
         self.known: dict[str, Support] = {}
 
@@ -171,7 +181,7 @@ class Grounder:
 
     def _support(self, phrase: str, found: Sequence[Found]) -> Support:
         there = objects_at(found, self.objects, self.overlap)
-        there = there or named_by_words(phrase, self.objects)
+        there = there or named_by_words(phrase, self.objects, self.by_noun)
         if there:
             return Support(
                 tuple(one["id"] for one in there), around([one["bbox"] for one in there])

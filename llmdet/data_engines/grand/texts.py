@@ -142,7 +142,7 @@ class DescriptionProgram:
         )
         if text is None:
             return Outcome(record, notes=notes)
-        grounder = Grounder(record, image, self.settings.overlap)
+        grounder = Grounder(record, image, self.settings.overlap, by_noun=False)
         draft = yield from self._check(_Draft(text), grounder, filename)
         notes += ((UNSUPPORTED, filename),) * len(draft.removed)
         if not draft.text:
