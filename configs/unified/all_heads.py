@@ -27,7 +27,7 @@ model = dict(
     output=dict(
         type="SeveralOutputs",
         outputs=[
-            dict(type="ObjectIndex", count=12, numbered=True),
+            dict(type="ObjectIndex", count=12, numbered=1.0),
             dict(type="Mask", tower="sam", decoder=dict(type="MaskDecoder", model=sam)),
         ],
     ),

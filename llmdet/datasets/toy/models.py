@@ -99,13 +99,7 @@ def write_retrieval_language_model(folder: str | Path) -> None:
         folder: the toy set with its rows about candidates, see
             :func:`llmdet.datasets.toy.retrieval.write_retrieval_rows`.
     """
-    from llmdet.datasets.toy.copying_heads import begin_with_copying_heads
-
-    target = Path(folder) / "retrieval_language_model"
-    if not (target / "config.json").is_file():
-        rows = ["train_retrieval.jsonl"]
-        _write_language_model(Path(folder), target.name, rows, num_key_value_heads=4)
-        begin_with_copying_heads(target)
+    _write_copying_model(Path(folder), "retrieval_language_model", ["train_retrieval.jsonl"])
 
 
 def write_mask_language_model(folder: str | Path) -> None:
@@ -116,7 +110,17 @@ def write_mask_language_model(folder: str | Path) -> None:
             :func:`llmdet.datasets.toy.masks.write_mask_questions`.
     """
     files = ["train_regions.jsonl", "train_masks.jsonl"]
-    _write_language_model(Path(folder), "mask_language_model", files)
+    _write_copying_model(Path(folder), "mask_language_model", files)
+
+
+def _write_copying_model(folder: Path, name: str, rows: Iterable[str]) -> None:
+    """As below, with heads that look back, compare and copy from the beginning."""
+    from llmdet.datasets.toy.copying_heads import begin_with_copying_heads
+
+    target = folder / name
+    if not (target / "config.json").is_file():
+        _write_language_model(folder, name, rows, num_key_value_heads=4)
+        begin_with_copying_heads(target)
 
 
 def _write_language_model(folder: Path, name: str, rows: Iterable[str], **changes: Any) -> None:
