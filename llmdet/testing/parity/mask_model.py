@@ -41,9 +41,6 @@ from llmdet.testing.parity.rows import (
     compare_tensor,
 )
 
-#: How much longer conversations are than recorded, which have one token in an image's place.
-MORE = 575
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -331,7 +328,7 @@ def _generate(
     prompt = _shortened(asked.input_ids[0].tolist(), batch.scene.tokens[0], region)
     seg = said.ids[0] == model.lmm.tokenizer.convert_tokens_to_ids("[SEG]")
     mask = torch.zeros(expected["seg_token_mask"].shape, dtype=torch.bool)
-    mask[0, seg.nonzero()[:, 0] + len(prompt) + MORE - 1] = True
+    mask[0, seg.nonzero()[:, 0] + asked.input_ids.shape[1] - 1] = True
     found = {
         "output_ids": torch.tensor([prompt + said.ids[0].tolist()]),
         "seg_token_mask": mask,
