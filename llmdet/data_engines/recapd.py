@@ -23,11 +23,11 @@ from llmdet.data_engines.annotations import (
     name_of,
 )
 from llmdet.data_engines.caption_rules import accepted_caption
+from llmdet.data_engines.drawing import generator_of
 from llmdet.data_engines.flow import Call, Steps, identities
 from llmdet.data_engines.journal import Journal, Outcome
 from llmdet.data_engines.questions import Question, Reply, accepted_replies, left_out
 from llmdet.data_engines.recapd_prompts import (
-    generator_of,
     global_prompt,
     question,
     region_prompt,

@@ -85,8 +85,3 @@ def question(generator: random.Random, number: int) -> str:
         number: of the region in its row.
     """
     return generator.choice(QUESTIONS).replace("<region>", f"<region:{number}>")
-
-
-def generator_of(seed: int, *names: object) -> random.Random:
-    """What is drawn for something, whatever stands before it in the file."""
-    return random.Random("/".join(map(str, (seed, *names))))

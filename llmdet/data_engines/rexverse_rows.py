@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from llmdet.data_engines.recapd_prompts import generator_of
+from llmdet.data_engines.drawing import generator_of
 from llmdet.errors import ConfigError
 from llmdet.prompts.object_questions import SEPARATOR, Wordings
 from llmdet.prompts.objects import ObjectGrammar, object_mark

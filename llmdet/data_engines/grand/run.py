@@ -179,11 +179,7 @@ def make_grand(
         DataError: a picture is broken and no more of them are permitted, or two of them would
             share a JSON.
     """
-    if settings.objects.agree > len(models.boxes):
-        raise ConfigError(
-            f"no object can be found by {settings.objects.agree} detectors, as agree asks for: "
-            f"there are {len(models.boxes)}"
-        )
+    _check_agreement(settings, models)
     pictures.check_stems()
     levels = [_Level(number, folder) for number in range(1, up_to + 1)]
     for level, below in zip(levels, [None, *levels], strict=False):
@@ -207,6 +203,14 @@ def make_grand(
     count = write_annotations(levels[-1].read(), folder / ANNOTATIONS)
     told(str(folder / ANNOTATIONS), count, Ledger())
     return count
+
+
+def _check_agreement(settings: GrandSettings, models: GrandModels) -> None:
+    if settings.objects.agree > len(models.boxes):
+        raise ConfigError(
+            f"no object can be found by {settings.objects.agree} detectors, as agree asks for: "
+            f"there are {len(models.boxes)}"
+        )
 
 
 def _program(
