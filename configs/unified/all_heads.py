@@ -12,6 +12,8 @@ sam = "work_dirs/masks/sam_seed0"
 model = dict(
     towers=dict(sam=dict(type="SamTower", model=sam)),
     slots=dict(
+        # What an object query is called as a region, it is called in the image too.
+        image=dict(encoder=dict(width=3 * 96), connector="region"),
         region=dict(
             encoder=dict(
                 _delete_=True,
@@ -21,7 +23,7 @@ model = dict(
                 roi=dict(type="RoIAlign", levels=(0,), positions=False),
                 mask=dict(type="MaskPool", level=0),
             )
-        )
+        ),
     ),
     lmm=dict(model="data/toy/mask_language_model", added_spread=1.0),
     output=dict(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -73,13 +76,19 @@ class BestQueries(RegionEncoder):
 
     Args:
         count: how many, at most ``num_queries`` of the detector.
+        width: channels of its features, zeros behind those of a query, so that a connector can be
+            shared with :class:`AnyRegion`; None for those of a query alone.
     """
 
     rows = 3
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, width: int | None = None) -> None:
         super().__init__()
-        self.lengths = (count,)
+        self.lengths, self.width = (count,), width
+
+    def out_dims(self, in_dims: int | Sequence[int]) -> int:
+        """Width of its features."""
+        return self.width or super().out_dims(in_dims)
 
     def forward(self, seen: TowerOutput, regions: RegionBatch) -> RegionFeatures:
         """Features of the queries with the highest scores.
@@ -101,7 +110,10 @@ class BestQueries(RegionEncoder):
         row = (self.rows * y).floor().clamp(0, self.rows - 1)
         order = chosen.gather(1, (2 * row + x).argsort(dim=1, stable=True))[regions.image]
         image = regions.image[:, None]
-        return RegionFeatures(queries[image, order], cxcywh_to_xyxy(boxes[image, order]))
+        features = queries[image, order]
+        if self.width is not None:
+            features = F.pad(features, (0, self.width - features.shape[-1]))
+        return RegionFeatures(features, cxcywh_to_xyxy(boxes[image, order]))
 
 
 def _queries_of(seen: TowerOutput) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmdet.errors import ConfigError
-from llmdet.models.regions import AnyRegion, MaskPool, ObjectQueries, RoIAlign
+from llmdet.models.regions import AnyRegion, BestQueries, MaskPool, ObjectQueries, RoIAlign
 from llmdet.models.regions.any_region import MASK, QUERY, ROI
 from llmdet.models.regions.base import batch_regions
 from llmdet.models.transformer.boxes import cxcywh_to_xyxy
@@ -73,3 +73,13 @@ def test_encoders_of_several_tokens_and_regions_without_boxes_are_refused(encode
         AnyRegion(query={"type": "AllQueries", "count": 6})
     with pytest.raises(ConfigError, match="give boxes"):
         encoder(seen, batch_regions([1, 0], CPU))
+
+
+def test_the_best_queries_of_an_image_share_its_connector(encoder, seen, regions):
+    width = sum(encoder.dims)
+    best = BestQueries(3, width=width)
+    assert best.out_dims(encoder.dims[QUERY]) == width
+    tokens = best(seen, batch_regions([1, 1], CPU)).features
+    plain = BestQueries(3)(seen, batch_regions([1, 1], CPU)).features
+    assert torch.equal(tokens[..., : encoder.dims[QUERY]], plain)
+    assert not tokens[..., encoder.dims[QUERY] :].any()
