@@ -247,7 +247,7 @@ class RexverseProgram:
         """Have boxes found, and keep those that are large enough to be described."""
         (found,) = yield [Call(BOXES, Search(picture.filename, picture.image, phrases))]
         if isinstance(found, DataError):
-            picture.note(f"{UNFINDABLE}: {found}")
+            picture.notes.append((UNFINDABLE, f"{picture.filename}: {found}"))
             return
         seen = {one.phrase for one in found}
         picture.note(NOT_FOUND, sum(phrase not in seen for phrase in phrases))

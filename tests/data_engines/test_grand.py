@@ -15,7 +15,13 @@ from llmdet.chat import Pace, Usage
 from llmdet.data_engines.detections import Found
 from llmdet.data_engines.flow import Shard
 from llmdet.data_engines.grand.models import BoxesIn, DepthOrder, SamMasks, depths_in
-from llmdet.data_engines.grand.objects import EMPTY_MASK, NO_NAMES, NOTHING_FOUND, TOO_SMALL
+from llmdet.data_engines.grand.objects import (
+    EMPTY_MASK,
+    NO_NAMES,
+    NOTHING_FOUND,
+    TOO_SMALL,
+    UNFINDABLE,
+)
 from llmdet.data_engines.grand.run import PROVENANCE, GrandModels, make_grand
 from llmdet.data_engines.grand.settings import (
     BOXES,
@@ -335,6 +341,15 @@ def test_pictures_with_nothing_are_left_out_and_counted(pictures) -> None:
     )
     records, counts = run(pictures, models_of([Boxes({})]), name="b")
     assert (records, counts) == ([], {NOTHING_FOUND: COUNT})
+
+    class Unable(Boxes):
+        def of(self, search):
+            return DataError("too long")
+
+    assert run(pictures, models_of([Unable()]), name="d")[1] == {
+        UNFINDABLE: COUNT,
+        NOTHING_FOUND: COUNT,
+    }
     given = replace(SETTINGS, objects=ObjectSettings(("window",), tags=0, min_side=6))
     (record, *_), _ = run(pictures, models_of(relater=None), given, name="c", up_to=1)
     assert [one["label"] for one in record["objects"]] == ["window"]

@@ -258,7 +258,8 @@ def test_a_detector_that_cannot_look_and_a_writer_that_cannot_write_cost_no_more
     assert Counter(row["filename"] for row in rows) == {
         f"{i}.png": len(TASKS) - 1 for i in range(COUNT) if i != 3
     }
-    assert ledger.counts[f"{UNFINDABLE}: too long"] == ledger.counts[NOTHING_LEFT] == 1
+    assert ledger.counts[UNFINDABLE] == ledger.counts[NOTHING_LEFT] == 1
+    assert f"{UNFINDABLE} (first: 3.png: too long)" in ledger.report()
     assert (
         ledger.counts["conversation without a grounded question and answer, left out"] == COUNT - 1
     )

@@ -124,7 +124,7 @@ class ObjectProgram:
         candidates = []
         for source, found in enumerate(answers):
             if isinstance(found, DataError):
-                notes.append((f"{UNFINDABLE}: {found}", filename))
+                notes.append((UNFINDABLE, f"{filename}: {found}"))
                 continue
             best = apart(found, self.settings.overlap)
             large = [one for one in best if min(one.sides) >= self.settings.min_side]
