@@ -101,6 +101,16 @@ class Runner(SlimCheckpoints, MMEngineRunner):
         runtime = {**env_cfg, "seed": self.seed, "world_size": self.world_size}
         report_environment(self.log_dir, runtime, write=self.rank == 0)
 
+    @property
+    def iter(self) -> int:
+        """Iterations of the training; 0 of a test, which must not open the training's data."""
+        return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of the training, as :attr:`iter`."""
+        return self._train_loop.epoch if isinstance(self._train_loop, BaseLoop) else 0
+
     def get_hooks_info(self) -> str:
         """Names of the hooks by priority; mmengine lists them anew for each of twenty stages."""
         return ", ".join(type(hook).__name__ for hook in self.hooks)

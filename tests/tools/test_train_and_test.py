@@ -290,6 +290,13 @@ def test_pictures_are_saved_where_show_dir_says(root, tiny_project, tmp_path, tr
     assert len(list(pictures.iterdir())) == 6
 
 
+def test_a_test_needs_no_file_of_the_training(root, tiny_project, tmp_path, trained):
+    options = ["train_dataloader.dataset.ann_file=nowhere.jsonl"]
+    weights = trained / "iter_4.pth"
+    call(root, "test", tmp_path, tiny_project.config, weights, "--cfg-options", *options)
+    assert metrics(tmp_path)
+
+
 def test_test_time_augmentation_runs(root, tiny_project, tmp_path, trained):
     call(root, "test", tmp_path, tiny_project.config, trained / "iter_4.pth", "--tta")
     assert metrics(tmp_path)
