@@ -117,7 +117,7 @@ def test_means_and_deviations_are_over_seeds(benchmark):
     def results(value):
         rows = {title: dict.fromkeys(benchmark.COLUMNS, value) for title in benchmark.ROWS}
         recall = {"AR@10": value, "AR@100": value}
-        spent = {"with rejection, seconds": 100.0}
+        spent = {"with rejection, training": 100.0}
         return rows | {"recall of good": recall, "recall of worse": recall} | spent
 
     lines = benchmark.tables([results(90.0), results(92.0)])
