@@ -158,6 +158,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("Where do candidates come from? Give --detector or --boxes, not both.")
     if args.boxes is not None and (args.objects or args.granularity):
         raise ConfigError("--objects and --granularity are for a --detector, and not for --boxes.")
+    if args.objects and args.granularity:
+        raise ConfigError("--objects are names, and --granularity is for boxes without: give one.")
     if args.chat_model is None and (args.url or args.most):
         raise ConfigError("--url and --most belong to --chat-model.")
 

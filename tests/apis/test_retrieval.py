@@ -147,6 +147,10 @@ def test_the_program_asks_an_endpoint_about_given_boxes(photos, tmp_path, chat_s
         (["config.py", "--chat-model", "m", "--boxes", "[]"], "not both"),
         (["config.py", "--boxes", "[]", "--objects", "person"], "are for a --detector"),
         (["config.py", "--boxes", "[]", "--url", "http://x"], "belong to --chat-model"),
+        (
+            ["config.py", "--detector", "d.py", "--objects", "person", "--granularity", "fine"],
+            "boxes without: give one",
+        ),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused_before_anything_is_loaded(arguments, words):
