@@ -20,6 +20,7 @@ from llmdet.datasets.toy.retrieval import (
     several_searches,
     training_rows,
     word_searches,
+    write_naming_rows,
     write_retrieval_rows,
 )
 from llmdet.datasets.toy.vocabulary import SEEN, Kind
@@ -144,5 +145,7 @@ def test_rows_are_written_once_with_their_proposals(tmp_path):
     assert all(row["proposals"] == [[1, 2, 3, 4, 0.5]] for row in rows)
     write_retrieval_rows(tmp_path, out)
     assert out.read_text() == first
+    write_naming_rows(tmp_path, tmp_path / "names.jsonl")
+    assert len((tmp_path / "names.jsonl").read_text().splitlines()) == 4
     with pytest.raises(DataError, match="make the set first"):
         write_retrieval_rows(tmp_path / "nowhere", tmp_path / "others.jsonl")
