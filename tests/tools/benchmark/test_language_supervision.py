@@ -50,6 +50,16 @@ def test_finished_runs_are_reported_and_not_repeated(benchmark, tmp_path, capsys
     assert (tmp_path / "losses.svg").read_text().startswith("<?xml")
 
 
+def test_the_detector_alone_can_be_left_out(benchmark, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "run", lambda *_: pytest.fail("something was trained"))
+    monkeypatch.setattr(benchmark, "unrelated_descriptions", lambda _: {})
+    finished_run(tmp_path / "llmdet_seed0", 10.0)
+    benchmark.main(["--work-dir", str(tmp_path), "--seeds", "0", "--language-only"])
+    tables = capsys.readouterr().out
+    assert "| with language | 90.0 |" in tables
+    assert "detector alone" not in tables
+
+
 def test_a_failed_command_names_its_log(benchmark, tmp_path):
     with pytest.raises(SystemExit, match=r"'false' failed; see .*run\.log"):
         benchmark.run(["false"], tmp_path / "run.log")
