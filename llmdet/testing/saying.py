@@ -25,15 +25,19 @@ class _Saying:
 
 
 @contextmanager
-def saying(*texts: str) -> Iterator[None]:
+def saying(*texts: str | Sequence[str]) -> Iterator[None]:
     """A ``with`` block in which every language model says these answers in turn.
 
-    All that generation does besides is as it is: the states are those of a model that said so.
+    One that is given in pieces is tokenised piece by piece: marks can be spelled so. All that
+    generation does besides is as it is: the states are those of a model that said so.
     """
     left, generate = list(texts), LanguageModel.generate
 
     def forced(self: LanguageModel, dialogue: Any, features: Any, **options: Any) -> Any:
-        ids = self.tokenizer(left.pop(0), add_special_tokens=False).input_ids
+        text = left.pop(0)
+        pieces = [text] if isinstance(text, str) else list(text)
+        tokens = self.tokenizer(pieces, add_special_tokens=False).input_ids
+        ids = [token for piece in tokens for token in piece]
         said = _Saying([*ids, self.tokenizer.eos_token_id])
         given = options.pop("logits_processor", [])
         options["max_new_tokens"] = len(said.ids)

@@ -187,6 +187,15 @@ def test_what_one_thing_is_called_has_one_colour(unified, files):
     assert (drawn[inside, inside] != plain[inside, inside]).mean() > 0.5  # tinted
 
 
+def test_a_mark_that_is_spelled_stands_for_no_mask(unified, files):
+    talk = unified.talk(files / "halves.png", [LEFT])
+    with saying(["It is [", "SEG], or [SEG]."]):
+        talk.ask("Where is it?")
+    assert len(talk.masks) == 1
+    (answer,) = talk.to_row()["conversations"][1:]
+    assert answer["value"] == "It is , or <mask:1>."
+
+
 def test_find_asks_a_model_that_also_says_other_things(unified, files):
     with saying(NAMED):
         found = unified.find(files / "halves.png", "blue half", [LEFT, RIGHT])

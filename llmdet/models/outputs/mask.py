@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ class Mask(Output):
         probabilities = generated.probabilities.tolist()
         answers = []
         for row, (ids, end) in enumerate(zip(rows, ends, strict=True)):
-            text = tokenizer.decode([token for token in ids[:end] if token not in skipped])
+            text = self._text([token for token in ids[:end] if token not in skipped], tokenizer)
             mine = [number for number, (of, _) in enumerate(places) if of == row]
             scores = tuple(probabilities[row][places[n][1]] for n in mine)
             said = self.grammar.parse(text.strip())
@@ -201,6 +202,18 @@ class Mask(Output):
         sample.set_field(text, "pred_text")
         sample.set_field(list(answer.said.phrases), "pred_phrases")
         sample.set_field(list(answer.masks), "pred_masks")
+
+    def _text(self, ids: Sequence[int], tokenizer: Any) -> str:
+        """What tokens say; a mark that is spelled in letters stands for nothing and is left out."""
+        text: str = tokenizer.decode(ids)
+        if text.count(self.grammar.token) == ids.count(self._token(tokenizer)):
+            return text
+        marks = set(self._ids(tokenizer))
+        runs = [(is_mark, list(run)) for is_mark, run in groupby(ids, key=marks.__contains__)]
+        pieces = [(is_mark, tokenizer.decode(run)) for is_mark, run in runs]
+        return "".join(
+            piece if is_mark else self.grammar.pattern.sub("", piece) for is_mark, piece in pieces
+        )
 
     def _masks(
         self, states: Tensor, images: Sequence[int], scene: Scene
