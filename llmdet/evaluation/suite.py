@@ -68,7 +68,10 @@ class MetricReport:
     def protocol(self) -> str | None:
         """What the predictions were asked of, see :func:`protocol_note`."""
         note = protocol_note(self.predictions)
-        return NO_SOURCE if note is None and self.metric in NAMES_SOURCE else note
+        if note is not None or self.metric not in NAMES_SOURCE:
+            return note
+        model = self.predictions.get("header", {}).get("model")
+        return NO_SOURCE if model is None else f"boxes that {model} found itself, of no candidates"
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""

@@ -100,6 +100,10 @@ def test_a_report_of_humanref_says_whose_candidates_were_chosen_from(tmp_path):
     assert report.protocol == protocol_note(report.predictions)
     assert report.protocol == "candidates as annotated, every answer among them: annotations.jsonl"
     assert report.values["average"]["recall_mean"] == 1
+    found = tmp_path / "found.jsonl"
+    with PredictionWriter(found, PredictionHeader("upn")) as writer:
+        writer.write(prediction_row(1, [BOX], [1.0], [0]))
+    assert run_metric("humanref", gt, found).protocol.startswith("boxes that upn found itself")
 
 
 @pytest.fixture(scope="module")
