@@ -15,11 +15,11 @@ from llmdet.prompts.conversation import (
     IGNORE_INDEX,
     Conversation,
     ConversationSettings,
-    ConversationTokenizer,
     Slot,
     Turn,
     ask,
 )
+from llmdet.prompts.conversation_tokens import ConversationTokenizer
 from llmdet.prompts.tokenizers import load_tokenizer
 
 PROMPT, ANSWER = "<image>\nDescribe the image in detail.", "A red circle is above a blue square."

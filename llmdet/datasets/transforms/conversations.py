@@ -9,11 +9,8 @@ from typing import Any
 from mmcv.transforms import BaseTransform
 
 from llmdet.datasets.ledger import SharedLedger
-from llmdet.prompts.conversation import (
-    Conversation,
-    ConversationSettings,
-    ConversationTokenizer,
-)
+from llmdet.prompts.conversation import Conversation, ConversationSettings
+from llmdet.prompts.conversation_tokens import ConversationTokenizer
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import TRANSFORMS
 

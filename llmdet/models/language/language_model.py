@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
 from llmdet.ops.linear import use_fast_linear
-from llmdet.prompts.conversation import pad_id
+from llmdet.prompts.conversation_tokens import pad_id
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.registry import MODELS
 

@@ -28,11 +28,10 @@ from llmdet.models.vision.views import TowerOutput, View
 from llmdet.prompts.conversation import (
     Conversation,
     ConversationSettings,
-    ConversationTokenizer,
     TokenizedConversation,
     ask,
-    count_learned,
 )
+from llmdet.prompts.conversation_tokens import ConversationTokenizer, count_learned
 from llmdet.registry import MODELS
 from llmdet.utils.construct import construct
 
@@ -49,8 +48,8 @@ class TalkSettings:
         max_length: most tokens of a conversation, those of images and regions included.
         max_new_tokens: most tokens of an answer, where its caller does not say.
         system: system turn of each conversation, None for none.
-        template: name of a chat template, see ``llmdet.prompts.conversation``, or its text; None
-            for the tokenizer's own.
+        template: name of a chat template, see ``llmdet.prompts.conversation_tokens``, or its
+            text; None for the tokenizer's own.
         answers_only: learn answers and their end, not what the template has around them.
         around: kind of mark -> (text before, text behind), written wherever the mark stands.
         legacy_blanks: leave out blanks beside added tokens, and put one in front of each piece of

@@ -15,7 +15,8 @@ from llmdet.models.language.dialogue import DialogueBatch, collate_dialogue
 from llmdet.models.systems.llmdet import LLMDet
 from llmdet.models.systems.llmdet.captioner import Captioner
 from llmdet.models.systems.llmdet.region_attention import VisualContext
-from llmdet.prompts.conversation import Conversation, ConversationTokenizer
+from llmdet.prompts.conversation import Conversation
+from llmdet.prompts.conversation_tokens import ConversationTokenizer
 
 #: The original's id for the place of visual tokens.
 IMAGE_TOKEN = -200

@@ -16,10 +16,10 @@ from llmdet.prompts.conversation import (
     IGNORE_INDEX,
     Conversation,
     ConversationSettings,
-    ConversationTokenizer,
     TokenizedConversation,
     Turn,
 )
+from llmdet.prompts.conversation_tokens import ConversationTokenizer
 from llmdet.prompts.masks import ask_as_glamm, read_as_glamm
 from llmdet.prompts.tokenizers import load_tokenizer
 from llmdet.testing.parity.model import read_json, read_tensors

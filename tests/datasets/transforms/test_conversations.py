@@ -8,7 +8,8 @@ import pytest
 from llmdet.datasets.transforms import TokenizeConversations
 from llmdet.datasets.transforms.conversations import CUT, UNREAD
 from llmdet.engine.conversations import share_settings
-from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
+from llmdet.prompts.conversation import ConversationSettings, ask
+from llmdet.prompts.conversation_tokens import ConversationTokenizer
 from llmdet.prompts.tokenizers import load_tokenizer
 
 

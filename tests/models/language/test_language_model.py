@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.language.dialogue import collate_dialogue
-from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
+from llmdet.prompts.conversation import ConversationSettings, ask
+from llmdet.prompts.conversation_tokens import ConversationTokenizer
 
 PROMPT = "<region>\nDescribe the region in a phrase."
 ANSWERS = ("Red circle.", "A large yellow star is to the left.", "Blue square.")

@@ -8,7 +8,8 @@ import torch
 from llmdet.errors import ConfigError
 from llmdet.models.language.dialogue import collate_dialogue
 from llmdet.models.language.language_model import LanguageModel
-from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
+from llmdet.prompts.conversation import ConversationSettings, ask
+from llmdet.prompts.conversation_tokens import ConversationTokenizer
 
 TOKENS = ("<yes>", "<no>")
 

@@ -29,11 +29,10 @@ from llmdet.prompts.conversation import (
     DESCRIBE_REGION,
     Conversation,
     ConversationSettings,
-    ConversationTokenizer,
     TokenizedConversation,
     ask,
-    count_learned,
 )
+from llmdet.prompts.conversation_tokens import ConversationTokenizer, count_learned
 from llmdet.registry import MODELS
 
 from .adapter import RegionAttentionAdapter

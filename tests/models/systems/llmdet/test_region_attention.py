@@ -10,7 +10,8 @@ import torch
 from llmdet.errors import ConfigError
 from llmdet.models.language.dialogue import collate_dialogue
 from llmdet.models.regions.base import batch_regions
-from llmdet.prompts.conversation import ConversationSettings, ConversationTokenizer, ask
+from llmdet.prompts.conversation import ConversationSettings, ask
+from llmdet.prompts.conversation_tokens import ConversationTokenizer
 
 PROMPT = "<region>\nDescribe the region in a phrase."
 ANSWERS = ("Red circle.", "A large yellow star is to the left.", "Blue square.")
