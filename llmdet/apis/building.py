@@ -53,18 +53,32 @@ def build_model(settings: ConfigDict, captions: bool, dtype: str) -> BaseModel:
         dtype: of matrix products; "auto" keeps ``test_cfg.dtype``.
 
     Raises:
-        ConfigError: settings do not fit, or captions have no language model.
+        ConfigError: settings do not fit or are of no detector, or captions have no language model.
     """
+    if type_name(settings) == "RegionLMM":
+        raise ConfigError(
+            "This config has a RegionLMM, which answers questions and is no detector: take the "
+            "config of one, such as configs/grounding_dino_swin_t.py, or ask it by RegionChat."
+        )
     if captions:
         keep_language_model(settings)
     elif settings.get("lmm") is not None:
         settings.lmm = None
-    settings.test_cfg = settings.get("test_cfg") or {}
+    settings.test_cfg = _test_settings(settings.get("test_cfg"))
     settings.test_cfg.limit_per = "image"  # people look at images; only fixed AP wants chunks
     if dtype != "auto":
         settings.test_cfg.dtype = dtype
     with checked_builds():
         return MODELS.build(settings)
+
+
+def _test_settings(given: Any) -> ConfigDict:
+    """A ``test_cfg`` that can be changed; an empty one is as good as none."""
+    if not given:
+        return ConfigDict()
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"model.test_cfg={given!r} must be a dict of settings, such as {{}}.")
+    return ConfigDict(given)
 
 
 def leave_to_checkpoint(settings: ConfigDict) -> None:

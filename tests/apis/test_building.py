@@ -55,6 +55,20 @@ def test_missing_detector_weights_are_named(tiny, tmp_path):
         build(tiny.config, tmp_path / "poor.pth", device="cpu")
 
 
+def test_an_empty_test_cfg_is_as_good_as_none_and_another_value_is_refused(tiny):
+    detector = build(
+        tiny.config, tiny.weights, device="cpu", cfg_options={"model.test_cfg": {}}, dtype="float32"
+    )
+    assert detector.model.test_cfg.limit_per == "image"
+    with pytest.raises(ConfigError, match=r"model\.test_cfg=3 must be a dict"):
+        build(tiny.config, tiny.weights, device="cpu", cfg_options={"model.test_cfg": 3})
+
+
+def test_a_model_that_answers_questions_is_no_detector(tiny):
+    with pytest.raises(ConfigError, match="answers questions and is no detector"):
+        build("configs/glamm/gcg.py", tiny.weights, device="cpu")
+
+
 def test_missing_weights_are_noticed_before_the_model_is_built(tiny, monkeypatch):
     monkeypatch.setattr("llmdet.apis.building.MODELS", None)
     with pytest.raises(CheckpointError, match=r"nope\.pth' does not exist"):
