@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from llmdet.apis.found_objects import read_scores
 from llmdet.apis.merge import nms
 from llmdet.apis.reading import checked_boxes, parse_boxes
 from llmdet.errors import ConfigError, DataError
@@ -52,8 +53,8 @@ def _split(content: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:
         return np.zeros((0, 4), np.float32), None
     try:
         boxes = checked_boxes(listed)
-        array = None if scores is None else np.asarray(scores, np.float32).reshape(-1)
-    except (ConfigError, ValueError, TypeError) as error:
+        array = None if scores is None else read_scores(scores)
+    except (ConfigError, DataError) as error:
         raise DataError(f"{path}: {error}") from error
     if array is not None and len(array) != len(boxes):
         raise DataError(f"{path} has {len(boxes)} boxes and {len(array)} scores")

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from llmdet.apis.reading import any_boxes
 from llmdet.apis.results import Picture, Results
 from llmdet.datasets.candidates import choose_boxes
+from llmdet.errors import ConfigError, DataError
+from llmdet.prompts.parse import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,33 @@ def join_results(found: Sequence[FoundObjects]) -> Results:
     )
 
 
+def read_scores(scores: Any) -> np.ndarray:
+    """Scores of boxes, [N] float32.
+
+    Raises:
+        DataError: one of them is no number.
+    """
+    try:
+        array = np.asarray(scores, np.float32).reshape(-1)
+    except (ValueError, TypeError):
+        array = np.array([np.nan], np.float32)
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{shorten(repr(scores))} are no scores of boxes: give a number for each box"
+        )
+    return array
+
+
+def check_wording(wording: str) -> None:
+    """Refuse a question that does not say what is looked for.
+
+    Raises:
+        ConfigError: ``{phrase}`` is not in it.
+    """
+    if "{phrase}" not in wording:
+        raise ConfigError(f"the question {wording!r} needs {{phrase}}, what is looked for")
+
+
 @dataclass(frozen=True, eq=False)
 class ShownCandidates:
     """The candidates of an image, and those of them that a model is shown."""
@@ -67,12 +97,14 @@ class ShownCandidates:
                 :func:`~llmdet.datasets.candidates.choose_boxes`.
 
         Raises:
-            DataError: there are too many candidates, and no scores to choose by.
+            ConfigError: the boxes are no boxes.
+            DataError: there are too many candidates, and no scores to choose by; or a score is no
+                number.
         """
         if isinstance(boxes, Results):
             boxes, scores = boxes.boxes, boxes.scores if scores is None else scores
-        candidates = np.asarray(boxes, np.float32).reshape(-1, 4)
-        given = None if scores is None else np.asarray(scores, np.float32)
+        candidates = any_boxes(boxes)
+        given = None if scores is None else read_scores(scores)
         shown = choose_boxes(candidates, most, keep, given)
         if len(shown) < len(candidates):
             logger.warning(

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from llmdet.apis.found_objects import FoundObjects, ShownCandidates
+from llmdet.apis.captions import check_inside
+from llmdet.apis.found_objects import FoundObjects, ShownCandidates, check_wording
 from llmdet.apis.images import expand
 from llmdet.apis.results import Picture
 from llmdet.chat import ChatModel, ask
 from llmdet.datasets.pictures import read_picture
-from llmdet.errors import ConfigError, DataError
+from llmdet.errors import DataError
 from llmdet.prompts.numbered_boxes import QUESTION, ask_for_numbers, read_numbers
 from llmdet.visualization.drawing import draw_numbered_boxes
 
@@ -38,8 +39,7 @@ class NumberedBoxes:
     """
 
     def __init__(self, chat: ChatModel, most: int = MOST, question: str = QUESTION) -> None:
-        if "{phrase}" not in question:
-            raise ConfigError(f"the question {question!r} needs {{phrase}}, what is looked for")
+        check_wording(question)
         self.chat, self.most, self.question = chat, most, question
 
     def find(
@@ -50,7 +50,8 @@ class NumberedBoxes:
         Arguments as of :meth:`llmdet.apis.RegionChat.find`.
 
         Raises:
-            DataError: there are too many candidates, and no scores to choose by.
+            DataError: there are too many candidates, and no scores to choose by; or a box lies
+                outside the image.
         """
         return self.find_each(image, [phrase], boxes, scores, keep)[0]
 
@@ -66,6 +67,7 @@ class NumberedBoxes:
         picture = _picture(image)
         candidates = ShownCandidates.choose(boxes, scores, self.most, keep)
         shown = candidates.boxes[candidates.shown]
+        check_inside(shown, picture)
         if not len(shown):
             return [candidates.found(picture, each, {}, "", absent=True) for each in phrases]
         drawn = Image.fromarray(draw_numbered_boxes(picture.pixels(), shown))

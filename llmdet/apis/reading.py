@@ -159,6 +159,13 @@ def checked_boxes(boxes: Any) -> np.ndarray:
     return array
 
 
+def any_boxes(boxes: Any) -> np.ndarray:
+    """As :func:`checked_boxes`, of boxes that may also be none."""
+    if hasattr(boxes, "__len__") and not isinstance(boxes, str) and len(boxes) == 0:
+        return np.zeros((0, 4), np.float32)
+    return checked_boxes(boxes)
+
+
 def parse_boxes(text: str) -> np.ndarray:
     """Read ``[[x1, y1, x2, y2], ...]``; returns [N, 4] float32 in pixels of the original image.
 

@@ -14,7 +14,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
 from llmdet.apis.building import choose_device
-from llmdet.apis.found_objects import FoundObjects, ShownCandidates
+from llmdet.apis.found_objects import FoundObjects, ShownCandidates, check_wording
 from llmdet.apis.images import expand
 from llmdet.apis.region_talk import RegionTalk, read_regions
 from llmdet.apis.results import Picture
@@ -203,7 +203,8 @@ class RegionChat:
             generation: as in :meth:`ask`.
 
         Raises:
-            ConfigError: the model's answers are no indices of objects.
+            ConfigError: the model's answers are no indices of objects, or the wording does not say
+                what is looked for.
             DataError: there are too many candidates, and no scores to choose by.
         """
         return self.find_each(image, [phrase], boxes, scores, keep, wording, **generation)[0]
@@ -225,6 +226,7 @@ class RegionChat:
                 f"this model answers with {type(self.model.output).__name__}; finding objects "
                 "needs one with output=dict(type='ObjectIndex')"
             )
+        check_wording(wording)
         candidates = ShownCandidates.choose(boxes, scores, output.grammar.count, keep)
         looked = self._look(image, candidates.boxes[candidates.shown])
         questions = [wording.replace("{phrase}", phrase) for phrase in phrases]

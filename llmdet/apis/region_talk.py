@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from llmdet.apis.captions import check_inside
+from llmdet.apis.reading import any_boxes
 from llmdet.apis.results import Picture
 from llmdet.datasets.masks import decode_mask, encode_mask, mask_box, mask_problem
 from llmdet.datasets.pictures import open_picture
@@ -241,10 +242,11 @@ def read_regions(boxes: Any, masks: Sequence[Any] | None, picture: Picture) -> R
         picture: that they lie in.
 
     Raises:
+        ConfigError: the boxes are no boxes.
         DataError: a box lies outside the picture, a mask is none of it, or a region has neither.
     """
     if masks is None:
-        given = np.asarray(boxes, np.float32).reshape(-1, 4)
+        given = any_boxes(boxes)
         check_inside(given, picture)
         return Regions(given)
     sides = list(boxes) or [None] * len(masks)
@@ -257,7 +259,7 @@ def read_regions(boxes: Any, masks: Sequence[Any] | None, picture: Picture) -> R
         if box is None and mask is None:
             raise DataError(f"Region {number} has neither a box nor a mask.")
         around.append(mask_box(mask) if box is None and mask is not None else box)
-    array = np.asarray(around, np.float32).reshape(-1, 4)
+    array = any_boxes(around)
     check_inside(array, picture)
     return Regions(array, tuple(encoded))
 

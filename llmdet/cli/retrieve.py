@@ -127,6 +127,11 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     boxes, scores, source = _candidates(args)
     write_notice(f"{len(boxes)} candidates ({source})")
+    if not len(boxes):
+        write_notice(
+            f"Nothing is asked: there is no box with a score of {args.score_thr} or more to choose "
+            "from (--score-thr)."
+        )
     found = _finder(args)(args.image, args.refer, boxes, scores)
     picture = found[0].picture
     masks = None
@@ -160,6 +165,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--objects and --granularity are for a --detector, and not for --boxes.")
     if args.objects and args.granularity:
         raise ConfigError("--objects are names, and --granularity is for boxes without: give one.")
+    if not all(words.strip() for words in args.refer):
+        raise ConfigError("--refer is empty: say what to find, such as 'person that waves'.")
     if args.chat_model is None and (args.url or args.most):
         raise ConfigError("--url and --most belong to --chat-model.")
 

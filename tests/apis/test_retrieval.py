@@ -61,6 +61,23 @@ def test_the_best_candidates_are_drawn_and_those_of_a_detector_bring_their_score
         NumberedBoxes(Scripted(), question="Which?")
 
 
+@pytest.mark.parametrize(
+    ("boxes", "scores", "words"),
+    [
+        ([[1, 2, 3]], None, "no list of boxes"),
+        (None, None, "no list of boxes"),
+        ([[30, 20, 10, 5]], None, "right or lower side comes first"),
+        ([[500, 500, 600, 600]], None, "lies outside"),
+        (BOXES, ["a", 1, 2], "no scores of boxes"),
+        (BOXES, [0.5, float("nan"), 1], "no scores of boxes"),
+        (BOXES, [0.5], "3 boxes have 1 scores"),
+    ],
+)
+def test_candidates_that_are_no_boxes_of_the_image_are_one_sentence(boxes, scores, words):
+    with pytest.raises((ConfigError, DataError), match=words):
+        NumberedBoxes(Scripted()).find(IMAGE, "red", boxes, scores)
+
+
 def test_boxes_are_read_from_every_file_that_holds_them(tmp_path):
     path = tmp_path / "boxes.json"
     boxes, scores = read_boxes(json.dumps(BOXES.tolist()))
@@ -73,7 +90,10 @@ def test_boxes_are_read_from_every_file_that_holds_them(tmp_path):
     assert boxes.tolist() == [[0, 0, 9, 8]]
     path.write_text("[]")
     assert read_boxes(str(path))[0].shape == (0, 4)
-    for wrong in ("{}", '{"bboxes": [[0, 0, 9, 9]], "scores": []}', "[[1, 2]]", "[3]"):
+    scored = [
+        f'{{"bboxes": [[0, 0, 9, 9]], "scores": {each}}}' for each in ("[]", "[NaN]", "[null]")
+    ]
+    for wrong in ("{}", *scored, "[[1, 2]]", "[3]"):
         path.write_text(wrong)
         with pytest.raises(DataError, match=str(path)):
             read_boxes(str(path))
@@ -151,6 +171,7 @@ def test_the_program_asks_an_endpoint_about_given_boxes(photos, tmp_path, chat_s
             ["config.py", "--detector", "d.py", "--objects", "person", "--granularity", "fine"],
             "boxes without: give one",
         ),
+        (["config.py", "--boxes", "[]", "--refer", " "], "--refer is empty"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused_before_anything_is_loaded(arguments, words):
