@@ -37,7 +37,8 @@ class Fields:
     def fault(self, key: str, problem: str) -> DataError:
         """Make the error for a field."""
         name = ".".join(part for part in (self.path, key) if part)
-        return DataError(f"{self.where}: field {name!r} {problem}.")
+        what = f"field {name!r}" if name else "it"
+        return DataError(f"{self.where}: {what} {problem}.")
 
     def get(self, key: str) -> Any:
         """Any value that is there and not null."""

@@ -10,6 +10,7 @@ import ijson
 
 from llmdet.datasets.jsonl_index import open_checked
 from llmdet.errors import DataError
+from llmdet.prompts.parse import shorten
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 1 << 20
@@ -53,7 +54,7 @@ def read_list(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, item in enumerate(read_items(str(path), file, "item")):
             where = f"{path}: entry {number}"
             if not isinstance(item, dict):
-                raise DataError(f"{where} is {item!r}, not an object")
+                raise DataError(f"{where} is {shorten(repr(item))}, not an object")
             yield where, item
     if number < 0:
         raise DataError(f"{path}: the file is no list of objects, or an empty one")
@@ -85,7 +86,7 @@ def _is_object(path: Path) -> bool:
 
 def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise DataError(f"{where} is {value!r}, not an object")
+        raise DataError(f"{where} is {shorten(repr(value))}, not an object")
     return value
 
 

@@ -142,7 +142,7 @@ def grounded(**region) -> dict:
         ),
         ({"id": 3}, "'filename' is missing"),
         ({"image": ["a.jpg", "b.jpg"]}, "'image' must be a string"),
-        ([], "field '' must be an object"),
+        ([], "it must be an object, not list"),
     ],
 )
 def test_a_structural_fault_names_file_line_and_field(broken, message: str) -> None:

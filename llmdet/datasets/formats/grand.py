@@ -24,6 +24,8 @@ from llmdet.utils.files import read_json
 
 NO_PLACE = "phrase whose place is not in the caption"
 NO_OBJECT = "phrase without a known object or box"
+NO_CAPTION = "picture without a caption"
+NO_OBJECTS = "picture without objects"
 NO_WORDS = "object without label and attribute"
 _SENTENCE_END = ". "
 _NAMES = ("file_name", "filename", "image")
@@ -143,6 +145,8 @@ class _GrandPicture:
 
 def _captions(picture: _GrandPicture, ledger: Ledger) -> Iterator[Sample]:
     entry = picture.entry
+    if "short_captions" not in entry and "dense_caption" not in entry:
+        ledger.note(NO_CAPTION, entry.where)
     captions = entry.objects("short_captions") if "short_captions" in entry else []
     if "dense_caption" in entry:
         captions.append(entry.object("dense_caption"))
@@ -179,6 +183,8 @@ def _is_box(item: Fields) -> bool:
 
 
 def _described(picture: _GrandPicture, ledger: Ledger) -> Iterator[Sample]:
+    if not picture.objects:
+        ledger.note(NO_OBJECTS, picture.entry.where)
     sample = picture.sample("")
     caption = ""
     for item in picture.objects:

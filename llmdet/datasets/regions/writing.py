@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 
 from llmdet.datasets.formats.samples import Source
-from llmdet.datasets.ledger import Ledger
+from llmdet.datasets.ledger import Ledger, nothing_written
 from llmdet.datasets.regions.masked import mask_rows
 from llmdet.datasets.regions.pictures import PictureStore, read_picture
 from llmdet.datasets.regions.selection import select
 from llmdet.datasets.regions.settings import RegionSettings
 from llmdet.datasets.regions.tasks import rows_of
-from llmdet.errors import ConfigError, DataError
+from llmdet.errors import ConfigError
 from llmdet.prompts.mask_tasks import MASK_TASKS
 from llmdet.utils.whole_files import whole_file
 
@@ -62,7 +62,7 @@ def write_regions(
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             count += 1
         if not count:
-            raise DataError(f"{out}: no row is left to write:\n{ledger.report()}")
+            raise nothing_written(out, ledger)
     return count
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 
 from llmdet.datasets.formats.samples import Source
-from llmdet.datasets.ledger import Ledger
+from llmdet.datasets.ledger import Ledger, nothing_written
 from llmdet.datasets.regions.pictures import PictureStore
 from llmdet.datasets.retrieval.questions import questions_of, row_of
 from llmdet.datasets.retrieval.scenes import read_scene
 from llmdet.datasets.retrieval.settings import CLASS_TASKS, RetrievalSettings
-from llmdet.errors import ConfigError, DataError
+from llmdet.errors import ConfigError
 from llmdet.prompts.class_names import clean_class_name
 from llmdet.utils.whole_files import whole_file
 
@@ -55,7 +55,7 @@ def write_retrieval(
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             count += 1
         if not count:
-            raise DataError(f"{out}: no row is left to write:\n{ledger.report()}")
+            raise nothing_written(out, ledger)
     return count
 
 

@@ -24,7 +24,7 @@ from llmdet.datasets.regions.masked import (
     mask_rows,
 )
 from llmdet.datasets.rows import read_row
-from llmdet.errors import ConfigError
+from llmdet.errors import ConfigError, DataError
 from llmdet.prompts.mask_tasks import MASK_TASKS, NO_TARGET
 from llmdet.prompts.masks import MaskGrammar, marked_regions
 
@@ -319,6 +319,21 @@ def test_grands_captions_have_the_masks_of_its_objects(write, tmp_path, capsys):
         assert same(dogs[2], [LEFT | RIGHT])
     said = [row["conversations"][1]["value"] for row in rows_of(lines, "grand", "describe")]
     assert said == ["Two dogs play.", "A brown dog sits beside a tree."]
+
+
+def test_files_without_anything_to_ask_about_say_so(write, tmp_path):
+    (tmp_path / "grand").mkdir()
+    write({"sa_1.jpg": {"objects": []}}, "grand/sa_1.json")
+    for form, words in (
+        ("grand", "1  picture without a caption"),
+        ("grand_objects", "without obj"),
+    ):
+        with pytest.raises(DataError, match=words):
+            rows_of(tmp_path / "grand", form, "segment")
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text('{"filename": "a.jpg", "height": 9, "width": 9, "regions": []}\n')
+    with pytest.raises(DataError, match="hold nothing that this task asks about"):
+        rows_of(empty, "odvg", "segment")
 
 
 def test_captions_of_coco_become_an_answer_each(write):
