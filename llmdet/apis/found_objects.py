@@ -57,6 +57,7 @@ def read_scores(scores: Any) -> np.ndarray:
     Raises:
         DataError: one of them is no number.
     """
+    array: np.ndarray
     try:
         array = np.asarray(scores, np.float32).reshape(-1)
     except (ValueError, TypeError):
