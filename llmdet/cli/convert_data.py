@@ -61,6 +61,13 @@ ALONE = {
     "regions": ("per_class", "none_share", "vocabulary", "masks"),
     "objects": ("proposals", "proposals_of", "absent", "prompts"),
 }
+#: Options that of --to regions only some tasks have.
+OF_TASKS = {
+    "candidates": ("choose",),
+    "none_share": ("choose",),
+    "vocabulary": ("classify",),
+    "masks": ("classify", "caption", "refer", "choose"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,6 +121,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     _add_region_arguments(parser)
     args = parser.parse_args(argv)
+    _check_options(parser, args)
+    return args
+
+
+def _check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a sentence about an option that would not do anything, or one that is missing."""
     if not args.check and not (args.output and args.source and args.target):
         parser.error("give OUTPUT, --from and --to, or --check")
     tasks = {"regions": TASKS, "objects": OBJECT_TASKS}.get(args.target, ())
@@ -122,11 +135,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(known if tasks else "--task is for --to regions and --to objects")
     if args.target == "objects" and not args.task:
         parser.error(f"--to objects needs --task: {', '.join(OBJECT_TASKS)}")
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     for target, names in ALONE.items():
         for name in names if args.target != target else ():
-            if getattr(args, name) != parser.get_default(name):
+            if name in given:
                 parser.error(f"--{name.replace('_', '-')} is for --to {target}")
-    return args
+    for name, choices in OF_TASKS.items() if args.target == "regions" else ():
+        if name in given and args.task not in choices:
+            parser.error(f"--{name.replace('_', '-')} is for --task {', '.join(choices)}")
 
 
 def _add_region_arguments(parser: argparse.ArgumentParser) -> None:

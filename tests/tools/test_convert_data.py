@@ -102,9 +102,11 @@ def test_the_program_offers_every_format_and_task():
         (["--to", "objects", "--task", "choose"], "of --to objects there are detect, many"),
         (["--to", "objects", "--task", "name", "--masks"], "--masks is for --to regions"),
         (["--to", "regions", "--absent", "0.5"], "--absent is for --to objects"),
+        (["--to", "regions", "--task", "segment", "--masks"], "--masks is for --task classify, "),
+        (["--to", "regions", "--task", "refer", "--candidates", "2"], "is for --task choose"),
     ],
 )
-def test_options_of_another_target_are_refused(options, problem, capsys):
+def test_options_of_another_target_or_task_are_refused(options, problem, capsys):
     with pytest.raises(SystemExit):
         convert_data.main(["in.json", "out.jsonl", "--from", "coco", *options])
     assert problem in capsys.readouterr().err
