@@ -84,7 +84,7 @@ def encode_phrases(
 
     tokenizer = load_tokenizer(encoder, role="text_encoder")
     try:
-        model = AutoModel.from_pretrained(encoder, **hub_options(encoder)).eval()
+        model = AutoModel.from_pretrained(encoder, trust_remote_code=False, **hub_options(encoder))
     except (OSError, ValueError) as error:
         raise not_found(encoder, error, "text_encoder") from error
     found: dict[str, list[float]] = {}
