@@ -36,7 +36,9 @@ def begin_with_copying_heads(folder: str | Path, seed: int = 0) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="float32", trust_remote_code=False
+    )
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for number, layer in enumerate(model.model.layers):
