@@ -56,8 +56,8 @@ class Sizes:
 
     eye_steps: int = 800
     sam_steps: int = 600
-    words_steps: int = 1500
-    steps: int = 300  # on one task with masks; three times as many on several
+    words_steps: int = 2500
+    steps: int = 600  # on one task with masks; three times as many on several
     batch_size: int = 12  # conversations
     images: int = 60  # asked about, of each split
     train: int = 2000
