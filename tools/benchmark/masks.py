@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -30,9 +28,9 @@ from typing import Any
 # What runs with `python tools/benchmark/masks.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from llmdet.utils.cli import run_cli
+from llmdet.testing.toy_trainings import run_all, run_program, toy_config, train, trained_weights
+from llmdet.utils.cli import run_cli, write_result
 
-ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("train", "val_seen", "val_unseen")
 #: Name of a language model -> task of training rows -> its share of them.
 MODELS = {
@@ -123,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench.run_all([WORDS], args.seeds, args.processes)
     bench.run_all(args.models, args.seeds, args.processes)
     results = {name: [bench.result(name, seed) for seed in args.seeds] for name in args.models}
-    sys.stdout.write("\n".join(_tables(results)) + "\n")
+    write_result("\n".join(_tables(results)))
     return 0
 
 
@@ -162,24 +160,18 @@ class Bench:
         write_mask_language_model(self.toy)
 
     def run_all(self, names: Sequence[str], seeds: Sequence[int], processes: int) -> None:
-        """Run what is not finished, some at once.
+        """Run what is not finished, some at once, each in a process of its own.
 
         Raises:
             SystemExit: one failed; those that have not begun do not begin.
         """
-        with ThreadPoolExecutor(processes) as pool:
-            jobs = [
-                pool.submit(self.run_apart, name, seed)
-                for seed in seeds
-                for name in names
-                if not (self.place(name, seed) / "result.json").is_file()
-            ]
-            try:
-                for job in jobs:
-                    job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        missing = [
+            (name, seed)
+            for seed in seeds
+            for name in names
+            if not (self.place(name, seed) / "result.json").is_file()
+        ]
+        run_all([partial(self.run_apart, name, seed) for name, seed in missing], processes)
 
     def run_apart(self, name: str, seed: int) -> None:
         """:meth:`run` in a process of its own, with one thread.
@@ -187,21 +179,13 @@ class Bench:
         Raises:
             SystemExit: it failed.
         """
-        folder = self.place(name, seed)
-        folder.mkdir(parents=True, exist_ok=True)
         short = self.sizes == SHORT
         work_dir = self.folder.parent if short else self.folder
         command = [sys.executable, __file__, "--work-dir", str(work_dir)]
         command += ["--run", name, str(seed), *(["--short"] if short else [])]
         command += [] if self.eye is None else ["--eye", str(self.eye)]
-        log = folder / "log.txt"
-        with log.open("w") as stream:
-            variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(
-                command, cwd=ROOT, env=variables, stdout=stream, stderr=subprocess.STDOUT
-            )
-        if done.returncode != 0:
-            raise SystemExit(f"'{name}' with seed {seed} failed; see {log}")
+        log = self.place(name, seed) / "log.txt"
+        run_program(command, log, f"'{name}' with seed {seed}")
 
     def run(self, name: str, seed: int) -> None:
         """Do one of the jobs and write ``result.json``."""
@@ -218,7 +202,10 @@ class Bench:
         begin = time.process_time()
         scores: dict[str, float] = {}
         if name == "eye":
-            self.train_eye(folder, seed)
+            file = "configs/quickstart/detector.py"  # the quickstart without its language model
+            config = toy_config(file, self.toy, self.sizes.eye_steps)
+            config.train_dataloader.num_workers = 0
+            train(config, folder, seed)
         elif name == "look":
             tower = self.config(seed).model.towers.eye
             torch.save(self.looks(tower), folder / "kept.pt")
@@ -241,7 +228,8 @@ class Bench:
         from llmdet.checkpoint import load_weights
         from llmdet.checkpoint.frozen import leave_out_frozen
         from llmdet.registry import MODELS as REGISTRY
-        from llmdet.testing.kept_training import Pool, Training, train
+        from llmdet.testing.kept_training import Pool, Training
+        from llmdet.testing.kept_training import train as train_on_kept
 
         torch.manual_seed(seed)
         config = self.config(seed)
@@ -255,7 +243,7 @@ class Bench:
             tasks = MODELS[name]
             steps = self.sizes.steps * (1 if len(tasks) == 1 else 3)
         training = Training(tasks, steps, self.sizes.batch_size, seed)
-        train(model, Pool(model, seen, self.rows("train")), config.optim_wrapper, training)
+        train_on_kept(model, Pool(model, seen, self.rows("train")), config.optim_wrapper, training)
         checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
         leave_out_frozen(checkpoint, model)
         torch.save(checkpoint, self.place(name, seed) / "weights.pth")
@@ -284,24 +272,10 @@ class Bench:
         rows = [json.loads(line) for text in texts for line in text.splitlines()]
         return [{"task": WORDS, **row} for row in rows]  # of regions, which name no task
 
-    def train_eye(self, folder: Path, seed: int) -> None:
-        """Train a detector, as the quickstart does, without its language model."""
-        from llmdet.engine import build_runner
-
-        config = _moved("configs/quickstart/detector.py", self.toy)
-        config.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": self.sizes.eye_steps}
-        config.work_dir, config.randomness = str(folder / "run"), {"seed": seed}
-        config.experiment_name, config.train_dataloader.num_workers = str(folder), 0
-        config.default_hooks.pop("visualization")
-        config.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
-        config.default_hooks.checkpoint.interval = self.sizes.eye_steps
-        build_runner(config).train()
-
     def config(self, seed: int) -> Any:
         """The config of the language models, with the eye and the SAM of this folder."""
-        config = _moved("configs/unified/all_heads.py", self.toy)
-        run = self.place("eye", seed) / "run"
-        weights = self.eye or run / (run / "last_checkpoint").read_text().strip()
+        config = toy_config("configs/unified/all_heads.py", self.toy, self.sizes.steps)
+        weights = self.eye or trained_weights(self.place("eye", seed))
         config.model.towers.eye.weights = str(weights)
         sam = str(self.place("sam", seed))
         config.model.towers.sam.model = config.model.output.outputs[1].decoder.model = sam
@@ -324,26 +298,6 @@ class Bench:
             files += [f"{split}/{name}" for name in wanted]
         views = [make_view(cv2.imread(str(self.toy / "images" / f)), tower.view) for f in files]
         return dict(zip(files, look_once(tower.eval(), views), strict=True))
-
-
-def _moved(file: str, toy: Path) -> Any:
-    """A config without its tests, whose toy set is another folder."""
-    from mmengine.config import Config
-
-    config = _replaced(Config.fromfile(ROOT / file).to_dict(), "data/toy", str(toy))
-    for stage in ("val", "test"):
-        for part in ("cfg", "dataloader", "evaluator"):
-            config.pop(f"{stage}_{part}", None)
-    return Config(config)
-
-
-def _replaced(value: Any, old: str, new: str) -> Any:
-    """A tree of dicts, lists and strings with one text in place of another."""
-    if isinstance(value, dict):
-        return {key: _replaced(part, old, new) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_replaced(part, old, new) for part in value)
-    return value.replace(old, new) if isinstance(value, str) else value
 
 
 def _tables(results: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from llmdet.registry import MODELS
+from llmdet.testing import toy_trainings
 from llmdet.testing.mask_answers import GIVEN_AS, match_masks, shares
 from llmdet.testing.programs import load_program
 
@@ -47,7 +48,9 @@ def test_every_kind_of_training_leaves_what_it_came_to(benchmark, finished):
 
 
 def test_finished_trainings_are_reported_and_not_repeated(benchmark, finished, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        toy_trainings.subprocess, "run", lambda *_, **__: pytest.fail("trained again")
+    )
     values = dict.fromkeys(finished.result("heads", 0), 0.5) | {"seconds": 100}
     for name in ("heads", "refer", "sam", "words"):
         for seed in (0, 1):
