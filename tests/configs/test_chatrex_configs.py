@@ -11,6 +11,7 @@ from mmengine.config import Config
 from llmdet.datasets.toy.models import tiny_qwen
 from llmdet.engine.settings import check_settings
 from llmdet.registry import MODELS, TRANSFORMS
+from llmdet.testing.published import CLIP_LARGE_336, SIGLIP_BASE_384, VICUNA_7B
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(
@@ -19,24 +20,6 @@ NAMES = sorted(
     for path in (CONFIGS / folder).glob("*.py")
     if path.stem.startswith(("stage", "infer"))  # the others: test_retrieval_configs.py
 )
-_CLIP = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
-_SIGLIP = {
-    "model_type": "siglip_vision_model",
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "image_size": 384,
-    "patch_size": 16,
-}
 _TINY_CONVNEXT = {"model_type": "convnext", "image_size": 224}  # transformers' defaults
 
 
@@ -56,8 +39,8 @@ def qwen(hidden, intermediate, layers, heads, groups, *, vocabulary=151936, tied
 _QWEN_3B = qwen(2048, 11008, 36, 16, 2, tied=True)
 #: Sizes of the models that the configs name, as their own config.json say them, and parameters.
 PUBLISHED = {
-    "openai/clip-vit-large-patch14-336": (_CLIP, 303_507_456),
-    "google/siglip-base-patch16-384": (_SIGLIP, None),
+    "openai/clip-vit-large-patch14-336": (CLIP_LARGE_336, 303_507_456),
+    "google/siglip-base-patch16-384": (SIGLIP_BASE_384, None),
     "facebook/convnext-tiny-224": (_TINY_CONVNEXT, 27_818_592),  # 28,589,128 with norm and classes
     "Qwen/Qwen2.5-0.5B-Instruct": (qwen(896, 4864, 24, 14, 2, tied=True), 494_032_768),
     "Qwen/Qwen2.5-3B-Instruct": (_QWEN_3B, 3_085_938_688),
@@ -67,16 +50,7 @@ PUBLISHED = {
     ),
     "checkpoints/RexSeek-3B": (_QWEN_3B, 3_085_938_688),
     "checkpoints/ChatRex-7B": (
-        {
-            "model_type": "llama",
-            "vocab_size": 32000,
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 32,
-            "tie_word_embeddings": False,
-        },
+        VICUNA_7B,
         6_738_415_616,
     ),
 }

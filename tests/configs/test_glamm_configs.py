@@ -14,47 +14,10 @@ from torch.utils.data import ConcatDataset
 from llmdet.datasets.toy.models import tiny_qwen
 from llmdet.engine.settings import check_settings
 from llmdet.registry import DATA_SAMPLERS, MODELS
+from llmdet.testing.published import CLIP_LARGE_336, QWEN_05B, SIGLIP_BASE_384, VICUNA_7B
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "glamm"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
-_CLIP = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
-_SIGLIP = {
-    "model_type": "siglip_vision_model",
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "image_size": 384,
-    "patch_size": 16,
-}
-_VICUNA = {
-    "model_type": "llama",
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "tie_word_embeddings": False,
-}
-_QWEN = {
-    "model_type": "qwen2",
-    "vocab_size": 151936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-}
 
 
 def sam(hidden, layers, heads, whole):
@@ -72,11 +35,11 @@ def sam(hidden, layers, heads, whole):
 
 #: Sizes of the models that the configs name, as published, and parameters.
 PUBLISHED = {
-    "openai/clip-vit-large-patch14-336": (_CLIP, 303_507_456),
-    "google/siglip-base-patch16-384": (_SIGLIP, None),
-    "lmsys/vicuna-7b-v1.5": (_VICUNA, 6_738_415_616),
-    "checkpoints/GLaMM-FullScope": (_VICUNA, 6_738_415_616),
-    "Qwen/Qwen2.5-0.5B-Instruct": (_QWEN, 494_032_768),
+    "openai/clip-vit-large-patch14-336": (CLIP_LARGE_336, 303_507_456),
+    "google/siglip-base-patch16-384": (SIGLIP_BASE_384, None),
+    "lmsys/vicuna-7b-v1.5": (VICUNA_7B, 6_738_415_616),
+    "checkpoints/GLaMM-FullScope": (VICUNA_7B, 6_738_415_616),
+    "Qwen/Qwen2.5-0.5B-Instruct": (QWEN_05B, 494_032_768),
     "checkpoints/sam_vit_h_4b8939.pth": (sam(1280, 32, 16, [7, 15, 23, 31]), 637_026_048),
     "checkpoints/sam_vit_b_01ec64.pth": (sam(768, 12, 12, [2, 5, 8, 11]), 89_670_912),
 }

@@ -20,6 +20,7 @@ from llmdet.engine.conversations import share_settings
 from llmdet.engine.settings import check_settings
 from llmdet.prompts.region_tasks import choice
 from llmdet.registry import DATA_SAMPLERS, DATASETS, MODELS
+from llmdet.testing.published import CLIP_LARGE_336, QWEN_05B, VICUNA_7B
 from llmdet.testing.region_benchmarks import REGION_WRITERS, write_region_miniature
 from llmdet.utils.config import load_config
 
@@ -36,15 +37,7 @@ PERFECT = {
 }
 #: Sizes of the models that the configs name, as their own config.json say them.
 PUBLISHED = {
-    "openai/clip-vit-large-patch14-336": {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-    },
+    "openai/clip-vit-large-patch14-336": CLIP_LARGE_336,
     "google/siglip-so400m-patch14-384": {
         "model_type": "siglip_vision_model",
         "hidden_size": 1152,
@@ -54,26 +47,8 @@ PUBLISHED = {
         "image_size": 384,
         "patch_size": 14,
     },
-    "lmsys/vicuna-7b-v1.5": {
-        "model_type": "llama",
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "tie_word_embeddings": False,
-    },
-    "Qwen/Qwen2.5-0.5B-Instruct": {
-        "model_type": "qwen2",
-        "vocab_size": 151936,
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": True,
-    },
+    "lmsys/vicuna-7b-v1.5": VICUNA_7B,
+    "Qwen/Qwen2.5-0.5B-Instruct": QWEN_05B,
     "Qwen/Qwen2.5-1.5B-Instruct": {
         "model_type": "qwen2",
         "vocab_size": 151936,
