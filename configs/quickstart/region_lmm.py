@@ -60,6 +60,8 @@ model = dict(
 max_iters = 1000
 schedule_length = max_iters
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+val_cfg = None  # tools/benchmark/region_lmm.py asks what was learned
+test_cfg = None
 optim_wrapper = dict(
     optimizer=dict(betas=(0.9, 0.98)),
     clip_grad=dict(max_norm=1.0),

@@ -123,3 +123,13 @@ def test_one_conversation_has_every_kind_of_region_and_of_answer(model, regions,
     ]
     assert len(row["regions"]) == 6
     assert np.asarray(talk.plot()).ndim == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["unified/all_heads", "quickstart/retrieval", "quickstart/region_lmm"]
+)
+def test_a_training_without_tests_of_its_own_names_no_loop_for_them(name):
+    config = Config.fromfile(CONFIGS / f"{name}.py")
+    for stage in ("val", "test"):
+        given = {config.get(f"{stage}_{part}") for part in ("cfg", "dataloader", "evaluator")}
+        assert given == {None}
