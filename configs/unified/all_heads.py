@@ -25,7 +25,7 @@ model = dict(
             )
         ),
     ),
-    lmm=dict(model="data/toy/mask_language_model", added_spread=1.0),
+    lmm=dict(model="data/toy/mask_language_model", added_spread=3.3),
     output=dict(
         type="SeveralOutputs",
         outputs=[

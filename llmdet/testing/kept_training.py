@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,13 +94,7 @@ def train(model: Any, pool: Pool, optim_wrapper: Mapping[str, Any], training: Tr
     paramwise = settings.pop("paramwise_cfg", None)
     optimizer = GroupedOptimWrapperConstructor(settings, paramwise)(model)
     steps, tasks = training.steps, training.tasks
-    warmup = min(_WARMUP, steps // 10 + 1)
-
-    def rate(step: int) -> float:
-        rest = max(0.0, (step - warmup) / max(1, steps - warmup))
-        return min(1.0, (step + 1) / warmup) * (0.51 + 0.49 * math.cos(math.pi * rest))
-
-    schedule = LambdaLR(optimizer.optimizer, rate)
+    schedule = LambdaLR(optimizer.optimizer, partial(learning_rate, steps=steps))
     by_task = {task: [row for row in pool.rows if row["task"] == task] for task in tasks}
     rng = np.random.default_rng(training.seed)
     shares = np.array(list(tasks.values())) / sum(tasks.values())
@@ -114,3 +109,10 @@ def train(model: Any, pool: Pool, optim_wrapper: Mapping[str, Any], training: Tr
             said = ", ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
             logger.info("step %d of %d: %s", step, steps, said)
     model.eval()
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """A step's share of the highest rate: warm-up, then cosine almost to zero."""
+    warmup = min(_WARMUP, steps // 10 + 1)
+    rest = max(0.0, (step - warmup) / max(1, steps - warmup))
+    return min(1.0, (step + 1) / warmup) * (0.51 + 0.49 * math.cos(math.pi * rest))

@@ -1,11 +1,7 @@
-"""Trainings of benchmarks on the toy set: configs moved into a folder, and jobs side by side."""
+"""Trainings of benchmarks on the toy set: configs moved into a folder."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,43 +45,6 @@ def train(config: Any, folder: Path, seed: int) -> Any:
 def trained_weights(folder: Path) -> Path:
     """The last checkpoint of :func:`train`."""
     return folder / "run" / (folder / "run" / "last_checkpoint").read_text().strip()
-
-
-def run_all(jobs: Sequence[Callable[[], None]], processes: int) -> None:
-    """Run jobs in their order, some at once.
-
-    Raises:
-        BaseException: that of the first that failed; those that have not begun do not begin.
-    """
-    with ThreadPoolExecutor(processes) as pool:
-        running = [pool.submit(job) for job in jobs]
-        try:
-            for job in running:
-                job.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def run_program(command: Sequence[str], log: Path, name: str) -> None:
-    """Run a program with one thread, its words in a file.
-
-    Args:
-        command: and its arguments.
-        log: the file; its folder is made where needed.
-        name: of what it does.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as stream:
-        variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, cwd=ROOT, env=variables, stdout=stream, stderr=subprocess.STDOUT
-        )
-    if done.returncode != 0:
-        raise SystemExit(f"{name} failed; see {log}")
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:

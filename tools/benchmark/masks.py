@@ -6,10 +6,11 @@
     python tools/benchmark/masks.py --work-dir DIR --short
 
 Makes the toy set with its masks and trains the eye (a detector, once). For each seed it trains a
-SAM and a language model of configs/unified/all_heads.py from nothing, the latter on questions that
-are answered in words, and from there on one task with masks alone, on three together, and on
-everything ("heads"). What the frozen eye and SAM see of an image is computed once.
-Trainings that are complete in the work dir are not repeated. Ends with tables in Markdown.
+SAM and a language model of configs/unified/all_heads.py from nothing, the latter on lists of told
+objects, then on questions that are answered in words, and from there on one task with masks alone,
+on three together, and on everything ("heads"). What the frozen eye and SAM see of an image is
+computed once. Trainings that are complete in the work dir are not repeated. Ends with tables in
+Markdown.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -28,7 +28,8 @@ from typing import Any
 # What runs with `python tools/benchmark/masks.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from llmdet.testing.toy_trainings import run_all, run_program, toy_config, train, trained_weights
+from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
+from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import run_cli, write_result
 
 SPLITS = ("train", "val_seen", "val_unseen")
@@ -40,9 +41,10 @@ MODELS = {
     "joint": {"refer": 1.0, "caption": 1.0, "index": 1.0},  # of each as much as alone
     "heads": {"words": 0.2, "refer": 0.15, "caption": 0.15, "index": 0.1, "mixed": 0.4},
 }
-#: What all of them start from: questions about regions, and what masks need to know.
-WORDS = "words"
-TASKS_OF_WORDS = {WORDS: 0.35, "where": 0.25, "describe": 0.15, "listed": 0.25}
+#: What all of them start from: questions about regions, and what masks need to know; and before
+#: it lists of objects whose kinds and places are told.
+READING, WORDS = "reading", "words"
+TASKS_OF_WORDS = {WORDS: 0.25, "where": 0.2, "describe": 0.15, "listed": 0.4}
 #: Of the tables; shares in percent.
 MASK_COLUMNS = ("refer seen", "refer unseen", "recall", "recall with phrase", "mIoU", "index")
 HEADS_COLUMNS = ("mask by index", "name", "index by name", "left, right, above, below")
@@ -54,6 +56,7 @@ class Sizes:
 
     eye_steps: int = 800
     sam_steps: int = 600
+    reading_steps: int = 1200
     words_steps: int = 2500
     steps: int = 600  # on one task with masks; three times as many on several
     batch_size: int = 12  # conversations
@@ -65,6 +68,7 @@ class Sizes:
 SHORT = Sizes(
     eye_steps=1,
     sam_steps=1,
+    reading_steps=1,
     words_steps=1,
     steps=1,
     batch_size=4,
@@ -79,34 +83,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work-dir", type=Path, required=True, help="gets a folder per training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    add_arguments(parser)
     parser.add_argument(
         "--models", nargs="*", choices=MODELS, default=list(MODELS), help="none: the SAM alone"
-    )
-    parser.add_argument(
-        "--processes", type=int, default=2, help="trainings at once, of one thread each (default 2)"
     )
     parser.add_argument(
         "--eye",
         type=Path,
         help="checkpoint of configs/quickstart/llmdet.py or detector.py; default: one is trained",
     )
-    parser.add_argument(
-        "--short", action="store_true", help="a step of each, to see that everything runs"
-    )
-    parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, and print the tables."""
     args = parse_args(argv)
-    bench = Bench(
-        args.work_dir.resolve() / ("short" if args.short else ""),
-        SHORT if args.short else Sizes(),
-        None if args.eye is None else args.eye.resolve(),
-    )
+    folder, eye = folder_and_eye(args)
+    bench = Bench(folder, SHORT if args.short else Sizes(), eye)
     if args.run is not None:
         bench.run(args.run[0], int(args.run[1]))
         return 0
@@ -118,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.eye is None:
         bench.run_all(["eye"], first, args.processes)
     bench.run_all(["look"], first, args.processes)
+    bench.run_all([READING], args.seeds, args.processes)
     bench.run_all([WORDS], args.seeds, args.processes)
     bench.run_all(args.models, args.seeds, args.processes)
     results = {name: [bench.result(name, seed) for seed in args.seeds] for name in args.models}
@@ -126,25 +120,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(SeededJobs):
     """Trainings and their results in a folder."""
 
-    folder: Path
-    sizes: Sizes
-    eye: Path | None = None  # checkpoint of a detector that is not to be trained
+    program, short_sizes = __file__, SHORT
 
-    @property
-    def toy(self) -> Path:
-        """The toy set."""
-        return self.folder / "toy"
+    sizes: Sizes
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a training; the eye and what it sees serve all seeds."""
         return self.folder / (name if name in ("eye", "look") else f"{name}_seed{seed}")
-
-    def result(self, name: str, seed: int) -> dict[str, float]:
-        """What a finished training came to."""
-        return json.loads((self.place(name, seed) / "result.json").read_text())
 
     def make_data(self) -> None:
         """Write the toy set with its conversations and models, where it is not there."""
@@ -158,34 +143,6 @@ class Bench:
         write_region_questions(self.toy)
         write_mask_questions(self.toy)
         write_mask_language_model(self.toy)
-
-    def run_all(self, names: Sequence[str], seeds: Sequence[int], processes: int) -> None:
-        """Run what is not finished, some at once, each in a process of its own.
-
-        Raises:
-            SystemExit: one failed; those that have not begun do not begin.
-        """
-        missing = [
-            (name, seed)
-            for seed in seeds
-            for name in names
-            if not (self.place(name, seed) / "result.json").is_file()
-        ]
-        run_all([partial(self.run_apart, name, seed) for name, seed in missing], processes)
-
-    def run_apart(self, name: str, seed: int) -> None:
-        """:meth:`run` in a process of its own, with one thread.
-
-        Raises:
-            SystemExit: it failed.
-        """
-        short = self.sizes == SHORT
-        work_dir = self.folder.parent if short else self.folder
-        command = [sys.executable, __file__, "--work-dir", str(work_dir)]
-        command += ["--run", name, str(seed), *(["--short"] if short else [])]
-        command += [] if self.eye is None else ["--eye", str(self.eye)]
-        log = self.place(name, seed) / "log.txt"
-        run_program(command, log, f"'{name}' with seed {seed}")
 
     def run(self, name: str, seed: int) -> None:
         """Do one of the jobs and write ``result.json``."""
@@ -211,6 +168,8 @@ class Bench:
             torch.save(self.looks(tower), folder / "kept.pt")
         elif name == "sam":
             train_sam(self.toy, folder, seed, self.sizes.sam_steps)
+        elif name == READING:
+            self.read(seed)
         elif name == WORDS:
             self.learn(name, seed)
         else:
@@ -221,12 +180,25 @@ class Bench:
             scores["seconds"] = time.process_time() - begin
         (folder / "result.json").write_text(json.dumps(scores))
 
+    def read(self, seed: int) -> None:
+        """Train a language model on lists of told objects, and save it."""
+        import torch
+
+        from llmdet.datasets.toy.writer import read_scenes
+        from llmdet.registry import MODELS as REGISTRY
+        from llmdet.testing.told_objects import Reading, read_lists
+
+        torch.manual_seed(seed)
+        model = REGISTRY.build(self.config(seed).model)
+        reading = Reading(self.sizes.reading_steps, self.sizes.reading_steps * 5 // 6, seed=seed)
+        read_lists(model, list(read_scenes(self.toy, "train")), reading)
+        self.save(model, READING, seed)
+
     def learn(self, name: str, seed: int) -> tuple[Any, dict[str, Any]]:
         """Train a language model and save it; it and what its towers see."""
         import torch
 
         from llmdet.checkpoint import load_weights
-        from llmdet.checkpoint.frozen import leave_out_frozen
         from llmdet.registry import MODELS as REGISTRY
         from llmdet.testing.kept_training import Pool, Training
         from llmdet.testing.kept_training import train as train_on_kept
@@ -236,18 +208,27 @@ class Bench:
         model: Any = REGISTRY.build(config.model)
         kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
         seen = {"eye": kept, "sam": self.looks(model.towers["sam"])}
+        before = READING if name == WORDS else WORDS
+        load_weights(model, self.place(before, seed) / "weights.pth")
         if name == WORDS:
             tasks, steps = TASKS_OF_WORDS, self.sizes.words_steps
         else:
-            load_weights(model, self.place(WORDS, seed) / "weights.pth")
             tasks = MODELS[name]
             steps = self.sizes.steps * (1 if len(tasks) == 1 else 3)
         training = Training(tasks, steps, self.sizes.batch_size, seed)
         train_on_kept(model, Pool(model, seen, self.rows("train")), config.optim_wrapper, training)
+        self.save(model, name, seed)
+        return model, seen
+
+    def save(self, model: Any, name: str, seed: int) -> None:
+        """Save the weights of a language model."""
+        import torch
+
+        from llmdet.checkpoint.frozen import leave_out_frozen
+
         checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
         leave_out_frozen(checkpoint, model)
         torch.save(checkpoint, self.place(name, seed) / "weights.pth")
-        return model, seen
 
     def ask(self, model: Any, seen: dict[str, Any], name: str, folder: Path) -> dict[str, float]:
         """Ask a model about what it has learned; its answers are kept too."""

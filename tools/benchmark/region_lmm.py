@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import isnan
 from pathlib import Path
 from statistics import mean, stdev
@@ -27,13 +26,8 @@ from typing import Any
 # What runs with `python tools/benchmark/region_lmm.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from llmdet.testing.toy_trainings import (
-    run_all,
-    run_program,
-    toy_config,
-    train,
-    trained_weights,
-)
+from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
+from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import run_cli
 
 SPLITS = ("val_seen", "val_unseen")
@@ -119,33 +113,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work-dir", type=Path, required=True, help="gets a folder per training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    add_arguments(parser)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument(
-        "--processes", type=int, default=2, help="trainings at once, of one thread each (default 2)"
-    )
     parser.add_argument(
         "--eye",
         type=Path,
         help="checkpoint of configs/quickstart/llmdet.py that is the detector with language of all "
         "seeds; without it one is trained for each seed",
     )
-    parser.add_argument(
-        "--short", action="store_true", help="a step of each, to see that everything runs"
-    )
-    parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, and print the tables."""
     args = parse_args(argv)
-    bench = Bench(
-        args.work_dir.resolve() / ("short" if args.short else ""),
-        SHORT if args.short else Sizes(),
-        None if args.eye is None else args.eye.resolve(),
-    )
+    folder, eye = folder_and_eye(args)
+    bench = Bench(folder, SHORT if args.short else Sizes(), eye)
     if args.run is not None:
         bench.run(args.run[0], int(args.run[1]))
         return 0
@@ -167,17 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(SeededJobs):
     """Trainings and their results in a folder."""
 
-    folder: Path
-    sizes: Sizes
-    eye: Path | None = None  # checkpoint of a detector with language that is not to be trained
+    program, short_sizes = __file__, SHORT
 
-    @property
-    def toy(self) -> Path:
-        """The toy set."""
-        return self.folder / "toy"
+    sizes: Sizes
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a training."""
@@ -185,10 +163,6 @@ class Bench:
         given = self.eye is not None and variant is not None and variant.eye == "with language"
         words = f"{name} given eye" if given else name
         return self.folder / f"{words.replace(', ', '_').replace(' ', '_')}_seed{seed}"
-
-    def result(self, name: str, seed: int) -> dict[str, float]:
-        """What a finished training came to."""
-        return json.loads((self.place(name, seed) / "result.json").read_text())
 
     def make_data(self) -> None:
         """Write the toy set with its questions and models, where it is not there."""
@@ -200,34 +174,6 @@ class Bench:
         write_toy_models(self.toy)
         write_region_questions(self.toy)
         write_region_language_model(self.toy)
-
-    def run_all(self, names: Sequence[str], seeds: Sequence[int], processes: int) -> None:
-        """Run what is not finished, some at once, each in a process of its own.
-
-        Raises:
-            SystemExit: one failed; those that have not begun do not begin.
-        """
-        missing = [
-            (name, seed)
-            for seed in seeds
-            for name in names
-            if not (self.place(name, seed) / "result.json").is_file()
-        ]
-        run_all([partial(self.run_apart, name, seed) for name, seed in missing], processes)
-
-    def run_apart(self, name: str, seed: int) -> None:
-        """:meth:`run` in a process of its own, with one thread.
-
-        Raises:
-            SystemExit: it failed.
-        """
-        short = self.sizes == SHORT
-        work_dir = self.folder.parent if short else self.folder
-        command = [sys.executable, __file__, "--work-dir", str(work_dir)]
-        command += ["--run", name, str(seed), *(["--short"] if short else [])]
-        command += [] if self.eye is None else ["--eye", str(self.eye)]
-        log = self.place(name, seed) / "log.txt"
-        run_program(command, log, f"'{name}' with seed {seed}")
 
     def run(self, name: str, seed: int) -> None:
         """Train an eye, or a language model that is then asked, and write ``result.json``."""

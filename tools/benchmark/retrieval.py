@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -26,14 +25,9 @@ from typing import TYPE_CHECKING, Any
 # What runs with `python tools/benchmark/retrieval.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
 from llmdet.testing.toy_proposals import LIMITS, QUERIES, Proposer, shared_weights
-from llmdet.testing.toy_trainings import (
-    run_all,
-    run_program,
-    toy_config,
-    train,
-    trained_weights,
-)
+from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import count, run_cli, write_result
 
 if TYPE_CHECKING:
@@ -86,11 +80,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work-dir", type=Path, required=True, help="gets a folder per training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
-    parser.add_argument(
-        "--processes", type=int, default=2, help="trainings at once, of one thread each (default 2)"
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--eye",
         type=Path,
@@ -100,63 +90,42 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=count, default=Sizes.steps, help=f"of a language model ({Sizes.steps})"
     )
-    parser.add_argument(
-        "--short", action="store_true", help="a step of each, to see that everything runs"
-    )
-    parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, and print the tables."""
     args = parse_args(argv)
-    bench = Bench(
-        args.work_dir.resolve() / ("short" if args.short else ""),
-        SHORT if args.short else Sizes(steps=args.steps),
-        None if args.eye is None else args.eye.resolve(),
-    )
+    folder, eye = folder_and_eye(args)
+    bench = Bench(folder, SHORT if args.short else Sizes(steps=args.steps), eye)
     if args.run is not None:
         bench.run(args.run[0], int(args.run[1]))
         return 0
     bench.make_data()
     for name in JOBS[1:] if args.eye else JOBS:
-        jobs = [
-            partial(bench.run_apart, name, seed)
-            for seed in args.seeds
-            if not bench.result_file(name, seed).is_file()
-        ]
-        run_all(jobs, args.processes)
+        bench.run_all([name], args.seeds, args.processes)
     write_result("\n".join(tables([bench.results(seed) for seed in args.seeds])))
     return 0
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(SeededJobs):
     """Trainings and their results in a folder."""
 
-    folder: Path
-    sizes: Sizes
-    eye: Path | None = None  # checkpoint of a detector that is not to be trained
+    program, short_sizes = __file__, SHORT
 
-    @property
-    def toy(self) -> Path:
-        """The toy set."""
-        return self.folder / "toy"
+    sizes: Sizes
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a job."""
         given = " given eye" if self.eye is not None and name != "eye" else ""
         return self.folder / f"{name}{given} seed{seed}".replace(" ", "_")
 
-    def result_file(self, name: str, seed: int) -> Path:
-        """What a finished job came to."""
-        return self.place(name, seed) / "result.json"
-
     def results(self, seed: int) -> dict[str, Any]:
         """What the jobs of a seed came to: title of a row -> its values."""
         found: dict[str, Any] = {}
         for name in JOBS[1:]:
-            found |= json.loads(self.result_file(name, seed).read_text())
+            found |= self.result(name, seed)
         return found
 
     def make_data(self) -> None:
@@ -175,20 +144,10 @@ class Bench:
         if not (self.folder / "new_shapes").exists():
             generate_new_shapes(self.folder / "new_shapes", train=1, val=self.sizes.val)
 
-    def run_apart(self, name: str, seed: int) -> None:
-        """:meth:`run` in a process of its own, with one thread.
-
-        Raises:
-            SystemExit: it failed.
-        """
-        short = self.sizes == SHORT
-        work_dir = self.folder.parent if short else self.folder
-        command = [sys.executable, __file__, "--work-dir", str(work_dir)]
-        command += ["--run", name, str(seed)]
-        command += ["--short"] if short else ["--steps", str(self.sizes.steps)]
-        command += [] if self.eye is None else ["--eye", str(self.eye)]
-        log = self.place(name, seed) / "log.txt"
-        run_program(command, log, f"'{name}' with seed {seed}")
+    @property
+    def options(self) -> list[str]:
+        """How long language models train."""
+        return [] if self.sizes == SHORT else ["--steps", str(self.sizes.steps)]
 
     def run(self, name: str, seed: int) -> None:
         """Train a detector, or a language model that is then asked; write ``result.json``."""

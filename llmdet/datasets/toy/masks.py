@@ -34,6 +34,7 @@ CAPTION = "Describe the image with masks."
 _SEED = 0
 _TURNS = 4  # most of a training conversation with masks
 _TURNS_OF_WORDS = 12  # and of one without, which costs less
+_LISTS = 4  # orders in which the objects of an image are listed: what is asked is in their order
 _OF_EACH = 2  # of a task in a conversation that mixes them
 _GRAMMAR = ObjectGrammar()
 
@@ -216,9 +217,14 @@ def _rows_of_words(objects: MaskedObjects, rng: np.random.Generator) -> Iterator
         yield _row(objects, "where", questions)
     names = ", ".join(kind.name for kind in objects.kinds)
     yield _row(objects, "describe", [Question("describe", "Describe the image.", f"{names}.")])
-    listed = objects.shuffled(rng)
-    asked = [*name_questions(listed), *where_questions(listed, True), *find_questions(listed)]
-    yield _row(listed, "listed", _drawn(asked, rng, _TURNS_OF_WORDS))
+    for _ in range(_LISTS):
+        yield listed_row(objects.shuffled(rng), rng)
+
+
+def listed_row(objects: MaskedObjects, rng: np.random.Generator) -> dict[str, Any]:
+    """What and where listed objects are, and which is what, in words and numbers."""
+    asked = [*name_questions(objects), *where_questions(objects, True), *find_questions(objects)]
+    return _row(objects, "listed", _drawn(asked, rng, _TURNS_OF_WORDS))
 
 
 def question_rows(scene: Scene, rng: np.random.Generator) -> Iterator[dict[str, Any]]:

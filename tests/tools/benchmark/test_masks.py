@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from llmdet.registry import MODELS
-from llmdet.testing import toy_trainings
+from llmdet.testing import seeded_jobs
 from llmdet.testing.mask_answers import GIVEN_AS, match_masks, shares
 from llmdet.testing.programs import load_program
 
@@ -29,7 +29,7 @@ def finished(benchmark, root, tmp_path_factory):
     eye = Config.fromfile(root / "configs" / "quickstart" / "region_lmm.py").model.towers.eye
     eye.weights, eye.detector.language_model.name = None, str(bench.toy / "bert")
     torch.save({"state_dict": MODELS.build(eye).detector.state_dict()}, folder / "eye.pth")
-    for name in ("look", "sam", "words", "heads"):
+    for name in ("look", "sam", "reading", "words", "heads"):
         bench.run(name, 0)
     return bench
 
@@ -47,12 +47,21 @@ def test_every_kind_of_training_leaves_what_it_came_to(benchmark, finished):
     assert (place / "weights.pth").is_file()
 
 
+def test_lists_are_read_before_words_and_change_the_language_model_alone(finished):
+    torch.manual_seed(0)
+    begin = MODELS.build(finished.config(0).model).state_dict()
+    read = torch.load(finished.place("reading", 0) / "weights.pth")["state_dict"]
+    changed = {name for name, value in read.items() if not value.equal(begin[name])}
+    assert changed
+    assert all(name.startswith("lmm.") for name in changed)
+
+
 def test_finished_trainings_are_reported_and_not_repeated(benchmark, finished, capsys, monkeypatch):
     monkeypatch.setattr(
-        toy_trainings.subprocess, "run", lambda *_, **__: pytest.fail("trained again")
+        seeded_jobs.subprocess, "run", lambda *_, **__: pytest.fail("trained again")
     )
     values = dict.fromkeys(finished.result("heads", 0), 0.5) | {"seconds": 100}
-    for name in ("heads", "refer", "sam", "words"):
+    for name in ("heads", "refer", "sam", "reading", "words"):
         for seed in (0, 1):
             place = finished.place(name, seed)
             place.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmdet.testing import toy_trainings
+from llmdet.testing import seeded_jobs
 from llmdet.testing.programs import load_program
 
 
@@ -72,7 +72,7 @@ def test_every_kind_of_training_leaves_what_it_came_to(benchmark, finished):
 
 def test_finished_trainings_are_reported_and_not_repeated(benchmark, finished, capsys, monkeypatch):
     monkeypatch.setattr(
-        toy_trainings.subprocess, "run", lambda *_, **__: pytest.fail("trained again")
+        seeded_jobs.subprocess, "run", lambda *_, **__: pytest.fail("trained again")
     )
     place = finished.place("object query", 1)
     place.mkdir()

@@ -9,6 +9,7 @@ import torch
 
 from llmdet.models.vision.views import Frame, View
 from llmdet.registry import MODELS
+from llmdet.testing import seeded_jobs
 from llmdet.testing.programs import load_program
 from llmdet.testing.toy_eye import _part
 
@@ -98,7 +99,9 @@ def test_proposals_are_those_of_every_image_that_is_learned_or_asked_about(finis
 
 
 def test_finished_jobs_are_reported_and_not_repeated(benchmark, finished, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "run_program", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        seeded_jobs.subprocess, "run", lambda *_, **__: pytest.fail("trained again")
+    )
     options = ["--work-dir", str(finished.folder.parent), "--short", "--seeds", "0"]
     assert benchmark.main(options) == 0
     printed = capsys.readouterr().out

@@ -1,0 +1,119 @@
+"""Benchmarks of several trainings and seeds, each done once and in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every such benchmark is told, but for its eye."""
+    parser.add_argument("--work-dir", type=Path, required=True, help="gets a folder per training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="trainings at once, of one thread each (default 2)"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="a step of each, to see that everything runs"
+    )
+    parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
+
+
+def folder_and_eye(args: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Where the jobs of a command line are, and the eye that it gives."""
+    folder = args.work_dir.resolve() / ("short" if args.short else "")
+    return folder, None if args.eye is None else args.eye.resolve()
+
+
+@dataclass(frozen=True)
+class SeededJobs:
+    """Jobs and their results in a folder; the program that has them does one with ``--run``.
+
+    Attributes:
+        program: the benchmark's file.
+        short_sizes: what ``sizes`` is with ``--short``.
+        folder: has a folder for each job.
+        sizes: how much is trained and asked.
+        eye: checkpoint of a detector that is not to be trained.
+    """
+
+    program: ClassVar[str]
+    short_sizes: ClassVar[Any]
+
+    folder: Path
+    sizes: Any
+    eye: Path | None = None
+
+    @property
+    def toy(self) -> Path:
+        """The toy set."""
+        return self.folder / "toy"
+
+    @property
+    def options(self) -> list[str]:
+        """Of the program, beyond those that are known here."""
+        return []
+
+    def place(self, name: str, seed: int) -> Path:
+        """The folder of a job."""
+        return self.folder / f"{name}_seed{seed}"
+
+    def result_file(self, name: str, seed: int) -> Path:
+        """What a finished job came to."""
+        return self.place(name, seed) / "result.json"
+
+    def result(self, name: str, seed: int) -> dict[str, Any]:
+        """What a finished job came to, read."""
+        return json.loads(self.result_file(name, seed).read_text())
+
+    def run_all(self, names: Sequence[str], seeds: Sequence[int], processes: int) -> None:
+        """Do what is not finished, in the order of names for each seed, some at once.
+
+        Raises:
+            SystemExit: one failed; those that have not begun do not begin.
+        """
+        missing = [
+            (name, seed)
+            for seed in seeds
+            for name in names
+            if not self.result_file(name, seed).is_file()
+        ]
+        with ThreadPoolExecutor(processes) as pool:
+            running = [pool.submit(self.run_apart, *job) for job in missing]
+            try:
+                for job in running:
+                    job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def run_apart(self, name: str, seed: int) -> None:
+        """Do a job in a process of its own, with one thread; its words are in ``log.txt``.
+
+        Raises:
+            SystemExit: it failed.
+        """
+        short = self.sizes == self.short_sizes
+        work_dir = self.folder.parent if short else self.folder
+        command = [sys.executable, self.program, "--work-dir", str(work_dir), *self.options]
+        command += ["--run", name, str(seed), *(["--short"] if short else [])]
+        command += [] if self.eye is None else ["--eye", str(self.eye)]
+        log = self.place(name, seed) / "log.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as stream:
+            variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                command, cwd=_ROOT, env=variables, stdout=stream, stderr=subprocess.STDOUT
+            )
+        if done.returncode != 0:
+            raise SystemExit(f"'{name}' with seed {seed} failed; see {log}")
