@@ -1,14 +1,12 @@
 """What COCO 2017's annotated objects are: every box of the validation set is a question."""
 
+_base_ = "./questions.py"
+
 data_root = "data/coco/"
 annotations = "annotations/instances_val2017.json"
 
 test_dataloader = dict(
     batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="RegionClassificationDataset",
         data_root=data_root,
@@ -17,12 +15,7 @@ test_dataloader = dict(
         # Both change the figure; SpatialRGPT's program has "masks" and True.
         regions="boxes",
         window=False,
-        pipeline=[
-            dict(type="LoadImageFromFile"),
-            dict(type="MakeViews"),
-            dict(type="PackViews"),
-        ],
+        pipeline=_base_.question_pipeline,
     ),
 )
 test_evaluator = dict(type="CocoClassificationMetric", ann_file=data_root + annotations)
-test_cfg = dict(type="TestLoop")

@@ -6,15 +6,12 @@ published figures the 100 best are offered that score above 0.3, their scores ar
 found, and what is absent is never asked for (``names="all"`` asks for every class).
 """
 
+_base_ = "./questions.py"
+
 data_root = "data/coco/"
 annotations = "annotations/instances_val2017.json"
 
 test_dataloader = dict(
-    batch_size=8,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ClassRetrievalDataset",
         data_root=data_root,
@@ -25,15 +22,10 @@ test_dataloader = dict(
         max_candidates=100,
         score_threshold=0.3,
         scores="candidate",
-        pipeline=[
-            dict(type="LoadImageFromFile"),
-            dict(type="MakeViews"),
-            dict(type="PackViews"),
-        ],
+        pipeline=_base_.question_pipeline,
     ),
 )
 test_evaluator = [
     dict(type="CocoMetric", ann_file=data_root + annotations),
     dict(type="RetrievalMetric", ann_file=data_root + annotations),
 ]
-test_cfg = dict(type="TestLoop")

@@ -1,5 +1,7 @@
 """GLaMM's grounded conversations: METEOR and CIDEr (need Java), mask AP, mIoU and recall."""
 
+_base_ = "./questions.py"
+
 gcg_root = "data/grandf/"
 gcg_folder = "GranDf/annotations/val_test/"
 gcg_files = {split: gcg_folder + split + "_gcg_coco_caption_gt.json" for split in ("val", "test")}
@@ -7,18 +9,9 @@ gcg_part = dict(
     type="GroundedCaptionDataset",
     data_root=gcg_root,
     data_prefix=dict(img="GranDf_HA_images/val_test/"),
-    pipeline=[
-        dict(type="LoadImageFromFile"),
-        dict(type="MakeViews"),
-        dict(type="PackViews"),
-    ],
+    pipeline=_base_.question_pipeline,
 )
 test_dataloader = dict(
-    batch_size=8,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="BenchmarkSets",
         sets={split: dict(**gcg_part, ann_file=file) for split, file in gcg_files.items()},
@@ -31,4 +24,3 @@ test_evaluator = dict(
         for split, file in gcg_files.items()
     },
 )
-test_cfg = dict(type="TestLoop")

@@ -4,27 +4,19 @@
 of the expressions: figures of the two are not comparable, and reports name which it was.
 """
 
+_base_ = "./questions.py"
+
 data_root = "data/humanref/"
 annotations = "annotations.jsonl"
 
 test_dataloader = dict(
-    batch_size=8,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="HumanRefDataset",
         data_root=data_root,
         ann_file=annotations,
         data_prefix=dict(img="images/"),
         candidates=None,
-        pipeline=[
-            dict(type="LoadImageFromFile"),
-            dict(type="MakeViews"),
-            dict(type="PackViews"),
-        ],
+        pipeline=_base_.question_pipeline,
     ),
 )
 test_evaluator = dict(type="HumanRefMetric", ann_file=data_root + annotations)
-test_cfg = dict(type="TestLoop")

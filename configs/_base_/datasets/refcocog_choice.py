@@ -5,6 +5,8 @@ Candidates are a prediction file, below ``data_root``, of a test on the same exp
 box is offered too where none of them overlaps it by half, as for the published figures.
 """
 
+_base_ = "./questions.py"
+
 data_root = "data/coco/"
 splits = ("val", "test")
 part = dict(
@@ -14,19 +16,11 @@ part = dict(
     candidates_of="expression",
     max_candidates=20,
     add_truth=True,
-    pipeline=[
-        dict(type="LoadImageFromFile"),
-        dict(type="MakeViews"),
-        dict(type="PackViews"),
-    ],
+    pipeline=_base_.question_pipeline,
 )
 files = {split: "mdetr_annotations/finetune_refcocog_" + split + ".json" for split in splits}
 test_dataloader = dict(
     batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="BenchmarkSets",
         sets={
@@ -46,4 +40,3 @@ test_evaluator = dict(
         for split in splits
     },
 )
-test_cfg = dict(type="TestLoop")

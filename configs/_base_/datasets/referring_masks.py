@@ -4,6 +4,8 @@
 Files are written by tools/convert/data.py, see docs/regions.md.
 """
 
+_base_ = "./questions.py"
+
 res_root = "data/coco/"
 res_splits = (
     *("refcoco_val", "refcoco_testA", "refcoco_testB"),
@@ -16,18 +18,10 @@ res_part = dict(
     data_root=res_root,
     data_prefix=dict(img="train2014/"),
     answers="generated",
-    pipeline=[
-        dict(type="LoadImageFromFile"),
-        dict(type="MakeViews"),
-        dict(type="PackViews"),
-    ],
+    pipeline=_base_.question_pipeline,
 )
 test_dataloader = dict(
     batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="BenchmarkSets",
         sets={split: dict(**res_part, ann_file=file) for split, file in res_files.items()},
@@ -40,4 +34,3 @@ test_evaluator = dict(
         for split, file in res_files.items()
     },
 )
-test_cfg = dict(type="TestLoop")

@@ -4,6 +4,8 @@ Candidates are prediction files by the ids of the expressions, such as
 ``bash dist_test.sh configs/val/refexp_swin_t.py ... --out`` writes, one for each file.
 """
 
+_base_ = "./questions.py"
+
 data_root = "data/coco/"
 part = dict(
     type="ExpressionRetrievalDataset",
@@ -11,11 +13,7 @@ part = dict(
     data_prefix=dict(img="train2014/"),
     candidates_of="expression",
     max_candidates=100,
-    pipeline=[
-        dict(type="LoadImageFromFile"),
-        dict(type="MakeViews"),
-        dict(type="PackViews"),
-    ],
+    pipeline=_base_.question_pipeline,
 )
 files = dict(
     val="final_refexp_val",
@@ -26,11 +24,6 @@ files = dict(
     refcocog_test="finetune_refcocog_test",
 )
 test_dataloader = dict(
-    batch_size=8,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="BenchmarkSets",
         sets={
@@ -50,4 +43,3 @@ test_evaluator = dict(
         for name, file in files.items()
     },
 )
-test_cfg = dict(type="TestLoop")
