@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llmdet.errors import DataError
@@ -95,12 +94,6 @@ class Ledger:
             + (f" (first: {self._first[cause]})" if self._first.get(cause) else "")
             for cause, count in self.counts.most_common()
         )
-
-
-def nothing_written(out: Path, ledger: Ledger) -> DataError:
-    """The error of a converter that has no row to write, with all causes."""
-    causes = ledger.report() or "the annotations hold nothing that this task asks about"
-    return DataError(f"{out}: no row is left to write:\n{causes}")
 
 
 class SharedLedger(Ledger):

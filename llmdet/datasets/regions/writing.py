@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from llmdet.datasets.formats.samples import Source
-from llmdet.datasets.ledger import Ledger, nothing_written
+from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.regions.masked import mask_rows
 from llmdet.datasets.regions.pictures import PictureStore, read_picture
 from llmdet.datasets.regions.selection import select
 from llmdet.datasets.regions.settings import RegionSettings
 from llmdet.datasets.regions.tasks import rows_of
+from llmdet.datasets.written_rows import write_rows
 from llmdet.errors import ConfigError
 from llmdet.prompts.mask_tasks import MASK_TASKS
-from llmdet.utils.whole_files import whole_file
 
 NO_CONVERSATION = "picture without a conversation"
 
@@ -56,14 +54,7 @@ def write_regions(
         rows = mask_rows(source, settings, ledger)
     else:
         rows = _rows(_store(source, objects, settings, ledger), settings, ledger)
-    count = 0
-    with whole_file(out) as file:
-        for row in rows:
-            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-            count += 1
-        if not count:
-            raise nothing_written(out, ledger)
-    return count
+    return write_rows(rows, out, ledger)
 
 
 def _kept_conversations(

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from llmdet.datasets.formats.samples import Source
-from llmdet.datasets.ledger import Ledger, nothing_written
+from llmdet.datasets.ledger import Ledger
 from llmdet.datasets.regions.pictures import PictureStore
 from llmdet.datasets.retrieval.questions import questions_of, row_of
 from llmdet.datasets.retrieval.scenes import read_scene
 from llmdet.datasets.retrieval.settings import CLASS_TASKS, RetrievalSettings
+from llmdet.datasets.written_rows import write_rows
 from llmdet.errors import ConfigError
 from llmdet.prompts.class_names import clean_class_name
-from llmdet.utils.whole_files import whole_file
 
 NO_PROPOSALS = "picture without proposals in --proposals"
 
@@ -49,14 +47,7 @@ def write_retrieval(
         DataError: the annotations are broken, or nothing is left to ask.
     """
     store, vocabulary = _store(source, objects, settings, ledger)
-    count = 0
-    with whole_file(out) as file:
-        for row in _rows(store, vocabulary, settings, ledger):
-            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-            count += 1
-        if not count:
-            raise nothing_written(out, ledger)
-    return count
+    return write_rows(_rows(store, vocabulary, settings, ledger), out, ledger)
 
 
 def _rows(
