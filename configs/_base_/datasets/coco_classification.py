@@ -1,6 +1,6 @@
 """What COCO 2017's annotated objects are: every box of the validation set is a question."""
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 data_root = "data/coco/"
 annotations = "annotations/instances_val2017.json"

@@ -6,7 +6,7 @@ published figures the 100 best are offered that score above 0.3, their scores ar
 found, and what is absent is never asked for (``names="all"`` asks for every class).
 """
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 data_root = "data/coco/"
 annotations = "annotations/instances_val2017.json"

@@ -1,6 +1,6 @@
 """GLaMM's grounded conversations: METEOR and CIDEr (need Java), mask AP, mIoU and recall."""
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 gcg_root = "data/grandf/"
 gcg_folder = "GranDf/annotations/val_test/"

@@ -4,7 +4,7 @@
 of the expressions: figures of the two are not comparable, and reports name which it was.
 """
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 data_root = "data/humanref/"
 annotations = "annotations.jsonl"

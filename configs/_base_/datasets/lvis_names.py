@@ -3,7 +3,7 @@
 ``text_encoder`` is a sentence encoder, for semantic similarity; None compares words alone.
 """
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 data_root = "data/coco/"
 annotations = "annotations/lvis_v1_val.json"

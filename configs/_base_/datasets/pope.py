@@ -1,6 +1,6 @@
 """POPE: 3,000 questions whether an object is in a picture, in each of three settings."""
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 data_root = "data/"
 settings = ("random", "popular", "adversarial")

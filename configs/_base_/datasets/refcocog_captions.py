@@ -1,6 +1,6 @@
 """Descriptions of RefCOCOg's regions, judged by METEOR and CIDEr (needs Java)."""
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 captions_root = "data/coco/"
 captions_file = "mdetr_annotations/finetune_refcocog_val_captions.json"

@@ -5,7 +5,7 @@ Candidates are a prediction file, below ``data_root``, of a test on the same exp
 box is offered too where none of them overlaps it by half, as for the published figures.
 """
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 data_root = "data/coco/"
 splits = ("val", "test")

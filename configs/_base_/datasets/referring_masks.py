@@ -4,7 +4,7 @@
 Files are written by tools/convert/data.py, see docs/regions.md.
 """
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 res_root = "data/coco/"
 res_splits = (

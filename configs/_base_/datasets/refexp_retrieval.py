@@ -4,7 +4,7 @@ Candidates are prediction files by the ids of the expressions, such as
 ``bash dist_test.sh configs/val/refexp_swin_t.py ... --out`` writes, one for each file.
 """
 
-_base_ = "./questions.py"
+_base_ = "../question_loader.py"
 
 data_root = "data/coco/"
 part = dict(
