@@ -66,7 +66,7 @@ class Reading:
         steps: of training.
         lengthening: in so many steps the longest lists grow from two objects to all.
         batch_size: lists, each with questions.
-        seed: of weights of :class:`ToldObjects`, of scenes and questions.
+        seed: of scenes, their order and questions.
         learning_rate: at its highest.
     """
 
