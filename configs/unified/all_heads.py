@@ -4,6 +4,10 @@ text, indices of objects and masks. At the toy set's size; what it needs is writ
     python -m llmdet.datasets.toy data/toy --masks
     python tools/train.py configs/quickstart/llmdet.py --work-dir work_dirs/quickstart
     python tools/benchmark/masks.py --work-dir work_dirs/masks --seeds 0 --models
+
+From nothing it does not learn in these steps what the number of an object means. The same program
+with ``--models heads`` teaches that first; ``load_from=work_dirs/masks/words_seed0/weights.pth``
+begins behind it.
 """
 
 _base_ = "../quickstart/region_lmm.py"
