@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,32 @@ def test_every_benchmark_has_a_config_of_each_model():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_that_is_right_gets_the_best_number(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     benchmark = next(each for each in PERFECT if name in [f"{each}{m}" for m in MODELS_OF_EACH])
-    answers = write_mask_miniature(benchmark, tmp_path)
     monkeypatch.setattr(
         "llmdet.evaluation.caption.caption_scores",  # of Java
         lambda references, said: {
             "CIDEr": float(all([said[i]] == t for i, t in references.items()))
         },
     )
+    values = values_of_right_answers(name, benchmark, tmp_path, monkeypatch)
+    assert {key: values[key] for key in PERFECT[benchmark]} == {
+        key: pytest.approx(1, abs=1e-5) for key in PERFECT[benchmark]
+    }
+
+
+@pytest.mark.slow  # Java starts four times
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR and CIDEr need Java")
+def test_captions_of_grounded_conversations_are_scored_by_their_own_programs(tmp_path, monkeypatch):
+    values = values_of_right_answers("gcg", "gcg", tmp_path, monkeypatch)
+    for split in ("val", "test"):
+        assert values[f"{split}/gcg/caption.METEOR"] == pytest.approx(1)
+        assert values[f"{split}/gcg/caption.CIDEr"] >= 0
+
+
+def values_of_right_answers(name, benchmark, folder, monkeypatch):
+    """What the evaluator of a config says of a miniature's right answers."""
+    monkeypatch.chdir(folder)
+    answers = write_mask_miniature(benchmark, folder)
     monkeypatch.setattr(
         "llmdet.evaluation.mask_runners.encode_phrases",  # of BERT
         lambda phrases, encoder: {p: [float(p == other) for other in phrases] for p in phrases},
@@ -82,8 +100,5 @@ def test_a_model_that_is_right_gets_the_best_number(name, tmp_path, monkeypatch)
             labels=torch.zeros(len(boxes), dtype=torch.int64),
         )
         evaluator.process([sample])
-    values = evaluator.evaluate(len(dataset))
-    assert {key: values[key] for key in PERFECT[benchmark]} == {
-        key: pytest.approx(1, abs=1e-5) for key in PERFECT[benchmark]
-    }
     assert not answers
+    return evaluator.evaluate(len(dataset))
