@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _WORDS = (*COLOURS, *SHAPES, *(place for row in PLACES for place in row))
 _SPREAD = 0.375  # of the second map's weights: tokens as large as those of features
+_RATE = 1e-3
+_BATCH = 16  # lists
 _LOGGED = 25  # steps
 
 
@@ -58,26 +59,7 @@ class ToldObjects(nn.Module):
         return self.maps(torch.zeros(len(said), len(_WORDS)).scatter_(1, places, 1.0))
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How long lists are read.
-
-    Attributes:
-        steps: of training.
-        lengthening: in so many steps the longest lists grow from two objects to all.
-        batch_size: lists, each with questions.
-        seed: of scenes, their order and questions.
-        learning_rate: at its highest.
-    """
-
-    steps: int = 1200
-    lengthening: int = 1000
-    batch_size: int = 16
-    seed: int = 0
-    learning_rate: float = 1e-3
-
-
-def read_lists(model: Any, scenes: Sequence[Scene], reading: Reading) -> None:
+def read_lists(model: Any, scenes: Sequence[Scene], steps: int, seed: int) -> None:
     """Train the language model of a ``RegionLMM``, in place, to look up what it was told.
 
     It is asked what and where the object of a number is, and which number an object has. Tokens of
@@ -86,19 +68,18 @@ def read_lists(model: Any, scenes: Sequence[Scene], reading: Reading) -> None:
     Args:
         model: with ``ObjectIndex`` among its outputs; of its parts only ``lmm`` changes.
         scenes: whose objects are told.
-        reading: how long.
+        steps: of training; the longest lists grow from two objects to all.
+        seed: of scenes, their order and questions.
     """
-    rng = np.random.default_rng(reading.seed)
+    rng = np.random.default_rng(seed)
     lmm, told = model.lmm, ToldObjects(model.lmm.hidden_size)
     weights = [*(w for w in lmm.parameters() if w.requires_grad), *told.parameters()]
-    optimizer = torch.optim.AdamW(
-        weights, reading.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4
-    )
-    schedule = LambdaLR(optimizer, partial(learning_rate, steps=reading.steps))
+    optimizer = torch.optim.AdamW(weights, _RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+    schedule = LambdaLR(optimizer, partial(learning_rate, steps=steps))
     lmm.train()
-    for step in range(1, reading.steps + 1):
-        longest = 2 + 5 * step // max(1, reading.lengthening)
-        drawn = [scenes[n] for n in rng.integers(len(scenes), size=reading.batch_size)]
+    for step in range(1, steps + 1):
+        longest = 2 + 6 * step // steps
+        drawn = [scenes[n] for n in rng.integers(len(scenes), size=_BATCH)]
         lists = [_some(scene, longest, rng) for scene in drawn]
         loss = _loss(model, told, lists, [listed_row(each, rng) for each in lists])
         optimizer.zero_grad()
@@ -107,7 +88,7 @@ def read_lists(model: Any, scenes: Sequence[Scene], reading: Reading) -> None:
         optimizer.step()
         schedule.step()
         if step % _LOGGED == 0:
-            logger.info("step %d of %d: loss %.3f", step, reading.steps, loss.item())
+            logger.info("step %d of %d: loss %.3f", step, steps, loss.item())
     lmm.eval()
 
 

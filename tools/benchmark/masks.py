@@ -186,12 +186,12 @@ class Bench(SeededJobs):
 
         from llmdet.datasets.toy.writer import read_scenes
         from llmdet.registry import MODELS as REGISTRY
-        from llmdet.testing.told_objects import Reading, read_lists
+        from llmdet.testing.told_objects import read_lists
 
         torch.manual_seed(seed)
         model = REGISTRY.build(self.config(seed).model)
-        reading = Reading(self.sizes.reading_steps, self.sizes.reading_steps * 5 // 6, seed=seed)
-        read_lists(model, list(read_scenes(self.toy, "train")), reading)
+        scenes = list(read_scenes(self.toy, "train"))
+        read_lists(model, scenes, self.sizes.reading_steps, seed)
         self.save(model, READING, seed)
 
     def learn(self, name: str, seed: int) -> tuple[Any, dict[str, Any]]:
