@@ -11,17 +11,6 @@ from typing import Any
 from llmdet.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/_base_/models"
-#: Fields of Qwen2-0.5B, the language model inside LLaVA-OneVision 0.5B.
-QWEN2 = {
-    "model_type": "qwen2",
-    "vocab_size": 151936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-}
 
 
 def detection_arguments(description: str | None) -> argparse.ArgumentParser:

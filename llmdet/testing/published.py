@@ -32,6 +32,7 @@ VICUNA_7B: dict[str, Any] = {
     "num_key_value_heads": 32,
     "tie_word_embeddings": False,
 }
+#: The language model inside LLaVA-OneVision 0.5B too.
 QWEN_05B: dict[str, Any] = {
     "model_type": "qwen2",
     "vocab_size": 151936,

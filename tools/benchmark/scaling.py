@@ -29,7 +29,7 @@ from typing import Any
 # What runs with `python tools/benchmark/scaling.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from llmdet.testing.detection_benchmark import QWEN2
+from llmdet.testing.published import QWEN_05B
 from llmdet.utils.cli import count, run_cli
 
 BASE = Path(__file__).resolve().parents[2] / "configs/_base_/models"
@@ -161,7 +161,7 @@ class Bench:
             captioners = {key: parts[key] for key in ("image_captioner", "region_captioner")}
             lmm = {"model": self.qwen, "tokenizer": self.qwen, "pretrained": False}
             if not self.short:
-                lmm |= {"model": QWEN2, "dtype": self.dtype}
+                lmm |= {"model": QWEN_05B, "dtype": self.dtype}
             settings.update(type="LLMDet", lmm={**parts.lmm, **lmm}, **captioners)
         torch.manual_seed(0)
         return MODELS.build(settings).to(self.device).eval().requires_grad_(False)

@@ -30,7 +30,7 @@ from typing import Any
 # What runs with `python tools/benchmark/train_step.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from llmdet.testing.detection_benchmark import QWEN2
+from llmdet.testing.published import QWEN_05B
 from llmdet.testing.upstream import SWITCHES, WAYS, replaced, ungrouped
 from llmdet.utils.cli import run_cli
 
@@ -225,7 +225,10 @@ def build_model(args: argparse.Namespace, folder: str) -> Any:
     else:
         bert = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         BertModel(bert, add_pooling_layer=False).save_pretrained(f"{folder}/bert")
-        qwen = {**QWEN2, "num_hidden_layers": args.language_layers or QWEN2["num_hidden_layers"]}
+        qwen = {
+            **QWEN_05B,
+            "num_hidden_layers": args.language_layers or QWEN_05B["num_hidden_layers"],
+        }
         lmm |= {"model": qwen, "tokenizer": f"{folder}/language_model", "pretrained": False}
     settings.language_model.name = f"{folder}/bert"
     settings.encoder.fusion_layer_cfg.dropout = 0.0  # both ways shall come to the same losses
