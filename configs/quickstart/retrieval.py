@@ -1,7 +1,9 @@
 """A tiny language model that finds what words mean among candidate boxes of the toy set.
 
 ``python -m llmdet.datasets.toy data/toy --regions`` writes what it learns; its candidates are the
-objects alone. ``tools/benchmark/retrieval.py`` puts boxes of a detector of proposals among them.
+objects alone. From nothing it does not learn in these steps what the number of a candidate means.
+``tools/benchmark/retrieval.py`` teaches that first, and puts boxes of a detector of proposals among
+the objects; ``load_from=work_dirs/retrieval/with_rejection_seed0/weights.pth`` begins behind it.
 """
 
 _base_ = "./region_lmm.py"
@@ -9,22 +11,22 @@ _base_ = "./region_lmm.py"
 model = _base_.model
 # Two of the image's queries: the candidates show all that is asked for.
 model["slots"]["image"]["encoder"]["count"] = 2
-model["lmm"].update(model="data/toy/retrieval_language_model", added_spread=1.0)
+model["lmm"].update(model="data/toy/retrieval_language_model", added_spread=3.3)
 model["output"] = dict(type="ObjectIndex", count=16, numbered=1.0)
 model["talk"]["max_new_tokens"] = 32
 
-rows = _base_.train_dataloader.dataset
-mixed_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="MixCandidates", most=12, rule="score"),
-    dict(type="TokenizeConversations"),
-    dict(type="MakeViews"),
-    dict(type="PackViews"),
-]
-searches = dict(**rows)
-searches.update(ann_file="annotations/train_retrieval.jsonl", pipeline=mixed_pipeline)
-names = dict(**rows)
-names.update(ann_file="annotations/train_naming.jsonl")
+mixed = dict(type="MixCandidates", most=12, rule="score")
 train_dataloader = dict(
-    dataset=dict(_delete_=True, type="ConcatDataset", datasets=[searches, names])
+    dataset=dict(
+        ann_file="annotations/train_retrieval.jsonl",
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            mixed,
+            dict(type="TokenizeConversations"),
+            dict(type="MakeViews"),
+            dict(type="PackViews"),
+        ],
+    )
 )
+# The connector has begun where the language model is told objects: both learn alike.
+optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(_delete_=True))

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmdet.datasets.views import ImageView
+from llmdet.datasets.views import ImageView, make_view
 from llmdet.models.vision.detector_memory import DetectorOutput
 from llmdet.models.vision.views import Frame, TowerOutput, View, collate_views
+from llmdet.registry import MODELS
 
 _QUERIES = ("queries", "query_boxes", "query_scores")
+
+
+def look_at_files(
+    tower: Any, folder: Path, files: Sequence[str], levels: int = 1
+) -> dict[str, TowerOutput]:
+    """What a tower makes of each image, by file name.
+
+    Args:
+        tower: frozen; or its settings.
+        folder: of the files.
+        files: their names in it.
+        levels: as in :func:`look_once`.
+    """
+    if isinstance(tower, Mapping):
+        tower = MODELS.build(tower)
+    pictures: list[Any] = [cv2.imread(str(folder / file)) for file in files]
+    views = [make_view(picture, tower.view) for picture in pictures]
+    return dict(zip(files, look_once(tower.eval(), views, levels), strict=True))
 
 
 @torch.no_grad()

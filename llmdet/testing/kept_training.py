@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmdet.structures import DetDataSample
 from torch.optim.lr_scheduler import LambdaLR
 
+from llmdet.checkpoint.frozen import leave_out_frozen
 from llmdet.datasets.rows import read_row
 from llmdet.datasets.sample import GroundingSample
 from llmdet.engine.optimizer import GroupedOptimWrapperConstructor
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 _WARMUP = 100  # steps
 _LOGGED = 25  # steps
 
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+
 
 class Pool:
     """Rows of conversations, and what frozen towers saw of their images.
@@ -32,6 +37,7 @@ class Pool:
         model: reads them.
         seen: tower -> file name -> what it saw, of every image.
         rows: of docs/data.md; those whose images were not seen are left out.
+        transform: of a pipeline, which each row goes through once.
     """
 
     def __init__(
@@ -39,8 +45,9 @@ class Pool:
         model: Any,
         seen: Mapping[str, Mapping[str, Any]],
         rows: Iterable[Mapping[str, Any]],
+        transform: Transform | None = None,
     ) -> None:
-        self.model, self.seen = model, seen
+        self.model, self.seen, self.transform = model, seen, transform
         known = set.intersection(*(set(each) for each in seen.values()))
         self.rows = [row for row in rows if row["filename"] in known]
         self._samples: dict[int, DetDataSample] = {}
@@ -48,7 +55,7 @@ class Pool:
     def sample(self, row: Mapping[str, Any]) -> DetDataSample:
         """A row as what is learned; it is read and tokenised once."""
         if id(row) not in self._samples:
-            sample = sample_of(row)
+            sample = sample_of(row, self.transform)
             (said,) = sample.grounding.conversations
             known = replace(said, tokens=self.model.conversations(said))
             sample.grounding = replace(sample.grounding, conversations=(known,))
@@ -62,12 +69,17 @@ class Pool:
         }
 
 
-def sample_of(row: Mapping[str, Any]) -> DetDataSample:
+def sample_of(row: Mapping[str, Any], transform: Transform | None = None) -> DetDataSample:
     """A row with its conversation and regions, as a pipeline packs it."""
     read = read_row(row, str(row["filename"]))
     assert read.conversation is not None
+    results: dict[str, Any] = {"regions": read.regions, "conversations": (read.conversation,)}
+    if transform is not None:
+        results = transform(results | {"proposals": read.proposals})
     sample = DetDataSample()
-    sample.grounding = GroundingSample(regions=read.regions, conversations=(read.conversation,))
+    sample.grounding = GroundingSample(
+        regions=results["regions"], conversations=results["conversations"]
+    )
     return sample
 
 
@@ -109,6 +121,13 @@ def train(model: Any, pool: Pool, optim_wrapper: Mapping[str, Any], training: Tr
             said = ", ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
             logger.info("step %d of %d: %s", step, steps, said)
     model.eval()
+
+
+def save_trained(model: Any, path: Path) -> None:
+    """Save the weights of a model, without those of frozen parts."""
+    checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
+    leave_out_frozen(checkpoint, model)
+    torch.save(checkpoint, path)
 
 
 def learning_rate(step: int, steps: int) -> float:

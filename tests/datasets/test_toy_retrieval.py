@@ -12,15 +12,16 @@ from llmdet.datasets.rows import read_row
 from llmdet.datasets.toy.captions import relation
 from llmdet.datasets.toy.conversations import Objects
 from llmdet.datasets.toy.retrieval import (
+    TRAINED,
     absent_searches,
+    conversation_row,
     kind_searches,
-    naming_row,
     relation_searches,
     searches_of,
     several_searches,
     training_rows,
+    training_turns,
     word_searches,
-    write_naming_rows,
     write_retrieval_rows,
 )
 from llmdet.datasets.toy.vocabulary import SEEN, Kind
@@ -105,6 +106,7 @@ def test_relations_hold_of_all_that_they_mean_and_of_nothing_else():
 @pytest.mark.parametrize("rejection", [True, False])
 def test_training_rows_are_read_and_say_what_is_there(rng, rejection):
     rows = list(training_rows(ROW, rng, rejection))
+    assert [row["task"] for row in rows] == list(TRAINED)
     answers = [turn["value"] for row in rows for turn in row["conversations"][1::2]]
     assert (ABSENT in answers) == rejection
     for row in rows:
@@ -119,14 +121,18 @@ def _indices(text):
     return {int(number) for number in re.findall(r"<obj(\d+)>", text)}
 
 
-def test_objects_are_named_where_they_stand_in_the_question(rng):
-    turns = naming_row(ROW, rng)["conversations"]
-    pairs = {
-        question["value"]: answer["value"]
-        for question, answer in zip(turns[::2], turns[1::2], strict=True)
-    }
-    assert pairs["Name <region:0>."] == "star, red"
+def test_objects_are_named_by_their_numbers(rng):
+    pairs = dict(training_turns("names", OBJECTS, rng))
+    assert pairs["Name <obj0>."] == "star, red"
     assert len(pairs) == 4
+
+
+def test_what_an_image_does_not_have_is_not_asked_of_it(rng):
+    alone = Objects((RED_STAR,), OBJECTS.boxes[:1], OBJECTS.size)
+    assert training_turns("places", alone, rng) == []
+    row = conversation_row(alone, training_turns("kinds", alone, rng), "a.jpg")
+    assert row["regions"] == [{"bbox": [2, 2, 30, 30]}]
+    assert {row["width"], row["height"]} == {120, 124}
 
 
 def test_test_searches_ask_for_what_is_there_and_for_what_is_not(rng):
@@ -145,7 +151,5 @@ def test_rows_are_written_once_with_their_proposals(tmp_path):
     assert all(row["proposals"] == [[1, 2, 3, 4, 0.5]] for row in rows)
     write_retrieval_rows(tmp_path, out)
     assert out.read_text() == first
-    write_naming_rows(tmp_path, tmp_path / "names.jsonl")
-    assert len((tmp_path / "names.jsonl").read_text().splitlines()) == 4
     with pytest.raises(DataError, match="make the set first"):
         write_retrieval_rows(tmp_path / "nowhere", tmp_path / "others.jsonl")

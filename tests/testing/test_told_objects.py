@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-import numpy as np
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llmdet.datasets.rows import read_row
 from llmdet.datasets.toy.masks import MaskedObjects
 from llmdet.datasets.toy.scene import sample_scene
-from llmdet.datasets.toy.vocabulary import SEEN
-from llmdet.testing import told_objects
-from llmdet.testing.told_objects import ToldObjects
+from llmdet.datasets.toy.vocabulary import ALL_KINDS, SEEN
+from llmdet.models.regions.base import batch_regions
+from llmdet.models.regions.connector import VisualConnector
+from llmdet.models.regions.object_queries import ObjectQueries
+from llmdet.models.vision.detector_memory import DetectorOutput
+from llmdet.models.vision.views import Frame
+from llmdet.prompts.objects import ABSENT
+from llmdet.testing.search_lesson import Searches
+from llmdet.testing.told_objects import (
+    NumbersAndNames,
+    ToldObjects,
+    begin_connector,
+    some_objects,
+)
 
 
 def scene(number):
@@ -27,9 +44,101 @@ def test_tokens_say_kind_and_place_and_nothing_else():
     assert alike.tolist() == [[one == other for other in said] for one in said]
 
 
+def test_tokens_with_centres_tell_objects_of_one_place_apart():
+    images = [MaskedObjects.of_scene(scene(number)) for number in range(20)]
+    tokens = ToldObjects(16, centres=True)(images)
+    distances = torch.cdist(tokens, tokens) + torch.eye(len(tokens))
+    assert distances.min() > 1e-6
+
+
 def test_lists_are_no_longer_than_asked_and_have_every_object_in_every_place():
     shown = next(scene(number) for number in range(20) if len(scene(number).items) > 2)
     rng = np.random.default_rng(0)
-    drawn = [told_objects._some(shown, 2, rng).items for _ in range(60)]
+    drawn = [some_objects(shown, 2, rng).items for _ in range(60)]
     assert {len(items) for items in drawn} == {1, 2}
     assert {items[0] for items in drawn} == set(shown.items)
+    assert {len(some_objects(shown, 2, rng, shortest=2).items) for _ in range(20)} == {2}
+
+
+LESSONS = [NumbersAndNames(10), Searches(10, 5), Searches(10, 5, rejection=False)]
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_lists_stand_in_front_of_what_is_asked_and_grow(lesson):
+    rng = np.random.default_rng(0)
+    scenes = [scene(number) for number in range(60)]
+    longest = []
+    for step in (1, 4, 10):
+        asked = lesson(scenes, step, rng)
+        counts = [len(objects.items) for objects, _ in asked]
+        longest.append(max(counts))
+        for (_, row), count in zip(asked, counts, strict=True):
+            read = read_row({**row, "filename": "a.jpg"}, "here")
+            slots = [s.index for s in read.conversation.slots if s.kind == "region"]
+            assert slots[:count] == list(range(count))
+    assert 2 <= longest[0] < min(longest[1:])
+
+
+def said(lesson, step):
+    scenes = [scene(number) for number in range(60)]
+    asked = lesson(scenes, step, np.random.default_rng(0))
+    return "".join(turn["value"] for _, row in asked for turn in row["conversations"])
+
+
+def test_places_are_asked_for_behind_the_first_steps_alone():
+    lesson = Searches(10, 5)
+    assert " left of the " not in said(lesson, 5)
+    assert " left of the " in said(lesson, 10)
+
+
+@pytest.mark.parametrize("step", [1, 10])
+@pytest.mark.parametrize("rejection", [True, False])
+def test_nothing_absent_is_asked_for_without_rejection(step, rejection):
+    assert (ABSENT in said(Searches(10, 5, rejection), step)) == rejection
+
+
+class Seen:
+    """Object queries of which each is a mixture of its object's kind, at its box."""
+
+    mixed = torch.randn(len(ALL_KINDS), 24, generator=torch.Generator().manual_seed(0))
+
+    @classmethod
+    def of(cls, objects):
+        height, width = objects.size
+        kinds = torch.tensor([ALL_KINDS.index(kind) for kind in objects.kinds])
+        corners = torch.tensor([item.box for item in objects.items])
+        x1, y1, x2, y2 = (corners / torch.tensor([width, height, width, height])).T
+        boxes = torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], 1)
+        spare = 10 - len(kinds)  # as many of every image
+        return DetectorOutput(
+            torch.zeros(1, 0, 24),
+            (),
+            torch.zeros(1, 0, 2),
+            Frame(torch.ones(1, 2), torch.zeros(1, 2), (objects.size,), (objects.size,), (1, 1)),
+            None,
+            F.pad(F.one_hot(kinds, len(ALL_KINDS)).float() @ cls.mixed, (0, 0, 0, spare))[None],
+            F.pad(boxes, (0, 0, 0, spare))[None],
+            torch.zeros(1, 10),
+        )
+
+
+def test_a_connector_begins_with_the_tokens_that_were_told():
+    torch.manual_seed(0)
+    told, connector = ToldObjects(32, centres=True), VisualConnector(24, 32)
+    filler = SimpleNamespace(encoders={"region": ObjectQueries()}, connectors={"region": connector})
+    shown = [MaskedObjects.of_scene(scene(number)) for number in range(60)]
+    images = [(Seen.of(objects), objects) for objects in shown]
+    before = {name: value.clone() for name, value in told.state_dict().items()}
+    begin_connector(SimpleNamespace(filler=filler), told, images, steps=500, seed=0)
+    with torch.no_grad():
+        expected = [told([objects]) for objects in shown]
+        found = [ObjectQueries()(seen, _regions(objects)) for seen, objects in images]
+        made = [connector(each.features, each.boxes)[:, 0] for each in found]
+    missed = torch.cat(made) - torch.cat(expected)
+    assert missed.square().mean() < 0.2 * torch.cat(expected).var()
+    assert all(torch.equal(before[name], value) for name, value in told.state_dict().items())
+
+
+def _regions(objects):
+    boxes = torch.tensor([item.box for item in objects.items])
+    return batch_regions([len(boxes)], boxes.device, boxes=boxes)

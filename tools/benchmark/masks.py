@@ -186,13 +186,15 @@ class Bench(SeededJobs):
 
         from llmdet.datasets.toy.writer import read_scenes
         from llmdet.registry import MODELS as REGISTRY
-        from llmdet.testing.told_objects import read_lists
+        from llmdet.testing.kept_training import save_trained
+        from llmdet.testing.told_objects import NumbersAndNames, ToldObjects, read_lists
 
         torch.manual_seed(seed)
-        model = REGISTRY.build(self.config(seed).model)
+        model: Any = REGISTRY.build(self.config(seed).model)
+        told = ToldObjects(model.lmm.hidden_size)
         scenes = list(read_scenes(self.toy, "train"))
-        read_lists(model, scenes, self.sizes.reading_steps, seed)
-        self.save(model, READING, seed)
+        read_lists(model, told, scenes, NumbersAndNames(self.sizes.reading_steps), seed)
+        save_trained(model, self.place(READING, seed) / "weights.pth")
 
     def learn(self, name: str, seed: int) -> tuple[Any, dict[str, Any]]:
         """Train a language model and save it; it and what its towers see."""
@@ -200,7 +202,7 @@ class Bench(SeededJobs):
 
         from llmdet.checkpoint import load_weights
         from llmdet.registry import MODELS as REGISTRY
-        from llmdet.testing.kept_training import Pool, Training
+        from llmdet.testing.kept_training import Pool, Training, save_trained
         from llmdet.testing.kept_training import train as train_on_kept
 
         torch.manual_seed(seed)
@@ -217,18 +219,8 @@ class Bench(SeededJobs):
             steps = self.sizes.steps * (1 if len(tasks) == 1 else 3)
         training = Training(tasks, steps, self.sizes.batch_size, seed)
         train_on_kept(model, Pool(model, seen, self.rows("train")), config.optim_wrapper, training)
-        self.save(model, name, seed)
+        save_trained(model, self.place(name, seed) / "weights.pth")
         return model, seen
-
-    def save(self, model: Any, name: str, seed: int) -> None:
-        """Save the weights of a language model."""
-        import torch
-
-        from llmdet.checkpoint.frozen import leave_out_frozen
-
-        checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
-        leave_out_frozen(checkpoint, model)
-        torch.save(checkpoint, self.place(name, seed) / "weights.pth")
 
     def ask(self, model: Any, seen: dict[str, Any], name: str, folder: Path) -> dict[str, float]:
         """Ask a model about what it has learned; its answers are kept too."""
@@ -264,21 +256,14 @@ class Bench(SeededJobs):
 
     def looks(self, tower: Any) -> dict[str, Any]:
         """What a tower, built or to be built, sees of each image, by file name."""
-        import cv2
+        from llmdet.testing.kept import look_at_files
 
-        from llmdet.datasets.views import make_view
-        from llmdet.registry import MODELS as REGISTRY
-        from llmdet.testing.kept import look_once
-
-        if isinstance(tower, Mapping):
-            tower = REGISTRY.build(tower)
         files = []
         for split in SPLITS:
             found = sorted(path.name for path in (self.toy / "images" / split).iterdir())
             wanted = found if split == "train" else found[: self.sizes.images]
             files += [f"{split}/{name}" for name in wanted]
-        views = [make_view(cv2.imread(str(self.toy / "images" / f)), tower.view) for f in files]
-        return dict(zip(files, look_once(tower.eval(), views), strict=True))
+        return look_at_files(tower, self.toy / "images", files)
 
 
 def _tables(results: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:

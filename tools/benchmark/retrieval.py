@@ -4,10 +4,12 @@
     python tools/benchmark/retrieval.py --work-dir DIR --seeds 0 --eye quickstart.pth
     python tools/benchmark/retrieval.py --work-dir DIR --short
 
-Makes the toy set and, for each seed, trains the quickstart's detector (the eye), a detector of
-proposals that begins with its weights, and two language models that name candidates: with questions
-for what is not there, and without. They are asked about held-out images. What is complete in the
-work dir is not repeated. Ends with tables in Markdown.
+Makes the toy set and trains the quickstart's detector (the eye, once). For each seed it trains a
+detector of proposals that begins with the eye's weights, and two language models that name
+candidates: with questions for what is not there, and without. These read lists of told objects
+first; then a connector begins with features that stand for what was told, and pictures follow. What
+the frozen eye sees of an image is computed once. They are asked about held-out images. What is
+complete in the work dir is not repeated. Ends with tables in Markdown.
 """
 
 from __future__ import annotations
@@ -20,22 +22,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # What runs with `python tools/benchmark/retrieval.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from llmdet.testing.retrieval_answers import COLUMNS, as_boxes, scores
 from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
 from llmdet.testing.toy_proposals import LIMITS, QUERIES, Proposer, shared_weights
 from llmdet.testing.toy_trainings import toy_config, train, trained_weights
-from llmdet.utils.cli import count, run_cli, write_result
-
-if TYPE_CHECKING:
-    import numpy as np
+from llmdet.utils.cli import run_cli, write_result
 
 SPLITS = ("val_seen", "val_unseen")
-#: Jobs of a seed; each needs those before it.
-JOBS = ("eye", "proposals", "with rejection", "without rejection")
+#: What serves all seeds, and jobs of a seed; each needs those before it.
+SHARED = ("eye", "look")
+JOBS = ("proposals", "with rejection", "without rejection")
 #: Title of a row -> the language model, candidates, and whether its answers are constrained.
 ROWS = {
     "proposals": ("with rejection", "good", True),
@@ -44,18 +45,6 @@ ROWS = {
     "free decoding": ("with rejection", "good", False),
     "trained without rejection": ("without rejection", "good", True),
 }
-COLUMNS = (
-    "detect P",
-    "detect R",
-    "unseen P",
-    "unseen R",
-    "several P",
-    "several R",
-    "relate DF1",
-    "absent rejected",
-    "empty relation rejected",
-    "falsely rejected",
-)
 
 
 @dataclass(frozen=True)
@@ -65,14 +54,30 @@ class Sizes:
     eye_steps: int = 1400  # object queries of 800 know unseen combinations less well
     proposal_steps: int = 400
     worse_steps: int = 50
-    steps: int = 2000  # of a language model
+    reading_steps: int = 4000  # of lists
+    first_steps: int = 1500  # of them, of what is asked first
+    connector_steps: int = 1500
+    steps: int = 1000  # of conversations about pictures
+    batch_size: int = 16  # conversations
     images: int = 60  # asked about, of each split
     train: int = 1200
     val: int = 100
     candidates: int = 8  # proposals of an image
 
 
-SHORT = Sizes(1, 1, 1, 2, images=2, train=8, val=4)
+SHORT = Sizes(
+    eye_steps=1,
+    proposal_steps=1,
+    worse_steps=1,
+    reading_steps=2,
+    first_steps=1,
+    connector_steps=1,
+    steps=1,
+    batch_size=4,
+    images=2,
+    train=8,
+    val=4,
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -84,11 +89,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--eye",
         type=Path,
-        help="checkpoint of configs/quickstart/llmdet.py that is the eye of all seeds; without it "
-        "one is trained for each seed",
-    )
-    parser.add_argument(
-        "--steps", type=count, default=Sizes.steps, help=f"of a language model ({Sizes.steps})"
+        help="checkpoint of configs/quickstart/llmdet.py that is the eye; default: one is trained",
     )
     return parser.parse_args(argv)
 
@@ -97,12 +98,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, and print the tables."""
     args = parse_args(argv)
     folder, eye = folder_and_eye(args)
-    bench = Bench(folder, SHORT if args.short else Sizes(steps=args.steps), eye)
+    bench = Bench(folder, SHORT if args.short else Sizes(), eye)
     if args.run is not None:
         bench.run(args.run[0], int(args.run[1]))
         return 0
     bench.make_data()
-    for name in JOBS[1:] if args.eye else JOBS:
+    for name in SHARED[1:] if args.eye else SHARED:
+        bench.run_all([name], args.seeds[:1], args.processes)
+    for name in JOBS:
         bench.run_all([name], args.seeds, args.processes)
     write_result("\n".join(tables([bench.results(seed) for seed in args.seeds])))
     return 0
@@ -117,14 +120,13 @@ class Bench(SeededJobs):
     sizes: Sizes
 
     def place(self, name: str, seed: int) -> Path:
-        """The folder of a job."""
-        given = " given eye" if self.eye is not None and name != "eye" else ""
-        return self.folder / f"{name}{given} seed{seed}".replace(" ", "_")
+        """The folder of a job; the eye and what it sees serve all seeds."""
+        return self.folder / (name if name in SHARED else f"{name} seed{seed}".replace(" ", "_"))
 
     def results(self, seed: int) -> dict[str, Any]:
         """What the jobs of a seed came to: title of a row -> its values."""
         found: dict[str, Any] = {}
-        for name in JOBS[1:]:
+        for name in JOBS:
             found |= self.result(name, seed)
         return found
 
@@ -133,24 +135,23 @@ class Bench(SeededJobs):
         from llmdet.datasets.toy import ToySettings, generate
         from llmdet.datasets.toy.models import write_retrieval_language_model, write_toy_models
         from llmdet.datasets.toy.new_shapes import generate_new_shapes
-        from llmdet.datasets.toy.retrieval import write_naming_rows, write_retrieval_rows
+        from llmdet.datasets.toy.retrieval import write_retrieval_rows
 
         generate(self.toy, ToySettings(train=self.sizes.train, val=self.sizes.val))
         write_toy_models(self.toy)
-        annotations = self.toy / "annotations"
-        write_retrieval_rows(self.toy, annotations / "train_retrieval.jsonl")
-        write_naming_rows(self.toy, annotations / "train_naming.jsonl")
+        write_retrieval_rows(self.toy, self.toy / "annotations" / "train_retrieval.jsonl")
         write_retrieval_language_model(self.toy)
         if not (self.folder / "new_shapes").exists():
             generate_new_shapes(self.folder / "new_shapes", train=1, val=self.sizes.val)
 
-    @property
-    def options(self) -> list[str]:
-        """How long language models train."""
-        return [] if self.sizes == SHORT else ["--steps", str(self.sizes.steps)]
-
     def run(self, name: str, seed: int) -> None:
-        """Train a detector, or a language model that is then asked; write ``result.json``."""
+        """Do one of the jobs and write ``result.json``."""
+        import logging
+
+        import torch
+
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        torch.set_num_threads(1)
         folder = self.place(name, seed)
         folder.mkdir(parents=True, exist_ok=True)
         begin = time.process_time()
@@ -159,25 +160,35 @@ class Bench(SeededJobs):
             config.train_dataloader.num_workers = 0
             train(config, folder, seed)
             result: dict[str, Any] = {}
+        elif name == "look":
+            torch.save(self.looks(), folder / "kept.pt")
+            result = {}
         elif name == "proposals":
             result = self.propose(folder, seed)
         else:
-            config = self.retrieval_config(name, seed)
-            model = train(config, folder, seed)
+            model = self.learn(name, seed)
             spent = {f"{name}, training": time.process_time() - begin}
             result = spent | self.ask(model, name, seed)
         result[f"{name}, seconds"] = time.process_time() - begin
         self.result_file(name, seed).write_text(json.dumps(result))
 
-    def eye_weights(self, seed: int) -> Path:
+    @property
+    def eye_weights(self) -> Path:
         """The checkpoint of the eye."""
-        return self.eye or trained_weights(self.place("eye", seed))
+        return self.eye or trained_weights(self.place("eye", 0))
+
+    def looks(self) -> dict[str, Any]:
+        """What the eye sees of training images, by file name."""
+        from llmdet.testing.kept import look_at_files
+
+        tower = self.retrieval_config().model.towers.eye
+        return look_at_files(tower, self.toy / "images", self.files()["train"], levels=0)
 
     def propose(self, folder: Path, seed: int) -> dict[str, Any]:
         """Train detectors of proposals, keep their boxes of all images, and measure their recall.
 
         Returns:
-            Title -> average recall on new shapes of the best so many boxes.
+            Title -> recall on new shapes of the best so many boxes.
         """
         import torch
 
@@ -186,7 +197,7 @@ class Bench(SeededJobs):
         for name, steps in (("worse", self.sizes.worse_steps), ("good", self.sizes.proposal_steps)):
             config = toy_config("configs/upn/toy.py", self.toy, steps)
             config.model.num_queries = config.model.test_cfg.max_per_img = QUERIES
-            begin = shared_weights(config.model, self.eye_weights(seed), folder / "begin.pth")
+            begin = shared_weights(config.model, self.eye_weights, folder / "begin.pth")
             config.load_from = str(begin)
             train(config, folder / name, seed)
             proposer = Proposer.load(trained_weights(folder / name))
@@ -208,19 +219,55 @@ class Bench(SeededJobs):
             for split, number in most.items()
         }
 
-    def retrieval_config(self, name: str, seed: int) -> Any:
-        """The config of a language model, with its rows written."""
-        import llmdet.testing.toy_eye  # noqa: F401  registers it
+    def retrieval_config(self) -> Any:
+        """The config of a language model, with the eye of this folder."""
+        config = toy_config("configs/quickstart/retrieval.py", self.toy, self.sizes.steps)
+        config.model.towers.eye.weights = str(self.eye_weights)
+        return config
+
+    def learn(self, name: str, seed: int) -> Any:
+        """Train a language model and save it."""
+        import random
+
+        import torch
+
+        from llmdet.datasets.toy.masks import MaskedObjects
+        from llmdet.datasets.toy.writer import read_scenes
+        from llmdet.registry import MODELS, TRANSFORMS
+        from llmdet.testing.kept_training import Pool, Training, save_trained
+        from llmdet.testing.kept_training import train as train_on_kept
+        from llmdet.testing.search_lesson import THEN, Searches
+        from llmdet.testing.told_objects import ToldObjects, begin_connector, read_lists
+
+        torch.manual_seed(seed)
+        random.seed(seed)  # of where candidates stand
+        sizes, config = self.sizes, self.retrieval_config()
+        model: Any = MODELS.build(config.model)
+        told = ToldObjects(model.lmm.hidden_size, centres=True)
+        scenes = list(read_scenes(self.toy, "train"))
+        lesson = Searches(sizes.reading_steps, sizes.first_steps, name == "with rejection")
+        read_lists(model, told, scenes, lesson, seed)
+        kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
+        images = [
+            (kept[file], MaskedObjects.of_scene(scene))
+            for file, scene in zip(self.files()["train"], scenes, strict=True)
+        ]
+        begin_connector(model, told, images, sizes.connector_steps, seed)
+        mixed: Any = TRANSFORMS.build(config.mixed)
+        pool = Pool(model, {"eye": kept}, self.rows(name, seed), mixed.transform)
+        training = Training(THEN, sizes.steps, sizes.batch_size, seed)
+        train_on_kept(model, pool, config.optim_wrapper, training)
+        save_trained(model, self.place(name, seed) / "weights.pth")
+        return model
+
+    def rows(self, name: str, seed: int) -> list[dict[str, Any]]:
+        """Training conversations, with proposals."""
         from llmdet.datasets.toy.retrieval import write_retrieval_rows
 
-        config = toy_config("configs/quickstart/retrieval.py", self.toy, self.sizes.steps)
-        eye = {**config.model.towers.eye, "weights": str(self.eye_weights(seed))}
-        config.model.towers.eye = {"type": "KeptQueries", "tower": eye}
-        rows = self.place(name, seed) / "rows.jsonl"
+        path = self.place(name, seed) / "rows.jsonl"
         proposals = json.loads((self.place("proposals", seed) / "good.json").read_text())["train"]
-        write_retrieval_rows(self.toy, rows, proposals, rejection=name == "with rejection")
-        config.train_dataloader.dataset.datasets[0].ann_file = str(rows)
-        return config
+        write_retrieval_rows(self.toy, path, proposals, rejection=name == "with rejection")
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
     def ask(self, model: Any, name: str, seed: int) -> dict[str, Any]:
         """Title of a row -> values of :data:`COLUMNS`, of the rows of a language model."""
@@ -256,7 +303,7 @@ class Bench(SeededJobs):
             if number == self.sizes.images:
                 break
             truth = np.array([each["bbox"] for each in row["detection"]["instances"]], np.float32)
-            offered = truth if kept is None else _boxes(kept[split][row["filename"]])
+            offered = truth if kept is None else as_boxes(kept[split][row["filename"]])
             asked = searches_of(row, np.random.default_rng([0, number]), kinds)
             image = self.toy / "images" / row["filename"]
             phrases = [search.phrase for search in asked]
@@ -273,54 +320,15 @@ class Bench(SeededJobs):
         return rows
 
 
-def scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Values of :data:`COLUMNS` in percent, at an overlap of 0.5; of nothing, 0."""
-    from llmdet.evaluation.humanref import REJECTION, HumanRefRecord, humanref_scores
-
-    groups = {"absent": REJECTION, "refuse": REJECTION}
-    records = [
-        HumanRefRecord(
-            id=number,
-            domain=groups.get(row["task"], f"{row['task']}{' unseen' if row['unseen'] else ''}"),
-            subdomain=row["task"],
-            answers=_boxes(row["meant"]),
-            persons=0,
-        )
-        for number, row in enumerate(rows)
-    ]
-    found = {number: row["found"] for number, row in enumerate(rows)}
-    domains = humanref_scores(records, found)["domain"]
-    missed = [not row["found"] for row in rows if row["meant"]]
-    values = {"falsely rejected": _share(missed)}
-    for task, name in (("absent", "absent"), ("refuse", "empty relation")):
-        refused = [not row["found"] for row in rows if row["task"] == task]
-        values[f"{name} rejected"] = _share(refused)
-    for domain, name in (("detect", "detect"), ("detect unseen", "unseen"), ("several", "several")):
-        for key, letter in (("precision_50", "P"), ("recall_50", "R")):
-            values[f"{name} {letter}"] = 100 * domains.get(domain, {}).get(key, 0.0)
-    values["relate DF1"] = 100 * domains.get("relate", {}).get("density_f1_50", 0.0)
-    return {name: values[name] for name in COLUMNS}
-
-
-def _share(values: Sequence[bool]) -> float:
-    return 100 * mean(values) if values else 0.0
-
-
-def _boxes(values: Any) -> np.ndarray:
-    """[N, 4] float32 xyxy, without what stands behind."""
-    import numpy as np
-
-    return np.array([row[:4] for row in values], np.float32).reshape(-1, 4)
-
-
 def tables(results: Sequence[dict[str, Any]]) -> list[str]:
     """Means and standard deviations over seeds in Markdown."""
     lines = ["", f"| percent | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|"]
     for title in ROWS:
         cells = [_cell([result[title][column] for result in results]) for column in COLUMNS]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    names = [f"AR@{limit}" for limit in LIMITS]
-    lines += ["", f"| proposals of new shapes | {' | '.join(names)} |", "|---|---|---|"]
+    names = [f"{letters}@{limit}" for letters in ("AR", "R") for limit in LIMITS]
+    lines += ["", f"| proposals of new shapes | {' | '.join(names)} |"]
+    lines.append(f"|---{'|---' * len(names)}|")
     for title in ("good", "worse"):
         cells = [
             _cell([result[f"recall of {title}"][name] for result in results]) for name in names

@@ -15,7 +15,7 @@ from llmdet.datasets.toy.models import (
     write_retrieval_language_model,
     write_toy_models,
 )
-from llmdet.datasets.toy.retrieval import write_naming_rows, write_retrieval_rows
+from llmdet.datasets.toy.retrieval import write_retrieval_rows
 from llmdet.datasets.toy.writer import ToySettings, generate
 from llmdet.errors import DataError
 
@@ -65,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_region_questions(folder)
         write_region_language_model(folder)
         write_retrieval_rows(folder, folder / "annotations" / "train_retrieval.jsonl")
-        write_naming_rows(folder, folder / "annotations" / "train_naming.jsonl")
         write_retrieval_language_model(folder)
     if args.masks:
         write_region_questions(folder)

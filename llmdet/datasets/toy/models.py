@@ -99,7 +99,9 @@ def write_retrieval_language_model(folder: str | Path) -> None:
         folder: the toy set with its rows about candidates, see
             :func:`llmdet.datasets.toy.retrieval.write_retrieval_rows`.
     """
-    _write_copying_model(Path(folder), "retrieval_language_model", ["train_retrieval.jsonl"])
+    # Heads that copy from the beginning learn which object a number means and not its inverse.
+    files = ["train_retrieval.jsonl"]
+    _write_language_model(Path(folder), "retrieval_language_model", files, num_key_value_heads=4)
 
 
 def write_mask_language_model(folder: str | Path) -> None:
@@ -109,17 +111,12 @@ def write_mask_language_model(folder: str | Path) -> None:
         folder: the toy set with its questions about regions and its conversations with masks, see
             :func:`llmdet.datasets.toy.masks.write_mask_questions`.
     """
-    files = ["train_regions.jsonl", "train_masks.jsonl"]
-    _write_copying_model(Path(folder), "mask_language_model", files)
-
-
-def _write_copying_model(folder: Path, name: str, rows: Iterable[str]) -> None:
-    """As below, with heads that look back, compare and copy from the beginning."""
     from llmdet.datasets.toy.copying_heads import begin_with_copying_heads
 
-    target = folder / name
+    files = ["train_regions.jsonl", "train_masks.jsonl"]
+    target = Path(folder) / "mask_language_model"
     if not (target / "config.json").is_file():
-        _write_language_model(folder, name, rows, num_key_value_heads=4)
+        _write_language_model(target.parent, target.name, files, num_key_value_heads=4)
         begin_with_copying_heads(target)
 
 

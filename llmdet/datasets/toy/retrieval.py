@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ logger = logging.getLogger(__name__)
 TASKS = ("detect", "several", "word", "relate", "count", "absent", "refuse")
 #: Few tokens: minutes are few.
 FIND = "Detect {phrase}."
+#: What a training conversation asks for: kinds that are there or absent, words that many objects or
+#: none share, places seen from a thing, two kinds at once, and what the object of a number is.
+TRAINED = ("kinds", "words", "places", "pairs", "names")
 _COUNT = "Count {phrase}."
 _NAME = "Name {region}."
 _SEED = 5
-_TURNS = 8  # most of a training row
-_NAMED = 0.5  # of the images, in which objects are named by their numbers
-_RELATIONS = 3  # asked of a test image that hold, and as many that do not
+_TURNS = 8  # most of a training conversation
+_PLACES = 4, 2  # asked in it that hold, and that do not
+_RELATIONS = 3, 3  # the same of a test image
 _GRAMMAR = ObjectGrammar()
 
 
@@ -136,10 +139,60 @@ def relation_searches(objects: Objects) -> list[Search]:
     return searches
 
 
+def training_turns(
+    task: str, objects: Objects, rng: np.random.Generator, rejection: bool = True
+) -> list[tuple[str, str]]:
+    """Questions and answers of a training conversation, in random order.
+
+    Args:
+        task: of :data:`TRAINED`.
+        objects: of the image.
+        rng: decides what is asked.
+        rejection: with False nothing is asked for that is not there.
+
+    Returns:
+        None where the image has nothing that the task asks for.
+    """
+    if task == "names":
+        return _drawn(_names(objects), _TURNS, rng)
+    found = _ASKED[task](objects, rng)
+    asked = [search.turns for search in found if search.objects or rejection]
+    return _drawn(asked, _TURNS, rng)
+
+
+def _kinds(objects: Objects, rng: np.random.Generator) -> list[Search]:
+    return [*kind_searches(objects), *absent_searches(objects, rng)]
+
+
+def _words(objects: Objects, rng: np.random.Generator) -> list[Search]:
+    return [*word_searches(objects, rng), *kind_searches(objects, "count")]
+
+
+def _places(objects: Objects, rng: np.random.Generator) -> list[Search]:
+    return _of_relations(relation_searches(objects), *_PLACES, rng)
+
+
+_ASKED: dict[str, Callable[[Objects, np.random.Generator], list[Search]]] = {
+    "kinds": _kinds,
+    "words": _words,
+    "places": _places,
+    "pairs": several_searches,
+}
+
+
+def _names(objects: Objects) -> list[tuple[str, str]]:
+    """What each object is; the shape first, as behind the colour the shape that was seen with it
+    would be said."""
+    return [
+        (_NAME.format(region=object_mark(number)), f"{kind.shape}, {kind.colour}")
+        for number, kind in enumerate(objects.kinds)
+    ]
+
+
 def training_rows(
     row: dict[str, Any], rng: np.random.Generator, rejection: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Conversations about one training image.
+    """Conversations about one training image, one of each task that it has questions for.
 
     Args:
         row: its detection row.
@@ -147,59 +200,24 @@ def training_rows(
         rejection: with False nothing is asked for that is not there.
     """
     objects = Objects.of_row(row)
-    kinds = kind_searches(objects)
-    related = relation_searches(objects)
-    refused = _drawn([each for each in related if not each.objects], 2, rng)
-    related = _drawn([each for each in related if each.objects], 4, rng)
-    several = several_searches(objects, rng)
-    groups = [
-        [*kinds, *absent_searches(objects, rng)],
-        [*word_searches(objects, rng)],
-        [*related, *refused, *several, *kind_searches(objects, "count")],
-    ]
-    for group in groups:
-        asked = [each for each in group if each.objects or rejection]
-        turns = [each.turns for each in _drawn(asked, _TURNS, rng)]
+    for task in TRAINED:
+        turns = training_turns(task, objects, rng, rejection)
         if turns:
-            yield conversation_row(row, turns)
-    if rng.random() < _NAMED:
-        yield conversation_row(row, _names(objects, object_mark, rng))
+            yield conversation_row(objects, turns, row["filename"]) | {"task": task}
 
 
-def naming_row(row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """What the objects of one training image are, each where its features stand in the question.
-
-    Words for features are learned by it: a language model that has none does not learn to look for
-    candidates, whose features stand far from what is asked of them.
-    """
-
-    def mark(number: int) -> str:
-        return f"<region:{number}>"
-
-    return conversation_row(row, _names(Objects.of_row(row), mark, rng))
-
-
-def _names(
-    objects: Objects, mark: Callable[[int], str], rng: np.random.Generator
-) -> list[tuple[str, str]]:
-    """What each object is; the shape first, as behind the colour the shape that was seen with it
-    would be said."""
-    named = [
-        (_NAME.format(region=mark(number)), f"{kind.shape}, {kind.colour}")
-        for number, kind in enumerate(objects.kinds)
-    ]
-    return _drawn(named, _TURNS, rng)
-
-
-def conversation_row(row: dict[str, Any], turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def conversation_row(
+    objects: Objects, turns: Sequence[tuple[str, str]], filename: str = ""
+) -> dict[str, Any]:
     """A row of docs/data.md, whose regions are the image's objects."""
     said = [
         {"from": who, "value": text}
         for turn in turns
         for who, text in zip(("human", "gpt"), turn, strict=True)
     ]
-    regions = [{"bbox": list(instance["bbox"])} for instance in row["detection"]["instances"]]
-    size = {key: row[key] for key in ("filename", "height", "width")}
+    width, height = objects.size
+    regions = [{"bbox": list(box)} for box in objects.boxes]
+    size = {"filename": filename, "height": height, "width": width}
     return {**size, "regions": regions, "conversations": said}
 
 
@@ -214,14 +232,21 @@ def searches_of(
         kinds: what may be asked for and not be there.
     """
     objects = Objects.of_row(row)
-    related = relation_searches(objects)
     return [
         *kind_searches(objects),
         *several_searches(objects, rng),
         *absent_searches(objects, rng, kinds),
-        *_drawn([each for each in related if each.objects], _RELATIONS, rng),
-        *_drawn([each for each in related if not each.objects], _RELATIONS, rng),
+        *_of_relations(relation_searches(objects), *_RELATIONS, rng),
     ]
+
+
+def _of_relations(
+    searches: Sequence[Search], held: int, refused: int, rng: np.random.Generator
+) -> list[Search]:
+    """At most so many that hold, and that do not."""
+    there = [each for each in searches if each.objects]
+    empty = [each for each in searches if not each.objects]
+    return [*_drawn(there, held, rng), *_drawn(empty, refused, rng)]
 
 
 def _of(objects: Objects, kind: Kind) -> tuple[int, ...]:
@@ -252,36 +277,14 @@ def write_retrieval_rows(
         DataError: there is no toy set.
     """
 
-    def rows(row: dict[str, Any], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        for each in training_rows(row, rng, rejection):
-            given = None if proposals is None else proposals[row["filename"]]
-            yield each if given is None else each | {"proposals": [list(box) for box in given]}
-
-    _write(folder, out, rows)
-
-
-def write_naming_rows(folder: str | Path, out: str | Path) -> None:
-    """As :func:`write_retrieval_rows`, of :func:`naming_row`, two of each image.
-
-    A third of all conversations: with a fifth of them, words for features are learned far later,
-    and with these everything else.
-    """
-    _write(folder, out, lambda row, rng: [naming_row(row, rng) for _ in range(2)])
-
-
-def _write(
-    folder: str | Path,
-    out: str | Path,
-    rows: Callable[[dict[str, Any], np.random.Generator], Iterable[dict[str, Any]]],
-) -> None:
     out = Path(out)
     if out.is_file():
         return
-    lines = [
-        json.dumps(each, separators=(",", ":")) + "\n"
-        for number, row in enumerate(detection_rows(folder, "train"))
-        for each in rows(row, np.random.default_rng([_SEED, number]))
-    ]
+    lines = []
+    for number, row in enumerate(detection_rows(folder, "train")):
+        given = {} if proposals is None else {"proposals": proposals[row["filename"]]}
+        rows = training_rows(row, np.random.default_rng([_SEED, number]), rejection)
+        lines += [json.dumps(each | given, separators=(",", ":")) + "\n" for each in rows]
     out.write_text("".join(lines), encoding="utf-8")
     logger.info("%s: %d conversations", out, len(lines))
 

@@ -7,11 +7,8 @@ import json
 import pytest
 import torch
 
-from llmdet.models.vision.views import Frame, View
-from llmdet.registry import MODELS
 from llmdet.testing import seeded_jobs
 from llmdet.testing.programs import load_program
-from llmdet.testing.toy_eye import _part
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +49,7 @@ def finished(benchmark, tmp_path_factory):
     """A step of every training."""
     bench = benchmark.Bench(tmp_path_factory.mktemp("bench") / "short", benchmark.SHORT)
     bench.make_data()
-    for name in benchmark.JOBS:
+    for name in (*benchmark.SHARED, *benchmark.JOBS):
         bench.run(name, 0)
     return bench
 
@@ -60,27 +57,15 @@ def finished(benchmark, tmp_path_factory):
 def test_every_job_leaves_what_it_came_to(benchmark, finished):
     results = finished.results(0)
     assert set(benchmark.ROWS) <= set(results)
-    assert results["recall of good"].keys() == {"AR@10", "AR@100"}
+    assert results["recall of good"].keys() == {"AR@10", "AR@100", "R@10", "R@100"}
     for title in benchmark.ROWS:
         assert results[title].keys() == set(benchmark.COLUMNS)
 
 
-def test_the_eye_looks_at_each_image_once(finished, monkeypatch):
-    config = finished.retrieval_config("with rejection", 0)
-    eye = MODELS.build(config.model.towers.eye).eval()
-    frame = Frame(
-        torch.ones(2, 2), torch.zeros(2, 2), ((64, 48), (64, 64)), ((64, 48),) * 2, (64, 64)
-    )
-    pixels = torch.randn(2, 3, 64, 64)
-    pixels[0, :, :, 48:] = 0
-    view = View(pixels, frame)
-    with torch.no_grad():
-        first, expected = eye(view), eye.tower(view)
-        torch.testing.assert_close(first.queries, expected.queries)
-        monkeypatch.setattr(eye.tower, "forward", lambda _: pytest.fail("looked again"))
-        again = eye(View(pixels.flip(0)[:1], _part(view, [1]).frame))
-    assert torch.equal(again.query_boxes, first.query_boxes[1:])
-    assert torch.equal(again.query_scores, first.query_scores[1:])
+def test_what_the_eye_sees_is_kept_of_every_training_image(finished):
+    kept = torch.load(finished.place("look", 0) / "kept.pt", weights_only=False)
+    assert list(kept) == finished.files()["train"]
+    assert {seen.queries.shape[0] for seen in kept.values()} == {1}
 
 
 def test_proposals_are_those_of_every_image_that_is_learned_or_asked_about(finished):
@@ -110,16 +95,15 @@ def test_finished_jobs_are_reported_and_not_repeated(benchmark, finished, capsys
 
 
 def test_a_given_eye_is_taken_for_every_seed(benchmark, tmp_path):
-    own = benchmark.Bench(tmp_path, benchmark.SHORT)
     given = benchmark.Bench(tmp_path, benchmark.SHORT, tmp_path / "eye.pth")
-    assert given.eye_weights(3) == tmp_path / "eye.pth"
-    assert given.place("proposals", 0) != own.place("proposals", 0)
+    assert given.eye_weights == tmp_path / "eye.pth"
+    assert given.retrieval_config().model.towers.eye.weights == str(tmp_path / "eye.pth")
 
 
 def test_means_and_deviations_are_over_seeds(benchmark):
     def results(value):
         rows = {title: dict.fromkeys(benchmark.COLUMNS, value) for title in benchmark.ROWS}
-        recall = {"AR@10": value, "AR@100": value}
+        recall = dict.fromkeys(("AR@10", "AR@100", "R@10", "R@100"), value)
         spent = {"with rejection, training": 100.0}
         return rows | {"recall of good": recall, "recall of worse": recall} | spent
 

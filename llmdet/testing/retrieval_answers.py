@@ -1,0 +1,63 @@
+"""What answers of a model that names candidates come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COLUMNS = (
+    "detect P",
+    "detect R",
+    "unseen P",
+    "unseen R",
+    "several P",
+    "several R",
+    "relate DF1",
+    "absent rejected",
+    "empty relation rejected",
+    "falsely rejected",
+)
+
+
+def scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Values of :data:`COLUMNS` in percent, at an overlap of 0.5; of nothing, 0."""
+    from llmdet.evaluation.humanref import REJECTION, HumanRefRecord, humanref_scores
+
+    groups = {"absent": REJECTION, "refuse": REJECTION}
+    records = [
+        HumanRefRecord(
+            id=number,
+            domain=groups.get(row["task"], f"{row['task']}{' unseen' if row['unseen'] else ''}"),
+            subdomain=row["task"],
+            answers=as_boxes(row["meant"]),
+            persons=0,
+        )
+        for number, row in enumerate(rows)
+    ]
+    found = {number: row["found"] for number, row in enumerate(rows)}
+    domains = humanref_scores(records, found)["domain"]
+    missed = [not row["found"] for row in rows if row["meant"]]
+    values = {"falsely rejected": _share(missed)}
+    for task, name in (("absent", "absent"), ("refuse", "empty relation")):
+        refused = [not row["found"] for row in rows if row["task"] == task]
+        values[f"{name} rejected"] = _share(refused)
+    for domain, name in (("detect", "detect"), ("detect unseen", "unseen"), ("several", "several")):
+        for key, letter in (("precision_50", "P"), ("recall_50", "R")):
+            values[f"{name} {letter}"] = 100 * domains.get(domain, {}).get(key, 0.0)
+    values["relate DF1"] = 100 * domains.get("relate", {}).get("density_f1_50", 0.0)
+    return {name: values[name] for name in COLUMNS}
+
+
+def _share(values: Sequence[bool]) -> float:
+    return 100 * mean(values) if values else 0.0
+
+
+def as_boxes(values: Any) -> np.ndarray:
+    """[N, 4] float32 xyxy, without what stands behind."""
+    import numpy as np
+
+    return np.array([row[:4] for row in values], np.float32).reshape(-1, 4)
