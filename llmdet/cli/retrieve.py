@@ -77,7 +77,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_generation_options(parser)
     add_device_option(parser)
     add_config_options(parser)
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)  # CONFIG and CKPT may stand behind options
 
 
 def _add_candidate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from llmdet.apis.candidate_boxes import read_boxes
 from llmdet.apis.numbered_boxes import NumberedBoxes
 from llmdet.apis.results import Picture, Results
 from llmdet.chat import Pace
-from llmdet.cli.retrieve import main
+from llmdet.cli.retrieve import main, parse_args
 from llmdet.errors import ConfigError, DataError
 from llmdet.testing.demo import tiny_proposal_demo
 from llmdet.testing.region_models import TINY_SAM, TINY_SAM2, tiny_region_lmm
@@ -177,3 +177,8 @@ def test_the_program_asks_an_endpoint_about_given_boxes(photos, tmp_path, chat_s
 def test_arguments_that_do_not_go_together_are_refused_before_anything_is_loaded(arguments, words):
     with pytest.raises(ConfigError, match=words):
         main(["cat.jpg", *arguments, "--refer", "a cat"])
+
+
+def test_the_config_may_stand_behind_options():
+    args = parse_args(["a.jpg", "--refer", "person", "config.py", "--boxes", "b.json", "w.pth"])
+    assert (str(args.image), args.config, args.weights) == ("a.jpg", "config.py", "w.pth")
