@@ -1,12 +1,10 @@
 """mmengine metrics: one shell over reducers and the evaluation functions beside this folder."""
 
+from llmdet.evaluation.metrics.described import D3Metric, OmniLabelMetric, OVDEvalMetric
 from llmdet.evaluation.metrics.detection import (
     CocoMetric,
-    D3Metric,
     LVISFixedAPMetric,
     LVISMetric,
-    OmniLabelMetric,
-    OVDEvalMetric,
     ProposalRecallMetric,
 )
 from llmdet.evaluation.metrics.dump import DumpPredictions
