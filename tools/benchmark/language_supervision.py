@@ -17,14 +17,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from math import isnan, nan
+from math import nan
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 # What runs with `python tools/benchmark/language_supervision.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from llmdet.testing.tables import over_seeds, table
 from llmdet.utils.cli import run_cli
 
 if TYPE_CHECKING:
@@ -283,18 +284,11 @@ def _table(
     title: str, rows: dict[str, list[dict[str, float]]], scale: float = 100, digits: int = 1
 ) -> list[str]:
     keys = list(next(iter(rows.values()))[0])
-    lines = ["", f"| {title} | {' | '.join(keys)} |", f"|---{'|---' * len(keys)}|"]
-    for name, runs in rows.items():
-        cells = []
-        for key in keys:
-            values = [scale * run[key] for run in runs if not isnan(run.get(key, nan))]
-            if not values:
-                cells.append("")
-                continue
-            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.{digits}f}{spread}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+    cells = {
+        name: [over_seeds([run.get(key, nan) for run in runs], scale, digits) for key in keys]
+        for name, runs in rows.items()
+    }
+    return table(title, keys, cells)
 
 
 if __name__ == "__main__":

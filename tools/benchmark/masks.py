@@ -22,13 +22,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 # What runs with `python tools/benchmark/masks.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
+from llmdet.testing.tables import over_seeds, table
 from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import run_cli, write_result
 
@@ -270,28 +270,24 @@ def _tables(results: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
     """Mean and standard deviation over seeds, in percent."""
     from llmdet.testing.mask_answers import GIVEN_AS
 
-    lines = ["", f"| trained on | {' | '.join(MASK_COLUMNS)} | seconds |"]
-    lines.append(f"|---{'|---' * (len(MASK_COLUMNS) + 1)}|")
     learned = {"refer": MASK_COLUMNS[:2], "caption": MASK_COLUMNS[2:5], "index": MASK_COLUMNS[5:]}
+    rows = {}
     for name, runs in results.items():
-        columns = learned.get(name, MASK_COLUMNS)
-        cells = [_cell(runs, key) if key in columns else "" for key in MASK_COLUMNS]
-        lines.append(f"| {name} | {' | '.join(cells)} | {_cell(runs, 'seconds', 1, 0)} |")
+        known = learned.get(name, MASK_COLUMNS)
+        cells = [_share(runs, key) if key in known else "" for key in MASK_COLUMNS]
+        rows[name] = [*cells, over_seeds([run["seconds"] for run in runs], digits=0)]
+    lines = table("trained on", [*MASK_COLUMNS, "seconds"], rows)
     if "heads" in results:
-        lines += ["", f"| heads, regions in | {' | '.join(HEADS_COLUMNS)} |"]
-        lines.append(f"|---{'|---' * len(HEADS_COLUMNS)}|")
-        for label in (f"{kind}, {part}" for kind in GIVEN_AS for part in ("seen", "unseen")):
-            cells = [_cell(results["heads"], f"{key} {label}") for key in HEADS_COLUMNS]
-            lines.append(f"| {label} | {' | '.join(cells)} |")
+        given = {
+            label: [_share(results["heads"], f"{key} {label}") for key in HEADS_COLUMNS]
+            for label in (f"{kind}, {part}" for kind in GIVEN_AS for part in ("seen", "unseen"))
+        }
+        lines += table("heads, regions in", HEADS_COLUMNS, given)
     return lines
 
 
-def _cell(
-    runs: Sequence[Mapping[str, float]], key: str, scale: float = 100, digits: int = 1
-) -> str:
-    values = [scale * run[key] for run in runs]
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{spread}"
+def _share(runs: Sequence[Mapping[str, float]], key: str) -> str:
+    return over_seeds([run[key] for run in runs], 100)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 # What is started as a file finds the package beside it, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from llmdet.testing.tables import over_seeds, table
 from llmdet.utils.cli import count, fraction, run_cli, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,16 +179,11 @@ def report(
 ) -> str:
     """The table: mean and standard deviation over seeds, in percent."""
     names = list(next(iter(results.values()))[0])
-    head = ["trained on", "expressions", "true", *names]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    rows = {}
     for kind, runs in results.items():
-        cells = [f"{shares[kind]['expressions']:,.0f}", f"{100 * shares[kind]['true']:.1f}"]
-        for name in names:
-            values = [100 * values[name] for values in runs]
-            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.1f}{spread}")
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        known = [f"{shares[kind]['expressions']:,.0f}", f"{100 * shares[kind]['true']:.1f}"]
+        rows[kind] = known + [over_seeds([run[name] for run in runs], 100) for name in names]
+    return "\n".join(table("trained on", ["expressions", "true", *names], rows))
 
 
 if __name__ == "__main__":

@@ -18,15 +18,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isnan
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 # What runs with `python tools/benchmark/region_lmm.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
+from llmdet.testing.tables import over_seeds, table
 from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import run_cli
 
@@ -140,12 +140,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A language model needs its eye first.
     bench.run_all([f"eye {eye}" for eye in eyes], args.seeds, args.processes)
     bench.run_all(names, args.seeds, args.processes)
-    for table in args.tables:
+    for chosen in args.tables:
         rows = {
             title: [bench.result(name, seed) for seed in args.seeds]
-            for title, name in TABLES[table].items()
+            for title, name in TABLES[chosen].items()
         }
-        sys.stdout.write("\n".join(_table(table, rows)) + "\n")
+        sys.stdout.write("\n".join(_table(chosen, rows)) + "\n")
     return 0
 
 
@@ -276,16 +276,12 @@ def shares(asked: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def _table(title: str, rows: dict[str, list[dict[str, float]]]) -> list[str]:
     """Mean and standard deviation over seeds, shares in percent."""
-    lines = ["", f"| {title} | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|"]
-    for name, runs in rows.items():
-        cells = []
-        for key in COLUMNS:
-            scale, digits = (1, 0) if key == "seconds" else (100, 1)
-            values = [scale * run[key] for run in runs if not isnan(run[key])]
-            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.{digits}f}{spread}" if values else "")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+
+    def cell(key: str, runs: list[dict[str, float]]) -> str:
+        return over_seeds([run[key] for run in runs], *((1, 0) if key == "seconds" else (100, 1)))
+
+    cells = {name: [cell(key, runs) for key in COLUMNS] for name, runs in rows.items()}
+    return table(title, COLUMNS, cells)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 # What runs with `python tools/benchmark/retrieval.py` finds the package beside it.
@@ -29,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from llmdet.testing.retrieval_answers import COLUMNS, as_boxes, scores
 from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
+from llmdet.testing.tables import over_seeds, table
 from llmdet.testing.toy_proposals import LIMITS, QUERIES, Proposer, shared_weights
 from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import run_cli, write_result
@@ -322,29 +322,24 @@ class Bench(SeededJobs):
 
 def tables(results: Sequence[dict[str, Any]]) -> list[str]:
     """Means and standard deviations over seeds in Markdown."""
-    lines = ["", f"| percent | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|"]
-    for title in ROWS:
-        cells = [_cell([result[title][column] for result in results]) for column in COLUMNS]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+    rows = {
+        title: [over_seeds(result[title][column] for result in results) for column in COLUMNS]
+        for title in ROWS
+    }
     names = [f"{letters}@{limit}" for letters in ("AR", "R") for limit in LIMITS]
-    lines += ["", f"| proposals of new shapes | {' | '.join(names)} |"]
-    lines.append(f"|---{'|---' * len(names)}|")
-    for title in ("good", "worse"):
-        cells = [
-            _cell([result[f"recall of {title}"][name] for result in results]) for name in names
+    recalls = {
+        title: [
+            over_seeds(result[f"recall of {title}"][name] for result in results) for name in names
         ]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    spent = [result["with rejection, training"] for result in results]
+        for title in ("good", "worse")
+    }
+    spent = over_seeds(result["with rejection, training"] for result in results)
     return [
-        *lines,
+        *table("percent", COLUMNS, rows),
+        *table("proposals of new shapes", names, recalls),
         "",
-        f"Seconds of the processor for the training of a language model: {_cell(spent)}",
+        f"Seconds of the processor for the training of a language model: {spent}",
     ]
-
-
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread}"
 
 
 if __name__ == "__main__":

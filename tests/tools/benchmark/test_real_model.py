@@ -59,7 +59,7 @@ def test_the_config_trains_on_each_kind_and_asks_for_descriptions_one_by_one(ben
 def test_the_table_has_means_over_seeds_in_percent(benchmark):
     shares = {"raw": {"expressions": 2000, "true": 0.412}}
     runs = [{"relation, D3": 0.1}, {"relation, D3": 0.2}]
-    table = benchmark.report(shares, {"raw": runs}).splitlines()
+    table = benchmark.report(shares, {"raw": runs}).strip().splitlines()
     assert table[0] == "| trained on | expressions | true | relation, D3 |"
     assert table[2] == "| raw | 2,000 | 41.2 | 15.0 ± 7.1 |"
 
