@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from llmdet.errors import ConfigError
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -63,6 +65,22 @@ class SeededJobs:
     def options(self) -> list[str]:
         """Of the program, beyond those that are known here."""
         return []
+
+    def keep_to_one_eye(self) -> None:
+        """Note which eye the jobs of the folder have.
+
+        Raises:
+            ConfigError: those that are there have another one.
+        """
+        note = self.folder / "eye.txt"
+        eye = "its own" if self.eye is None else str(self.eye)
+        if note.is_file() and note.read_text() != eye:
+            raise ConfigError(
+                f"what is in {self.folder} was made with another eye ({note.read_text()}, not "
+                f"{eye}): name another --work-dir"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(eye)
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a job."""

@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.run is not None:
         bench.run(args.run[0], int(args.run[1]))
         return 0
+    bench.keep_to_one_eye()
     bench.make_data()
     bench.run_all(["sam"], args.seeds, args.processes)
     if not args.models:

@@ -102,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.run is not None:
         bench.run(args.run[0], int(args.run[1]))
         return 0
+    bench.keep_to_one_eye()
     bench.make_data()
     for name in SHARED[1:] if args.eye else SHARED:
         bench.run_all([name], args.seeds[:1], args.processes)

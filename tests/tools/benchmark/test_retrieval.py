@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from llmdet.errors import ConfigError
 from llmdet.testing import seeded_jobs
 from llmdet.testing.programs import load_program
 
@@ -98,6 +99,14 @@ def test_a_given_eye_is_taken_for_every_seed(benchmark, tmp_path):
     given = benchmark.Bench(tmp_path, benchmark.SHORT, tmp_path / "eye.pth")
     assert given.eye_weights == tmp_path / "eye.pth"
     assert given.retrieval_config().model.towers.eye.weights == str(tmp_path / "eye.pth")
+
+
+def test_a_folder_keeps_to_one_eye(benchmark, tmp_path):
+    given = benchmark.Bench(tmp_path, benchmark.SHORT, tmp_path / "eye.pth")
+    given.keep_to_one_eye()
+    given.keep_to_one_eye()
+    with pytest.raises(ConfigError, match=r"eye\.pth, not its own\): name another --work-dir"):
+        benchmark.Bench(tmp_path, benchmark.SHORT).keep_to_one_eye()
 
 
 def test_means_and_deviations_are_over_seeds(benchmark):
