@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmdet.datasets.pictures import read_picture
 from llmdet.datasets.views import ImageView, make_view
 from llmdet.models.vision.detector_memory import DetectorOutput
 from llmdet.models.vision.views import Frame, TowerOutput, View, collate_views
-from llmdet.registry import MODELS
 
 _QUERIES = ("queries", "query_boxes", "query_scores")
 
@@ -26,16 +26,17 @@ def look_at_files(
     """What a tower makes of each image, by file name.
 
     Args:
-        tower: frozen; or its settings.
+        tower: frozen.
         folder: of the files.
         files: their names in it.
         levels: as in :func:`look_once`.
+
+    Raises:
+        DataError: a file is no picture.
     """
-    if isinstance(tower, Mapping):
-        tower = MODELS.build(tower)
-    pictures: list[Any] = [cv2.imread(str(folder / file)) for file in files]
+    pictures = [np.asarray(read_picture(folder / file))[..., ::-1] for file in files]
     views = [make_view(picture, tower.view) for picture in pictures]
-    return dict(zip(files, look_once(tower.eval(), views, levels), strict=True))
+    return dict(zip(files, look_once(tower, views, levels), strict=True))
 
 
 @torch.no_grad()
@@ -64,7 +65,7 @@ def look_once(
 def _one(seen: TowerOutput, part: slice, levels: int) -> TowerOutput:
     frame = seen.frame
     changes: dict[str, Any] = {
-        "tokens": seen.tokens[part, :0],
+        "tokens": seen.tokens[part, :0].clone(),  # a view would keep those of its whole batch
         "maps": tuple(each[part].clone() for each in seen.maps[:levels]),
         "valid_ratios": seen.valid_ratios[part, :levels],
         "frame": Frame(

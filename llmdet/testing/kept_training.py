@@ -94,7 +94,7 @@ class Training:
 
 
 def train(model: Any, pool: Pool, optim_wrapper: Mapping[str, Any], training: Training) -> None:
-    """Train as tools/train.py does, warm-up and cosine, but for what frozen towers see.
+    """Train with warm-up and cosine, on what frozen towers have seen.
 
     Args:
         model: a ``RegionLMM``.
@@ -124,7 +124,7 @@ def train(model: Any, pool: Pool, optim_wrapper: Mapping[str, Any], training: Tr
 
 
 def save_trained(model: Any, path: Path) -> None:
-    """Save the weights of a model, without those of frozen parts."""
+    """Save the weights of a model, without those of frozen parts that a published model has."""
     checkpoint = {"meta": {"processes": 1}, "state_dict": dict(model.state_dict())}
     leave_out_frozen(checkpoint, model)
     torch.save(checkpoint, path)

@@ -61,11 +61,6 @@ class SeededJobs:
         """The toy set."""
         return self.folder / "toy"
 
-    @property
-    def options(self) -> list[str]:
-        """Of the program, beyond those that are known here."""
-        return []
-
     def keep_to_one_eye(self) -> None:
         """Note which eye the jobs of the folder have.
 
@@ -123,7 +118,7 @@ class SeededJobs:
         """
         short = self.sizes == self.short_sizes
         work_dir = self.folder.parent if short else self.folder
-        command = [sys.executable, self.program, "--work-dir", str(work_dir), *self.options]
+        command = [sys.executable, self.program, "--work-dir", str(work_dir)]
         command += ["--run", name, str(seed), *(["--short"] if short else [])]
         command += [] if self.eye is None else ["--eye", str(self.eye)]
         log = self.place(name, seed) / "log.txt"

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -28,6 +29,7 @@ from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES
 from llmdet.models.language.dialogue import collate_dialogue
 from llmdet.models.regions.base import batch_regions
 from llmdet.models.vision.views import TowerOutput
+from llmdet.prompts.conversation import Conversation
 from llmdet.testing.kept import join
 from llmdet.testing.kept_training import learning_rate
 
@@ -36,14 +38,14 @@ logger = logging.getLogger(__name__)
 _WORDS = (*COLOURS, *SHAPES, *(place for row in PLACES for place in row))
 _SPREAD = 0.375  # of the second map's weights: tokens as large as those of features
 _RATE = 1e-3
-_BATCH = 16  # lists
 _LOGGED = 25  # steps
-_ALIKE_RATE = 2e-3
-_OBJECTS = 256  # of a step in which a connector begins
+_CONNECTOR_RATE = 2e-3
+_CONNECTOR_BATCH = 256  # objects
 _LOOKED_AT = 50  # images at once
+LISTS = 16  # of a step
 
-#: A list and a row of docs/data.md that asks about it.
-AskedList = tuple[MaskedObjects, Mapping[str, Any]]
+#: A list and a row of docs/data.md with questions about it.
+ListQuestions = tuple[MaskedObjects, Mapping[str, Any]]
 
 
 class ToldObjects(nn.Module):
@@ -90,10 +92,8 @@ class Lesson(Protocol):
     def steps(self) -> int:
         """Of training."""
 
-    def __call__(
-        self, scenes: Sequence[Scene], step: int, rng: np.random.Generator
-    ) -> list[AskedList]:
-        """A list of each scene for a step of training, counted from 1."""
+    def __call__(self, step: int, rng: np.random.Generator) -> list[ListQuestions]:
+        """The lists of a step of training, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,24 @@ class NumbersAndNames:
     """What and where the object of a number is, and which number an object has.
 
     The longest lists grow from two objects to all.
+
+    Attributes:
+        scenes: whose objects are told.
+        steps: of training.
     """
 
+    scenes: Sequence[Scene]
     steps: int
 
-    def __call__(
-        self, scenes: Sequence[Scene], step: int, rng: np.random.Generator
-    ) -> list[AskedList]:
+    def __call__(self, step: int, rng: np.random.Generator) -> list[ListQuestions]:
         """See :class:`Lesson`."""
         longest = 2 + 6 * step // self.steps
-        lists = [some_objects(scene, longest, rng) for scene in scenes]
+        drawn = rng.integers(len(self.scenes), size=LISTS)
+        lists = [draw_objects(self.scenes[number], longest, rng) for number in drawn]
         return [(each, listed_row(each, rng)) for each in lists]
 
 
-def some_objects(
+def draw_objects(
     scene: Scene, longest: int, rng: np.random.Generator, shortest: int = 1
 ) -> MaskedObjects:
     """At least and at most so many objects of a scene, in any order; all where they are fewer."""
@@ -124,9 +128,7 @@ def some_objects(
     return MaskedObjects(objects.items[:count], objects.size)
 
 
-def read_lists(
-    model: Any, told: ToldObjects, scenes: Sequence[Scene], lesson: Lesson, seed: int
-) -> None:
+def read_lists(model: Any, told: ToldObjects, lesson: Lesson, seed: int) -> None:
     """Train the language model of a ``RegionLMM``, in place, to look up what it was told.
 
     Tokens of the image say nothing.
@@ -134,9 +136,8 @@ def read_lists(
     Args:
         model: with ``ObjectIndex`` among its outputs; of its parts only ``lmm`` changes.
         told: gives objects their tokens, and learns too.
-        scenes: whose objects are told.
         lesson: what is asked, and for how many steps.
-        seed: of scenes, their order and questions.
+        seed: of lists and questions.
     """
     rng = np.random.default_rng(seed)
     lmm, steps = model.lmm, lesson.steps
@@ -145,8 +146,7 @@ def read_lists(
     schedule = LambdaLR(optimizer, partial(learning_rate, steps=steps))
     lmm.train()
     for step in range(1, steps + 1):
-        drawn = [scenes[n] for n in rng.integers(len(scenes), size=_BATCH)]
-        loss = _loss(model, told, lesson(drawn, step, rng))
+        loss = _loss(model, told, lesson(step, rng))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -157,14 +157,21 @@ def read_lists(
     lmm.eval()
 
 
-def _loss(model: Any, told: ToldObjects, asked: Sequence[AskedList]) -> Tensor:
-    said = [read_row({**row, "filename": ""}, "a list").conversation for _, row in asked]
-    tokens = [model.conversations(each) for each in said]
+def _loss(model: Any, told: ToldObjects, questions: Sequence[ListQuestions]) -> Tensor:
+    tokens = [model.conversations(_listed(model, *each)) for each in questions]
     dialogue = collate_dialogue(tokens, model.lmm.pad_id, model.lmm.device)
     silent = torch.zeros(len(dialogue.slots["image"]), model.lmm.hidden_size)
-    features = {"image": silent, "region": told([each for each, _ in asked])}
+    features = {"image": silent, "region": told([objects for objects, _ in questions])}
     marked = model.output.mark_features(features, dialogue, model.lmm)
     return model.lmm.loss(dialogue, marked)
+
+
+def _listed(model: Any, objects: MaskedObjects, row: Mapping[str, Any]) -> Conversation:
+    """The conversation of a row, with the objects in front where it does not list them."""
+    said = read_row({**row, "filename": ""}, "a list").conversation
+    assert said is not None
+    listed = "region" in said.kinds
+    return said if listed else model.output.introduce(said, len(objects.items))
 
 
 def begin_connector(
@@ -189,18 +196,19 @@ def begin_connector(
         encoded = [_encode(encoder, part) for part in parts]
         features, boxes = (torch.cat(each) for each in zip(*encoded, strict=True))
         tokens = told([shown for _, shown in images])
-    optimizer = torch.optim.AdamW(connector.parameters(), _ALIKE_RATE)
+    optimizer = torch.optim.AdamW(connector.parameters(), _CONNECTOR_RATE)
     schedule = LambdaLR(optimizer, partial(learning_rate, steps=steps))
     source = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        drawn = torch.randint(len(tokens), (_OBJECTS,), generator=source)
-        missed = connector(features[drawn], boxes[drawn]) - tokens[drawn]
-        loss = missed.square().mean() / tokens.var()
+        drawn = torch.randint(len(tokens), (_CONNECTOR_BATCH,), generator=source)
+        loss = F.mse_loss(connector(features[drawn], boxes[drawn]), tokens[drawn]) / tokens.var()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    logger.info("connector: %.3f of the variance of tokens is missed", loss.item())
+    with torch.no_grad():
+        missed = F.mse_loss(connector(features, boxes), tokens) / tokens.var()
+    logger.info("connector: %.3f of the variance of tokens is missed", missed.item())
 
 
 def _encode(

@@ -36,12 +36,11 @@ class Proposer:
         import numpy as np
 
         stream = self._found(folder, files, overlap=_OVERLAP)
-        return {
-            file: np.column_stack([f.boxes, f.scores])[f.scores >= _LEAST * f.scores.max()][
-                :most
-            ].tolist()
-            for file, f in zip(files, stream, strict=True)
-        }
+        kept = {}
+        for file, found in zip(files, stream, strict=True):
+            near = found.scores >= _LEAST * found.scores.max(initial=0)
+            kept[file] = np.column_stack([found.boxes, found.scores])[near][:most].tolist()
+        return kept
 
     def recall(self, folder: Path) -> dict[str, float]:
         """Recall of the objects of a set in COCO's form, in percent.

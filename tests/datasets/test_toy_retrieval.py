@@ -132,7 +132,7 @@ def test_what_an_image_does_not_have_is_not_asked_of_it(rng):
     assert training_turns("places", alone, rng) == []
     row = conversation_row(alone, training_turns("kinds", alone, rng), "a.jpg")
     assert row["regions"] == [{"bbox": [2, 2, 30, 30]}]
-    assert {row["width"], row["height"]} == {120, 124}
+    assert (row["width"], row["height"]) == (120, 124)
 
 
 def test_test_searches_ask_for_what_is_there_and_for_what_is_not(rng):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from llmdet.datasets.rows import read_row
 from llmdet.datasets.toy.masks import MaskedObjects
+from llmdet.datasets.toy.models import tiny_qwen
 from llmdet.datasets.toy.scene import sample_scene
 from llmdet.datasets.toy.vocabulary import ALL_KINDS, SEEN
 from llmdet.models.regions.base import batch_regions
@@ -18,13 +19,15 @@ from llmdet.models.regions.connector import VisualConnector
 from llmdet.models.regions.object_queries import ObjectQueries
 from llmdet.models.vision.detector_memory import DetectorOutput
 from llmdet.models.vision.views import Frame
-from llmdet.prompts.objects import ABSENT
+from llmdet.registry import MODELS
+from llmdet.testing.region_models import tiny_region_lmm
 from llmdet.testing.search_lesson import Searches
 from llmdet.testing.told_objects import (
     NumbersAndNames,
     ToldObjects,
     begin_connector,
-    some_objects,
+    draw_objects,
+    read_lists,
 )
 
 
@@ -54,47 +57,45 @@ def test_tokens_with_centres_tell_objects_of_one_place_apart():
 def test_lists_are_no_longer_than_asked_and_have_every_object_in_every_place():
     shown = next(scene(number) for number in range(20) if len(scene(number).items) > 2)
     rng = np.random.default_rng(0)
-    drawn = [some_objects(shown, 2, rng).items for _ in range(60)]
+    drawn = [draw_objects(shown, 2, rng).items for _ in range(60)]
     assert {len(items) for items in drawn} == {1, 2}
     assert {items[0] for items in drawn} == set(shown.items)
-    assert {len(some_objects(shown, 2, rng, shortest=2).items) for _ in range(20)} == {2}
+    assert {len(draw_objects(shown, 2, rng, shortest=2).items) for _ in range(20)} == {2}
 
 
-LESSONS = [NumbersAndNames(10), Searches(10, 5), Searches(10, 5, rejection=False)]
-
-
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_lists_stand_in_front_of_what_is_asked_and_grow(lesson):
+def test_lists_of_numbers_and_names_grow_and_stand_in_front_of_the_questions():
     rng = np.random.default_rng(0)
-    scenes = [scene(number) for number in range(60)]
+    lesson = NumbersAndNames([scene(number) for number in range(60)], 10)
     longest = []
-    for step in (1, 4, 10):
-        asked = lesson(scenes, step, rng)
-        counts = [len(objects.items) for objects, _ in asked]
-        longest.append(max(counts))
-        for (_, row), count in zip(asked, counts, strict=True):
+    for step in (1, 10):
+        lists = [list_ for _ in range(4) for list_ in lesson(step, rng)]
+        longest.append(max(len(objects.items) for objects, _ in lists))
+        for objects, row in lists:
             read = read_row({**row, "filename": "a.jpg"}, "here")
             slots = [s.index for s in read.conversation.slots if s.kind == "region"]
-            assert slots[:count] == list(range(count))
-    assert 2 <= longest[0] < min(longest[1:])
+            assert slots[: len(objects.items)] == list(range(len(objects.items)))
+    assert longest == [2, 6]
 
 
-def said(lesson, step):
-    scenes = [scene(number) for number in range(60)]
-    asked = lesson(scenes, step, np.random.default_rng(0))
-    return "".join(turn["value"] for _, row in asked for turn in row["conversations"])
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    return tiny_qwen(tmp_path_factory.mktemp("qwen"))
 
 
-def test_places_are_asked_for_behind_the_first_steps_alone():
-    lesson = Searches(10, 5)
-    assert " left of the " not in said(lesson, 5)
-    assert " left of the " in said(lesson, 10)
-
-
-@pytest.mark.parametrize("step", [1, 10])
-@pytest.mark.parametrize("rejection", [True, False])
-def test_nothing_absent_is_asked_for_without_rejection(step, rejection):
-    assert (ABSENT in said(Searches(10, 5, rejection), step)) == rejection
+@pytest.mark.parametrize("of", [NumbersAndNames, lambda scenes, steps: Searches(scenes, steps, 20)])
+def test_reading_teaches_the_language_model_and_nothing_else(of, qwen, caplog):
+    torch.manual_seed(0)
+    output = dict(type="ObjectIndex", count=8)
+    model = MODELS.build(tiny_region_lmm(qwen, output=output))
+    told = ToldObjects(model.lmm.hidden_size, centres=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with caplog.at_level("INFO", logger="llmdet.testing.told_objects"):
+        read_lists(model, told, of([scene(number) for number in range(20)], 50), seed=0)
+    first, last = (float(record.message.rpartition(" ")[2]) for record in caplog.records)
+    assert last < first
+    changed = {n for n, value in model.state_dict().items() if not torch.equal(before[n], value)}
+    assert changed
+    assert all(name.startswith("lmm.") for name in changed)
 
 
 class Seen:

@@ -108,10 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench.run_all(["sam"], args.seeds, args.processes)
     if not args.models:
         return 0
-    first = args.seeds[:1]
     if args.eye is None:
-        bench.run_all(["eye"], first, args.processes)
-    bench.run_all(["look"], first, args.processes)
+        bench.run_all(["eye"], [0], args.processes)
+    bench.run_all(["look"], [0], args.processes)
     bench.run_all([READING], args.seeds, args.processes)
     bench.run_all([WORDS], args.seeds, args.processes)
     bench.run_all(args.models, args.seeds, args.processes)
@@ -165,8 +164,10 @@ class Bench(SeededJobs):
             config.train_dataloader.num_workers = 0
             train(config, folder, seed)
         elif name == "look":
-            tower = self.config(seed).model.towers.eye
-            torch.save(self.looks(tower), folder / "kept.pt")
+            from llmdet.registry import MODELS as REGISTRY
+
+            tower: Any = REGISTRY.build(self.config(seed).model.towers.eye)
+            torch.save(self.looks(tower.eval()), folder / "kept.pt")
         elif name == "sam":
             train_sam(self.toy, folder, seed, self.sizes.sam_steps)
         elif name == READING:
@@ -194,7 +195,7 @@ class Bench(SeededJobs):
         model: Any = REGISTRY.build(self.config(seed).model)
         told = ToldObjects(model.lmm.hidden_size)
         scenes = list(read_scenes(self.toy, "train"))
-        read_lists(model, told, scenes, NumbersAndNames(self.sizes.reading_steps), seed)
+        read_lists(model, told, NumbersAndNames(scenes, self.sizes.reading_steps), seed)
         save_trained(model, self.place(READING, seed) / "weights.pth")
 
     def learn(self, name: str, seed: int) -> tuple[Any, dict[str, Any]]:
@@ -210,7 +211,7 @@ class Bench(SeededJobs):
         config = self.config(seed)
         model: Any = REGISTRY.build(config.model)
         kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
-        seen = {"eye": kept, "sam": self.looks(model.towers["sam"])}
+        seen = {"eye": kept, "sam": self.looks(model.towers["sam"].eval())}
         before = READING if name == WORDS else WORDS
         load_weights(model, self.place(before, seed) / "weights.pth")
         if name == WORDS:
@@ -256,7 +257,7 @@ class Bench(SeededJobs):
         return config
 
     def looks(self, tower: Any) -> dict[str, Any]:
-        """What a tower, built or to be built, sees of each image, by file name."""
+        """What a tower sees of each image, by file name."""
         from llmdet.testing.kept import look_at_files
 
         files = []

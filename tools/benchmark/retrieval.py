@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench.keep_to_one_eye()
     bench.make_data()
     for name in SHARED[1:] if args.eye else SHARED:
-        bench.run_all([name], args.seeds[:1], args.processes)
+        bench.run_all([name], [0], args.processes)
     for name in JOBS:
         bench.run_all([name], args.seeds, args.processes)
     write_result("\n".join(tables([bench.results(seed) for seed in args.seeds])))
@@ -180,10 +180,11 @@ class Bench(SeededJobs):
 
     def looks(self) -> dict[str, Any]:
         """What the eye sees of training images, by file name."""
+        from llmdet.registry import MODELS
         from llmdet.testing.kept import look_at_files
 
-        tower = self.retrieval_config().model.towers.eye
-        return look_at_files(tower, self.toy / "images", self.files()["train"], levels=0)
+        tower: Any = MODELS.build(self.retrieval_config().model.towers.eye)
+        return look_at_files(tower.eval(), self.toy / "images", self.files()["train"], levels=0)
 
     def propose(self, folder: Path, seed: int) -> dict[str, Any]:
         """Train detectors of proposals, keep their boxes of all images, and measure their recall.
@@ -237,7 +238,7 @@ class Bench(SeededJobs):
         from llmdet.registry import MODELS, TRANSFORMS
         from llmdet.testing.kept_training import Pool, Training, save_trained
         from llmdet.testing.kept_training import train as train_on_kept
-        from llmdet.testing.search_lesson import THEN, Searches
+        from llmdet.testing.search_lesson import LATE, Searches
         from llmdet.testing.told_objects import ToldObjects, begin_connector, read_lists
 
         torch.manual_seed(seed)
@@ -246,8 +247,9 @@ class Bench(SeededJobs):
         model: Any = MODELS.build(config.model)
         told = ToldObjects(model.lmm.hidden_size, centres=True)
         scenes = list(read_scenes(self.toy, "train"))
-        lesson = Searches(sizes.reading_steps, sizes.first_steps, name == "with rejection")
-        read_lists(model, told, scenes, lesson, seed)
+        rejection = name == "with rejection"
+        lesson = Searches(scenes, sizes.reading_steps, sizes.first_steps, rejection)
+        read_lists(model, told, lesson, seed)
         kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
         images = [
             (kept[file], MaskedObjects.of_scene(scene))
@@ -256,7 +258,7 @@ class Bench(SeededJobs):
         begin_connector(model, told, images, sizes.connector_steps, seed)
         mixed: Any = TRANSFORMS.build(config.mixed)
         pool = Pool(model, {"eye": kept}, self.rows(name, seed), mixed.transform)
-        training = Training(THEN, sizes.steps, sizes.batch_size, seed)
+        training = Training(LATE, sizes.steps, sizes.batch_size, seed)
         train_on_kept(model, pool, config.optim_wrapper, training)
         save_trained(model, self.place(name, seed) / "weights.pth")
         return model

@@ -99,7 +99,6 @@ def write_retrieval_language_model(folder: str | Path) -> None:
         folder: the toy set with its rows about candidates, see
             :func:`llmdet.datasets.toy.retrieval.write_retrieval_rows`.
     """
-    # Heads that copy from the beginning learn which object a number means and not its inverse.
     files = ["train_retrieval.jsonl"]
     _write_language_model(Path(folder), "retrieval_language_model", files, num_key_value_heads=4)
 
@@ -113,11 +112,10 @@ def write_mask_language_model(folder: str | Path) -> None:
     """
     from llmdet.datasets.toy.copying_heads import begin_with_copying_heads
 
-    files = ["train_regions.jsonl", "train_masks.jsonl"]
-    target = Path(folder) / "mask_language_model"
-    if not (target / "config.json").is_file():
-        _write_language_model(target.parent, target.name, files, num_key_value_heads=4)
-        begin_with_copying_heads(target)
+    files, name = ["train_regions.jsonl", "train_masks.jsonl"], "mask_language_model"
+    if not (Path(folder) / name / "config.json").is_file():
+        _write_language_model(Path(folder), name, files, num_key_value_heads=4)
+        begin_with_copying_heads(Path(folder) / name)
 
 
 def _write_language_model(folder: Path, name: str, rows: Iterable[str], **changes: Any) -> None:

@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 TASKS = ("detect", "several", "word", "relate", "count", "absent", "refuse")
 #: Few tokens: minutes are few.
 FIND = "Detect {phrase}."
-#: What a training conversation asks for: kinds that are there or absent, words that many objects or
-#: none share, places seen from a thing, two kinds at once, and what the object of a number is.
+#: What a training conversation asks for: kinds that are there or absent, words that many objects
+#: share or none, and how many there are of a kind, places seen from a thing, two kinds at once, and
+#: what the object of a number is.
 TRAINED = ("kinds", "words", "places", "pairs", "names")
 _COUNT = "Count {phrase}."
 _NAME = "Name {region}."
@@ -151,11 +152,11 @@ def training_turns(
         rejection: with False nothing is asked for that is not there.
 
     Returns:
-        None where the image has nothing that the task asks for.
+        None of them where the image has nothing that the task asks for.
     """
     if task == "names":
         return _drawn(_names(objects), _TURNS, rng)
-    found = _ASKED[task](objects, rng)
+    found = _SEARCHES[task](objects, rng)
     asked = [search.turns for search in found if search.objects or rejection]
     return _drawn(asked, _TURNS, rng)
 
@@ -172,7 +173,7 @@ def _places(objects: Objects, rng: np.random.Generator) -> list[Search]:
     return _of_relations(relation_searches(objects), *_PLACES, rng)
 
 
-_ASKED: dict[str, Callable[[Objects, np.random.Generator], list[Search]]] = {
+_SEARCHES: dict[str, Callable[[Objects, np.random.Generator], list[Search]]] = {
     "kinds": _kinds,
     "words": _words,
     "places": _places,
@@ -207,7 +208,7 @@ def training_rows(
 
 
 def conversation_row(
-    objects: Objects, turns: Sequence[tuple[str, str]], filename: str = ""
+    objects: Objects, turns: Sequence[tuple[str, str]], filename: str
 ) -> dict[str, Any]:
     """A row of docs/data.md, whose regions are the image's objects."""
     said = [
@@ -276,7 +277,6 @@ def write_retrieval_rows(
     Raises:
         DataError: there is no toy set.
     """
-
     out = Path(out)
     if out.is_file():
         return

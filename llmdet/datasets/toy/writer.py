@@ -35,14 +35,20 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files, or the set other models, than before.
-VERSION = 11
+VERSION = 12
 PROMPT = "<image>\nDescribe the image in detail."
 #: Those that are drawn, in the order of their streams of random numbers.
 SPLITS = ("train", "val_seen", "val_unseen")
 _MARKER = "toy.json"
 _FOLDERS = ("images", "annotations")
 #: What llmdet.datasets.toy.models makes.
-_MODEL_FOLDERS = ("bert", "language_model", "region_language_model", "mask_language_model")
+_MODEL_FOLDERS = (
+    "bert",
+    "language_model",
+    "region_language_model",
+    "retrieval_language_model",
+    "mask_language_model",
+)
 _LISTED_NEGATIVES = 12  # classes per image that LVIS may count as absent
 _INEXHAUSTIVE_PROBABILITY = 0.5  # of a class with several objects to lose one in the LVIS file
 
