@@ -15,6 +15,7 @@ model["lmm"].update(model="data/toy/retrieval_language_model", added_spread=3.3)
 model["output"] = dict(type="ObjectIndex", count=16, numbered=1.0)
 model["talk"]["max_new_tokens"] = 32
 
+# tools/benchmark/retrieval.py puts its proposals among objects in the same way.
 mixed = dict(type="MixCandidates", most=12, rule="score")
 train_dataloader = dict(
     dataset=dict(
@@ -28,5 +29,5 @@ train_dataloader = dict(
         ],
     )
 )
-# The connector has begun where the language model is told objects: both learn alike.
+# Behind ``load_from`` the connector has begun, and learns as fast as the language model.
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(_delete_=True))

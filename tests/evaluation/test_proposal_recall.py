@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from llmdet.errors import ConfigError
+from llmdet.evaluation.average_precision import IOU_THRESHOLDS
 from llmdet.evaluation.detections import from_coco_results
 from llmdet.evaluation.ground_truth import parse_coco
 from llmdet.evaluation.prediction_writer import PredictionWriter
@@ -58,7 +59,7 @@ def worlds(draw):
     return content, results
 
 
-def pycocotools_recall(content, results, limits):
+def pycocotools_recall(content, results, limits, thresholds):
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy(content)
@@ -66,6 +67,7 @@ def pycocotools_recall(content, results, limits):
         evaluator = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "bbox")
         evaluator.params.useCats = 0
         evaluator.params.maxDets = list(limits)
+        evaluator.params.iouThrs = np.array(thresholds)
         evaluator.evaluate()
         evaluator.accumulate()
     values = {}
@@ -78,11 +80,16 @@ def pycocotools_recall(content, results, limits):
 
 
 @settings(max_examples=100, deadline=None)
-@given(worlds(), st.sampled_from([(100, 300, 900), (1, 3, 9)]))
-def test_every_number_equals_pycocotools_without_categories(world, limits):
+@given(
+    worlds(),
+    st.sampled_from([(100, 300, 900), (1, 3, 9)]),
+    st.sampled_from([tuple(IOU_THRESHOLDS), (0.5,)]),
+)
+def test_every_number_equals_pycocotools_without_categories(world, limits, thresholds):
     content, results = world
-    ours = proposal_recall(parse_coco(content), from_coco_results(results), limits)
-    assert_equal_metrics(ours, pycocotools_recall(content, results, limits))
+    truth, found = parse_coco(content), from_coco_results(results)
+    ours = proposal_recall(truth, found, limits, np.array(thresholds))
+    assert_equal_metrics(ours, pycocotools_recall(content, results, limits, thresholds))
 
 
 CONTENT = {

@@ -17,34 +17,6 @@ def benchmark(root):
     return load_program(root / "tools" / "benchmark" / "retrieval.py")
 
 
-BOX, OTHER = [0.0, 0, 10, 10], [20.0, 0, 30, 10]
-
-
-def row(task, meant, found, unseen=False):
-    return {"task": task, "unseen": unseen, "meant": meant, "found": found}
-
-
-def test_values_keep_tasks_apart(benchmark):
-    values = benchmark.scores(
-        [
-            row("detect", [BOX], [BOX, OTHER]),
-            row("detect", [BOX, OTHER], [OTHER]),
-            row("detect", [BOX], [], unseen=True),
-            row("several", [BOX], [BOX]),
-            row("relate", [BOX], [BOX, OTHER]),
-            row("absent", [], []),
-            row("absent", [], [BOX]),
-            row("refuse", [], []),
-        ]
-    )
-    assert values.keys() == set(benchmark.COLUMNS)
-    assert (values["detect P"], values["detect R"]) == (75, 75)
-    assert (values["unseen P"], values["several R"]) == (0, 100)
-    assert values["relate DF1"] == pytest.approx(100 * 2 / 3 / 2)  # F1, halved for a box too many
-    assert (values["absent rejected"], values["empty relation rejected"]) == (50, 100)
-    assert values["falsely rejected"] == 20
-
-
 @pytest.fixture(scope="module")
 def finished(benchmark, tmp_path_factory):
     """A step of every training."""
@@ -95,10 +67,19 @@ def test_finished_jobs_are_reported_and_not_repeated(benchmark, finished, capsys
     assert "| trained without rejection |" in printed
 
 
-def test_a_given_eye_is_taken_for_every_seed(benchmark, tmp_path):
-    given = benchmark.Bench(tmp_path, benchmark.SHORT, tmp_path / "eye.pth")
-    assert given.eye_weights == tmp_path / "eye.pth"
-    assert given.retrieval_config().model.towers.eye.weights == str(tmp_path / "eye.pth")
+@pytest.mark.parametrize("given", [True, False])
+def test_the_eye_and_what_it_sees_serve_all_seeds(benchmark, tmp_path, monkeypatch, given):
+    done = []
+    monkeypatch.setattr(benchmark.Bench, "make_data", lambda _: None)
+    monkeypatch.setattr(benchmark.Bench, "run_apart", lambda _, *job: done.append(job))
+    monkeypatch.setattr(benchmark, "tables", lambda _: [])
+    monkeypatch.setattr(benchmark.Bench, "results", lambda *_: {})
+    eye = ["--eye", str(tmp_path / "eye.pth")] if given else []
+    options = ["--work-dir", str(tmp_path), "--short", "--seeds", "3", "4", "--processes", "1"]
+    benchmark.main([*options, *eye])
+    shared = ["look"] if given else ["eye", "look"]
+    assert done[: len(shared)] == [(name, 0) for name in shared]
+    assert done[len(shared) :] == [(name, seed) for name in benchmark.JOBS for seed in (3, 4)]
 
 
 def test_a_folder_keeps_to_one_eye(benchmark, tmp_path):
