@@ -1,9 +1,10 @@
 """One model and one conversation: regions come in as object query, box or mask, and answers hold
 text, indices of objects and masks. At the toy set's size; what it needs is written by
 
+    bash demo/quickstart.sh
     python -m llmdet.datasets.toy data/toy --masks
-    python tools/train.py configs/quickstart/llmdet.py --work-dir work_dirs/quickstart
-    python tools/benchmark/masks.py --work-dir work_dirs/masks --seeds 0 --models
+    python tools/benchmark/masks.py --work-dir work_dirs/masks --seeds 0 --models \\
+        --eye work_dirs/quickstart/latest.pth
 
 From nothing it does not learn in these steps what the number of an object means. The same program
 with ``--models heads`` teaches that first; ``load_from=work_dirs/masks/words_seed0/weights.pth``

@@ -43,7 +43,7 @@ coarse_sets = [
 part = dict(
     type="ODVGDataset",
     ann_file="annotations/proposals_train.jsonl",
-    label_map_file="annotations/proposals_label_map.json",
+    label_map_file="annotations/proposals_train_label_map.json",
     data_prefix=dict(img="images/"),
     need_text=False,
     filter_cfg=dict(filter_empty_gt=False),
