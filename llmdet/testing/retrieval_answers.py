@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-#: "unseen" asks for one kind whose combination training never shows; "several" for two that it does.
+#: "unseen" asks for one kind that training never shows, "several" for two that it does.
 COLUMNS = (
     "detect P",
     "detect R",

@@ -9,7 +9,8 @@ from typing import Any
 
 from llmdet.testing.toy_trainings import ROOT
 
-QUERIES = 100
+#: Of detectors of proposals.
+CONFIG = "configs/upn/toy_candidates.py"
 #: Best boxes of an image whose recall is measured.
 LIMITS = (10, 100)
 _OVERLAP = 0.3  # of candidates, above which the best stays
@@ -24,12 +25,10 @@ class Proposer:
 
     @classmethod
     def load(cls, weights: Path) -> Proposer:
-        """Of a training of ``configs/upn/toy.py`` with :data:`QUERIES` queries."""
+        """Of a training of :data:`CONFIG`."""
         from llmdet.apis import Detector
 
-        changes = {"model.num_queries": QUERIES, "model.test_cfg.max_per_img": QUERIES}
-        config = ROOT / "configs" / "upn" / "toy.py"
-        return cls(Detector.from_pretrained(config, weights, device="cpu", cfg_options=changes))
+        return cls(Detector.from_pretrained(ROOT / CONFIG, weights, device="cpu"))
 
     def best(self, folder: Path, files: Sequence[str], most: int) -> dict[str, list[list[float]]]:
         """File -> its candidates, xyxy in pixels and a score: the best boxes, at most so many."""

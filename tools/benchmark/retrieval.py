@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from llmdet.testing.retrieval_answers import COLUMNS, as_boxes, scores
 from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
 from llmdet.testing.tables import over_seeds, table
-from llmdet.testing.toy_proposals import LIMITS, QUERIES, Proposer, shared_weights
+from llmdet.testing.toy_proposals import CONFIG, LIMITS, Proposer, shared_weights
 from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import run_cli, write_result
 
@@ -197,8 +197,7 @@ class Bench(SeededJobs):
         torch.manual_seed(seed)  # of what the eye's weights do not give
         result = {}
         for name, steps in (("worse", self.sizes.worse_steps), ("good", self.sizes.proposal_steps)):
-            config = toy_config("configs/upn/toy.py", self.toy, steps)
-            config.model.num_queries = config.model.test_cfg.max_per_img = QUERIES
+            config = toy_config(CONFIG, self.toy, steps)
             begin = shared_weights(config.model, self.eye_weights, folder / "begin.pth")
             config.load_from = str(begin)
             train(config, folder / name, seed)
