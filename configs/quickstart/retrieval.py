@@ -1,8 +1,8 @@
 """A tiny language model that finds what words mean among candidate boxes of the toy set.
 
 ``python -m llmdet.datasets.toy data/toy --regions`` writes what it learns; its candidates are the
-objects alone. From nothing it does not learn in these steps what the number of a candidate means.
-``tools/benchmark/retrieval.py`` teaches that first, and puts boxes of a detector of proposals among
+objects alone. What the number of a candidate means is hardly learned from pictures alone.
+``tools/benchmark/retrieval.py`` teaches it first, and puts boxes of a detector of proposals among
 the objects; ``load_from=work_dirs/retrieval/with_rejection_seed0/weights.pth`` begins behind it.
 """
 
