@@ -25,7 +25,12 @@ class DialogueBatch:
     slots: Mapping[str, Tensor]  # kind -> [n] int64 into R * T, conversation after conversation
     supervised: Tensor  # [n] int64 into R * T: positions whose next token has a label
     targets: Tensor  # [n] int64, these labels
-    padded: bool  # whether any conversation is shorter than T
+    lengths: tuple[int, ...]  # R, tokens of each
+
+    @property
+    def padded(self) -> bool:
+        """Whether any conversation is shorter than T."""
+        return min(self.lengths) < self.input_ids.shape[1]
 
 
 def fill_slots(words: Tensor, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:
@@ -83,5 +88,5 @@ def collate_dialogue(
         slots={kind: moved(np.concatenate(places)) for kind, places in slots.items()},
         supervised=moved(rows * shape[1] + columns),
         targets=moved(labels[rows, columns + 1]),
-        padded=min(lengths) < shape[1],
+        lengths=tuple(lengths),
     )

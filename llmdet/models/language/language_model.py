@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmdet.errors import ConfigError
@@ -19,6 +20,7 @@ from llmdet.registry import MODELS
 from .causal_lm import add_lora, build_causal_lm
 from .dialogue import DialogueBatch, fill_slots
 from .losses import supervised_cross_entropy
+from .row_groups import group_rows
 from .vocabulary import add_vocabulary, were_added
 
 #: Most logits that are held at once while probabilities are read.
@@ -118,6 +120,8 @@ class LanguageModel(nn.Module):
         #: Whether every process must run it in every step, whatever its batch holds: a strategy
         #: says so that spreads its weights, which processes can only gather together.
         self.in_every_step = False
+        #: Whether an adapter changes layers by what stands in all rows of a batch.
+        self.rows_together = adapter is not None
         self.checkpoint = checkpoint
         if checkpoint:
             contexts = {} if adapter is None else {"context_fn": adapter.checkpoint_contexts}
@@ -174,7 +178,12 @@ class LanguageModel(nn.Module):
     def states(self, dialogue: DialogueBatch, features: Mapping[str, Tensor]) -> Tensor:
         """Hidden states [R, T, H] behind the last norm; arguments as in :meth:`loss`."""
         with self._precision():
-            return self._decode(self.embed(dialogue, features), self._causal_mask(dialogue))
+            embeds = self.embed(dialogue, features)
+            # Elsewhere one more call costs as much as many tokens.
+            if self.rows_together or self.in_every_step or embeds.device.type != "cpu":
+                mask = self._causal_mask(dialogue.attention_mask, dialogue.padded)
+                return self._decode(embeds, mask)
+            return self._decode_groups(embeds, dialogue)
 
     def loss_of(self, hidden: Tensor, dialogue: DialogueBatch) -> Tensor:
         """As :meth:`loss`, of the states that :meth:`states` gave."""
@@ -227,7 +236,21 @@ class LanguageModel(nn.Module):
             inputs_embeds=embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
 
-    def _causal_mask(self, dialogue: DialogueBatch) -> Tensor | None:
+    def _decode_groups(self, embeds: Tensor, dialogue: DialogueBatch) -> Tensor:
+        """As :meth:`_decode`, rows of like lengths together: padding costs as much as words."""
+        length, groups = embeds.shape[1], group_rows(dialogue.lengths)
+        states = []
+        for rows in groups:
+            counts = [dialogue.lengths[row] for row in rows]
+            some = embeds.new_tensor(rows, dtype=torch.int64)
+            tokens = dialogue.attention_mask[some, : max(counts)]
+            mask = self._causal_mask(tokens, min(counts) < max(counts))
+            hidden = self._decode(embeds[some, : max(counts)], mask)
+            states.append(F.pad(hidden, (0, 0, 0, length - max(counts))))
+        order = torch.tensor([row for rows in groups for row in rows], device=embeds.device)
+        return torch.cat(states)[order.argsort()]
+
+    def _causal_mask(self, tokens: Tensor, padded: bool) -> Tensor | None:
         """Which positions see which, of conversations padded behind; None: all that are earlier.
 
         transformers makes the same [R, 1, T, T] of a padding mask, but asks the device whether
@@ -235,12 +258,11 @@ class LanguageModel(nn.Module):
         """
         kinds = set(getattr(self.causal_lm.config, "layer_types", None) or ["full_attention"])
         if kinds != {"full_attention"}:
-            return dialogue.attention_mask
-        if not dialogue.padded:
+            return tokens
+        if not padded:
             return None
-        length = dialogue.input_ids.shape[1]
-        earlier = dialogue.attention_mask.new_ones(length, length).tril()
-        return earlier & dialogue.attention_mask[:, None, None]
+        earlier = tokens.new_ones(tokens.shape[1], tokens.shape[1]).tril()
+        return earlier & tokens[:, None, None]
 
     def _hidden_of_answers(self, embeds: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
         """The state [R, G, H] from which each generated token was said, read in one pass.
