@@ -14,9 +14,16 @@ from llmdet.testing.told_objects import LISTS, ListQuestions, draw_objects
 
 #: Task of a conversation -> its share: of the first steps, and of those behind.
 EARLY = {"kinds": 0.7, "names": 0.3}
-LATE = {"kinds": 0.3, "words": 0.1, "places": 0.15, "names": 0.25, "pairs": 0.2}
+LATE = {
+    "kinds": 0.15,
+    "words": 0.05,
+    "places": 0.3,
+    "sides": 0.2,
+    "names": 0.15,
+    "pairs": 0.15,
+}
 _LONGEST = 6  # objects of a scene
-_OF_TWO = ("places", "pairs")  # have no question about one object
+_OF_TWO = ("places", "sides", "pairs")  # have no question about one object
 _TRIES = 100
 
 
@@ -48,7 +55,7 @@ class Searches:
 
     def _questions(self, task: str, step: int, rng: np.random.Generator) -> ListQuestions:
         """A list that raises questions of a task; of names, where scenes have none."""
-        grown = (step - self.first * (task == "places")) / (0.8 * self.first)
+        grown = (step - self.first * (task in ("places", "sides"))) / (0.8 * self.first)
         longest = 2 + int((_LONGEST - 2) * min(1.0, grown))
         for _ in range(_TRIES):
             scene = self.scenes[int(rng.integers(len(self.scenes)))]

@@ -10,7 +10,7 @@ features of objects that stand for the same tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -24,9 +24,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from llmdet.datasets.rows import read_row
 from llmdet.datasets.toy.captions import PLACES
 from llmdet.datasets.toy.masks import MaskedObjects, listed_row
-from llmdet.datasets.toy.scene import Scene
-from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES
+from llmdet.datasets.toy.scene import Scene, sample_scene
+from llmdet.datasets.toy.vocabulary import COLOURS, SEEN, SHAPES
 from llmdet.models.language.dialogue import collate_dialogue
+from llmdet.models.language.language_model import LanguageModel
 from llmdet.models.regions.base import batch_regions
 from llmdet.models.vision.views import TowerOutput
 from llmdet.prompts.conversation import Conversation
@@ -35,8 +36,10 @@ from llmdet.testing.kept_training import learning_rate
 
 logger = logging.getLogger(__name__)
 
-_WORDS = (*COLOURS, *SHAPES, *(place for row in PLACES for place in row))
+_KINDS = (*COLOURS, *SHAPES)
+_WORDS = (*_KINDS, *(place for row in PLACES for place in row))
 _SPREAD = 0.375  # of the second map's weights: tokens as large as those of features
+_CENTRE, _CENTRE_SPREAD = 64, 0.1  # features of a centre, and their map's weights
 _RATE = 1e-3
 _LOGGED = 25  # steps
 _CONNECTOR_RATE = 2e-3
@@ -48,34 +51,69 @@ LISTS = 16  # of a step
 ListQuestions = tuple[MaskedObjects, Mapping[str, Any]]
 
 
+class Teller(Protocol):
+    """Gives objects their tokens."""
+
+    def __call__(self, images: Sequence[MaskedObjects]) -> Tensor:
+        """Tokens [n, H] of the objects of all images."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What it learns."""
+
+
 class ToldObjects(nn.Module):
-    """What objects are, as tokens.
+    """What objects are and in which ninth of the image, as tokens that two maps make.
 
     Args:
         hidden_size: width H of the language model.
-        centres: whether tokens also say where the centres of objects are.
     """
 
-    def __init__(self, hidden_size: int, centres: bool = False) -> None:
+    def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.centres = centres
-        first = nn.Linear(len(_WORDS) + 2 * centres, hidden_size)
-        last = nn.Linear(hidden_size, hidden_size)
+        first, last = nn.Linear(len(_WORDS), hidden_size), nn.Linear(hidden_size, hidden_size)
         nn.init.normal_(last.weight, 0, _SPREAD)
         self.maps = nn.Sequential(first, nn.GELU(), last)
 
     def forward(self, images: Sequence[MaskedObjects]) -> Tensor:
-        """Tokens [n, H] of the objects of all images."""
+        """See :class:`Teller`."""
         said = [
             [kind.colour, kind.shape, each.place(number).lower()]
             for each in images
             for number, kind in enumerate(each.kinds)
         ]
         places = torch.tensor([[_WORDS.index(word) for word in words] for words in said])
-        told = torch.zeros(len(said), len(_WORDS)).scatter_(1, places, 1.0)
-        if self.centres:
-            told = torch.cat([told, torch.cat([_centres(each) for each in images])], 1)
-        return self.maps(told)
+        return self.maps(torch.zeros(len(said), len(_WORDS)).scatter_(1, places, 1.0))
+
+
+class NamedObjects(nn.Module):
+    """Objects as the sum of a language model's words for colour and shape, and of their centres.
+
+    Heads that look for what is like a word find objects of it from the first step.
+
+    Args:
+        lmm: the language model; its words are no part of this module.
+    """
+
+    def __init__(self, lmm: LanguageModel) -> None:
+        super().__init__()
+        self._words = (lmm.causal_lm.get_input_embeddings(),)
+        # At the beginning of a text and within it words are other tokens.
+        ids = [[lmm.tokenizer.encode(form) for form in (word, f" {word}")] for word in _KINDS]
+        self._tokens = torch.tensor([token for forms in ids for form in forms for token in form])
+        counts = [sum(map(len, forms)) for forms in ids]
+        self._word = torch.arange(len(_KINDS)).repeat_interleave(torch.tensor(counts))
+        first, last = nn.Linear(2, _CENTRE), nn.Linear(_CENTRE, lmm.hidden_size)
+        nn.init.normal_(last.weight, 0, _CENTRE_SPREAD)
+        self.centres = nn.Sequential(first, nn.GELU(), last)
+
+    def forward(self, images: Sequence[MaskedObjects]) -> Tensor:
+        """See :class:`Teller`."""
+        rows = self._words[0](self._tokens)
+        words = rows.new_zeros(len(_KINDS), rows.shape[1]).index_add(0, self._word, rows)
+        kinds = [kind for each in images for kind in each.kinds]
+        said = [[_KINDS.index(kind.colour), _KINDS.index(kind.shape)] for kind in kinds]
+        centres = torch.cat([_centres(each) for each in images])
+        return words[torch.tensor(said)].sum(1) + self.centres(centres)
 
 
 def _centres(objects: MaskedObjects) -> Tensor:
@@ -118,6 +156,12 @@ class NumbersAndNames:
         return [(each, listed_row(each, rng)) for each in lists]
 
 
+def draw_scenes(count: int, seed: int) -> list[Scene]:
+    """So many scenes of combinations that training shows; that many pictures would take long."""
+    rng, weights = np.random.default_rng(seed), np.full(len(SEEN), 1 / len(SEEN))
+    return [sample_scene(rng, SEEN, weights) for _ in range(count)]
+
+
 def draw_objects(
     scene: Scene, longest: int, rng: np.random.Generator, shortest: int = 1
 ) -> MaskedObjects:
@@ -128,7 +172,7 @@ def draw_objects(
     return MaskedObjects(objects.items[:count], objects.size)
 
 
-def read_lists(model: Any, told: ToldObjects, lesson: Lesson, seed: int) -> None:
+def read_lists(model: Any, told: Teller, lesson: Lesson, seed: int, noise: float = 0.0) -> None:
     """Train the language model of a ``RegionLMM``, in place, to look up what it was told.
 
     Tokens of the image say nothing.
@@ -138,6 +182,7 @@ def read_lists(model: Any, told: ToldObjects, lesson: Lesson, seed: int) -> None
         told: gives objects their tokens, and learns too.
         lesson: what is asked, and for how many steps.
         seed: of lists and questions.
+        noise: of tokens, in their own spread: a connector never makes them exactly.
     """
     rng = np.random.default_rng(seed)
     lmm, steps = model.lmm, lesson.steps
@@ -146,7 +191,7 @@ def read_lists(model: Any, told: ToldObjects, lesson: Lesson, seed: int) -> None
     schedule = LambdaLR(optimizer, partial(learning_rate, steps=steps))
     lmm.train()
     for step in range(1, steps + 1):
-        loss = _loss(model, told, lesson(step, rng))
+        loss = _loss(model, told, lesson(step, rng), noise)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -157,11 +202,13 @@ def read_lists(model: Any, told: ToldObjects, lesson: Lesson, seed: int) -> None
     lmm.eval()
 
 
-def _loss(model: Any, told: ToldObjects, questions: Sequence[ListQuestions]) -> Tensor:
+def _loss(model: Any, told: Teller, questions: Sequence[ListQuestions], noise: float) -> Tensor:
     tokens = [model.conversations(_listed(model, *each)) for each in questions]
     dialogue = collate_dialogue(tokens, model.lmm.pad_id, model.lmm.device)
     silent = torch.zeros(len(dialogue.slots["image"]), model.lmm.hidden_size)
-    features = {"image": silent, "region": told([objects for objects, _ in questions])}
+    objects = told([objects for objects, _ in questions])
+    heard = objects + noise * objects.detach().std() * torch.randn_like(objects)
+    features = {"image": silent, "region": heard}
     marked = model.output.mark_features(features, dialogue, model.lmm)
     return model.lmm.loss(dialogue, marked)
 
@@ -176,7 +223,7 @@ def _listed(model: Any, objects: MaskedObjects, row: Mapping[str, Any]) -> Conve
 
 def begin_connector(
     model: Any,
-    told: ToldObjects,
+    told: Teller,
     images: Sequence[tuple[TowerOutput, MaskedObjects]],
     steps: int,
     seed: int,

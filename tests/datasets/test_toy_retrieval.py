@@ -63,7 +63,8 @@ def test_kinds_mean_all_their_objects():
     question, answer = kind_searches(OBJECTS, "count")[1].turns
     assert question == "Count blue ring."
     listed = "<ground>blue ring</ground><objects><obj1><obj2></objects>"
-    assert answer == f"The number is 2: {listed}"
+    thought = "ring<obj1> blue yes, ring<obj2> blue yes. "
+    assert answer == f"{thought}The number is 2: {listed}"
 
 
 def test_several_kinds_are_answered_one_after_the_other(rng):
@@ -78,7 +79,10 @@ def test_what_is_absent_is_not_in_the_image(rng):
     searches = absent_searches(OBJECTS, rng)
     assert len(searches) == 3
     assert not {search.phrase for search in searches} & {kind.name for kind in OBJECTS.kinds}
-    assert {search.turns[1] for search in searches} == {ABSENT}
+    assert all(search.turns[1] == f"{search.thought}{ABSENT}" for search in searches)
+    nowhere = kind_searches(OBJECTS)[0].phrase.replace("star", "circle")
+    (other,) = absent_searches(OBJECTS, rng, [Kind(*nowhere.split())])
+    assert other.turns[1] == f"no circle. {ABSENT}"
 
 
 def test_words_alone_are_there_as_often_as_not(rng):
@@ -103,18 +107,53 @@ def test_relations_hold_of_all_that_they_mean_and_of_nothing_else():
     assert not any("the ring" in search.phrase.partition(" of ")[2] for search in searches)
 
 
+def test_thoughts_judge_every_object_of_the_shape_and_answers_name_those_that_are_meant(rng):
+    searches = searches_of(ROW, rng, SEEN)
+    for search in searches:
+        answer = ObjectGrammar().parse(search.turns[1])
+        named = [index for phrase in answer.phrases for index in phrase.indices]
+        assert sorted(named) == list(search.objects)
+        assert answer.absent == (not search.objects)
+        judged = re.findall(r"(\w+)<obj(\d)> [a-z ]+? (yes|no)\b", search.thought)
+        assert [int(n) for _, n, verdict in judged if verdict == "yes"] == named
+        for shape in {shape for shape, *_ in judged}:
+            numbers = [int(n) for other, n, _ in judged if other == shape]
+            assert numbers == [n for n, kind in enumerate(OBJECTS.kinds) if kind.shape == shape]
+    related = next(search for search in searches if search.task in ("relate", "refuse"))
+    reference = related.phrase.rpartition(" ")[2]
+    assert related.thought.startswith(reference)
+
+
 @pytest.mark.parametrize("rejection", [True, False])
 def test_training_rows_are_read_and_say_what_is_there(rng, rejection):
     rows = list(training_rows(ROW, rng, rejection))
     assert [row["task"] for row in rows] == list(TRAINED)
     answers = [turn["value"] for row in rows for turn in row["conversations"][1::2]]
-    assert (ABSENT in answers) == rejection
+    assert any(ABSENT in answer for answer in answers) == rejection
     for row in rows:
         assert len(row["conversations"]) <= 16
         read = read_row(row, "here")
         assert len(read.regions) == 4
         named = {index for turn in read.conversation.turns for index in _indices(turn.text)}
         assert named <= {0, 1, 2, 3}
+
+
+def test_proposals_stand_among_the_objects_whose_numbers_stay_true(rng):
+    box, same = [40.0, 2.0, 60.0, 20.0, 0.7], [3, 2, 30, 30, 0.9]
+    orders = set()
+    for _ in range(20):
+        for row in training_rows(ROW, rng, proposals=[same, box]):
+            regions = [tuple(region["bbox"]) for region in row["regions"]]
+            assert sorted(regions) == sorted([*OBJECTS.boxes, tuple(box[:4])])
+            orders.add(regions.index(tuple(box[:4])))
+            kinds = dict(zip(OBJECTS.boxes, OBJECTS.kinds, strict=True))
+            for said in (turn["value"] for turn in row["conversations"][1::2]):
+                for thought in said.partition("<ground>")[0].split(". "):
+                    judged = re.findall(r"(\w+)<obj(\d)> [a-z ]+? (?:yes|no)\b", thought)
+                    numbers = [int(number) for _, number in judged]
+                    assert numbers == sorted(numbers)
+                    assert all(kinds[regions[int(n)]].shape == shape for shape, n in judged)
+    assert orders == set(range(5))
 
 
 def _indices(text):
@@ -125,6 +164,18 @@ def test_objects_are_named_by_their_numbers(rng):
     pairs = dict(training_turns("names", OBJECTS, rng))
     assert pairs["Name <obj0>."] == "star, red"
     assert len(pairs) == 4
+
+
+def test_sides_are_said_of_all_that_stand_clearly_on_one(rng):
+    turns = dict(training_turns("sides", OBJECTS, rng))
+    assert len(turns) == 3
+    for question, answer in turns.items():
+        reference = int(re.search(r"<obj(\d)>", question)[1])
+        first, *others = re.findall(r"(\w+)<obj(\d)>(?: ([a-z ]+))?", answer)
+        assert first == (OBJECTS.kinds[reference].shape, str(reference), "")
+        found = {int(number): side for _, number, side in others}
+        sides = {n: relation(box, OBJECTS.boxes[reference]) for n, box in enumerate(OBJECTS.boxes)}
+        assert found == {n: side for n, side in sides.items() if side is not None}
 
 
 def test_what_an_image_does_not_have_is_not_asked_of_it(rng):
@@ -148,7 +199,7 @@ def test_rows_are_written_once_with_their_proposals(tmp_path):
     write_retrieval_rows(tmp_path, out, {"a.jpg": [[1, 2, 3, 4, 0.5]]})
     first = out.read_text()
     rows = [json.loads(line) for line in first.splitlines()]
-    assert all(row["proposals"] == [[1, 2, 3, 4, 0.5]] for row in rows)
+    assert all({"bbox": [1, 2, 3, 4]} in row["regions"] for row in rows)
     write_retrieval_rows(tmp_path, out)
     assert out.read_text() == first
     with pytest.raises(DataError, match="make the set first"):

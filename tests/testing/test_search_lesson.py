@@ -39,6 +39,7 @@ def test_each_task_has_its_share_also_where_many_lists_raise_none_of_its_questio
     shares = {name: count / len(questions) for name, count in kinds.items()}
     assert shares["places"] == pytest.approx(LATE["places"], abs=0.06)
     assert shares["pairs"] == pytest.approx(LATE["pairs"], abs=0.06)
+    assert shares["Relate"] == pytest.approx(LATE["sides"], abs=0.06)
     assert shares["Name"] == pytest.approx(LATE["names"], abs=0.06)
 
 

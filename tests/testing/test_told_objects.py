@@ -23,10 +23,12 @@ from llmdet.registry import MODELS
 from llmdet.testing.region_models import tiny_region_lmm
 from llmdet.testing.search_lesson import Searches
 from llmdet.testing.told_objects import (
+    NamedObjects,
     NumbersAndNames,
     ToldObjects,
     begin_connector,
     draw_objects,
+    draw_scenes,
     read_lists,
 )
 
@@ -47,11 +49,12 @@ def test_tokens_say_kind_and_place_and_nothing_else():
     assert alike.tolist() == [[one == other for other in said] for one in said]
 
 
-def test_tokens_with_centres_tell_objects_of_one_place_apart():
-    images = [MaskedObjects.of_scene(scene(number)) for number in range(20)]
-    tokens = ToldObjects(16, centres=True)(images)
-    distances = torch.cdist(tokens, tokens) + torch.eye(len(tokens))
-    assert distances.min() > 1e-6
+def test_scenes_of_lists_show_what_training_shows_and_are_the_same_for_a_seed():
+    scenes = draw_scenes(40, seed=1)
+    assert {item.kind for each in scenes for item in each.items} <= set(SEEN)
+    boxes = [[item.box for item in each.items] for each in scenes]
+    assert boxes == [[item.box for item in each.items] for each in draw_scenes(40, seed=1)]
+    assert boxes != [[item.box for item in each.items] for each in draw_scenes(40, seed=2)]
 
 
 def test_lists_are_no_longer_than_asked_and_have_every_object_in_every_place():
@@ -82,15 +85,40 @@ def qwen(tmp_path_factory):
     return tiny_qwen(tmp_path_factory.mktemp("qwen"))
 
 
+def test_names_are_the_models_own_words_and_centres_tell_equal_ones_apart(qwen):
+    lmm = MODELS.build(dict(type="LanguageModel", model=qwen, frozen=False, dtype="float32"))
+    images = [MaskedObjects.of_scene(scene(number)) for number in range(20)]
+    told = NamedObjects(lmm)
+    tokens = told(images)
+    distances = torch.cdist(tokens, tokens) + torch.eye(len(tokens))
+    assert distances.min() > 1e-6
+    first = told.centres[-1]
+    torch.nn.init.zeros_(first.weight), torch.nn.init.zeros_(first.bias)
+    embedding = lmm.causal_lm.get_input_embeddings().weight
+    kind = images[0].kinds[0]
+    ids = [
+        token
+        for word in (kind.colour, kind.shape)
+        for form in (word, f" {word}")
+        for token in lmm.tokenizer.encode(form)
+    ]
+    torch.testing.assert_close(told(images)[0], embedding[ids].sum(0))
+    told(images).sum().backward()
+    assert lmm.causal_lm.get_input_embeddings().weight.grad[ids].abs().min() > 0
+    assert not any("word" in name or "embed" in name for name, _ in told.named_parameters())
+
+
 @pytest.mark.parametrize("of", [NumbersAndNames, lambda scenes, steps: Searches(scenes, steps, 20)])
 def test_reading_teaches_the_language_model_and_nothing_else(of, qwen, caplog):
     torch.manual_seed(0)
     output = dict(type="ObjectIndex", count=8)
     model = MODELS.build(tiny_region_lmm(qwen, output=output))
-    told = ToldObjects(model.lmm.hidden_size, centres=True)
+    hidden = model.lmm.hidden_size
+    told = NamedObjects(model.lmm) if of is not NumbersAndNames else ToldObjects(hidden)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with caplog.at_level("INFO", logger="llmdet.testing.told_objects"):
-        read_lists(model, told, of([scene(number) for number in range(20)], 50), seed=0)
+        lesson = of([scene(number) for number in range(20)], 50)
+        read_lists(model, told, lesson, seed=0, noise=0.2)
     first, last = (float(record.message.rpartition(" ")[2]) for record in caplog.records)
     assert last < first
     changed = {n for n, value in model.state_dict().items() if not torch.equal(before[n], value)}
@@ -125,7 +153,7 @@ class Seen:
 
 def test_a_connector_begins_with_the_tokens_that_were_told():
     torch.manual_seed(0)
-    told, connector = ToldObjects(32, centres=True), VisualConnector(24, 32)
+    told, connector = ToldObjects(32), VisualConnector(24, 32)
     filler = SimpleNamespace(encoders={"region": ObjectQueries()}, connectors={"region": connector})
     shown = [MaskedObjects.of_scene(scene(number)) for number in range(60)]
     images = [(Seen.of(objects), objects) for objects in shown]

@@ -37,6 +37,7 @@ SPLITS = ("val_seen", "val_unseen")
 #: What serves all seeds, and jobs of a seed; each needs those before it.
 SHARED = ("eye", "look")
 JOBS = ("proposals", "with rejection", "without rejection")
+NOISE = 0.1  # of told tokens, of which a connector misses some
 #: Title of a row -> the language model, candidates, and whether its answers are constrained.
 ROWS = {
     "proposals": ("with rejection", "good", True),
@@ -52,12 +53,13 @@ class Sizes:
     """How much is trained and asked."""
 
     eye_steps: int = 1400  # object queries of 800 know unseen combinations less well
-    proposal_steps: int = 400
+    proposal_steps: int = 600
     worse_steps: int = 50
-    reading_steps: int = 4000  # of lists
-    first_steps: int = 1500  # of them, of what is asked first
-    connector_steps: int = 1500
-    steps: int = 1000  # of conversations about pictures
+    lists: int = 15000  # scenes that are told
+    reading_steps: int = 3000
+    first_steps: int = 700  # of them, of what is asked first
+    connector_steps: int = 6000
+    steps: int = 600  # of conversations about pictures
     batch_size: int = 16  # conversations
     images: int = 60  # asked about, of each split
     train: int = 1200
@@ -69,6 +71,7 @@ SHORT = Sizes(
     eye_steps=1,
     proposal_steps=1,
     worse_steps=1,
+    lists=20,
     reading_steps=2,
     first_steps=1,
     connector_steps=1,
@@ -228,8 +231,6 @@ class Bench(SeededJobs):
 
     def learn(self, name: str, seed: int) -> Any:
         """Train a language model and save it."""
-        import random
-
         import torch
 
         from llmdet.datasets.toy.masks import MaskedObjects
@@ -238,21 +239,27 @@ class Bench(SeededJobs):
         from llmdet.testing.kept_training import Pool, Training, save_trained
         from llmdet.testing.kept_training import train as train_on_kept
         from llmdet.testing.search_lesson import LATE, Searches
-        from llmdet.testing.told_objects import ToldObjects, begin_connector, read_lists
+        from llmdet.testing.told_objects import (
+            NamedObjects,
+            begin_connector,
+            draw_scenes,
+            read_lists,
+        )
 
         torch.manual_seed(seed)
-        random.seed(seed)  # of where candidates stand
         sizes, config = self.sizes, self.retrieval_config()
         model: Any = MODELS.build(config.model)
-        told = ToldObjects(model.lmm.hidden_size, centres=True)
-        scenes = list(read_scenes(self.toy, "train"))
+        told = NamedObjects(model.lmm)
         rejection = name == "with rejection"
-        lesson = Searches(scenes, sizes.reading_steps, sizes.first_steps, rejection)
-        read_lists(model, told, lesson, seed)
+        lists = draw_scenes(sizes.lists, seed)
+        lesson = Searches(lists, sizes.reading_steps, sizes.first_steps, rejection)
+        read_lists(model, told, lesson, seed, noise=NOISE)
         kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
         images = [
             (kept[file], MaskedObjects.of_scene(scene))
-            for file, scene in zip(self.files()["train"], scenes, strict=True)
+            for file, scene in zip(
+                self.files()["train"], read_scenes(self.toy, "train"), strict=True
+            )
         ]
         begin_connector(model, told, images, sizes.connector_steps, seed)
         mixed: Any = TRANSFORMS.build(config.mixed)

@@ -9,13 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from llmdet.datasets.toy.captions import PLACES, position, relation
+from llmdet.datasets.toy.captions import PLACES, SIDES, position, relation
 from llmdet.datasets.toy.scene import SIZES, Scene
 from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES, Kind
 
 Value = TypeVar("Value")
 
-RELATIONS = ("left of", "right of", "above", "below")
 PLACE_WORDS = tuple(place for row in PLACES for place in row)
 #: What an expression says; each can be wrong, and all of it can be another object's.
 ASPECTS = ("colour", "shape", "size", "place", "relation")
@@ -31,7 +30,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
 _KIND = rf"an? ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
 _EXPRESSION = re.compile(
     rf"(?:({'|'.join(SIZES)}) )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
-    rf"(?: ({'|'.join(PLACE_WORDS)}))?(?:,? ({'|'.join(RELATIONS)}) {_KIND})?"
+    rf"(?: ({'|'.join(PLACE_WORDS)}))?(?:,? ({'|'.join(SIDES)}) {_KIND})?"
 )
 
 
@@ -43,7 +42,7 @@ class Expression:
     shape: str
     size: str | None = None
     place: str | None = None  # one of PLACE_WORDS
-    relation: tuple[str, Kind] | None = None  # one of RELATIONS, and to what
+    relation: tuple[str, Kind] | None = None  # one of SIDES, and to what
 
     def __str__(self) -> str:
         words = [self.size, self.colour, self.shape, self.place]
@@ -159,7 +158,7 @@ def with_wrong(
         if not kinds:
             return None
         kind = kinds[int(rng.integers(len(kinds)))]
-        wrong = [(w, kind) for w in RELATIONS if (w, kind) not in facts.relations]
+        wrong = [(w, kind) for w in SIDES if (w, kind) not in facts.relations]
         return replace(expression, relation=drawn(wrong, rng)) if wrong else None
     words = _WORDS[aspect]
     wrong_words = [word for word in words if word != getattr(facts, aspect)]

@@ -18,14 +18,13 @@ import numpy as np
 from llmdet.chat import ChatRequest, Pace, Usage
 from llmdet.datasets.toy.agent_expressions import (
     PLACE_WORDS,
-    RELATIONS,
     Expression,
     Facts,
     with_article,
     with_wrong,
 )
 from llmdet.datasets.toy.agent_eye import SMALL_BELOW, Seen, View, look
-from llmdet.datasets.toy.captions import position, relation
+from llmdet.datasets.toy.captions import SIDES, position, relation
 from llmdet.datasets.toy.scene import SIZES
 from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES, Kind
 
@@ -43,7 +42,7 @@ _SEEN = re.compile(
     rf"(?P<colour>{'|'.join(COLOURS)})|an? (?P<shape>{'|'.join(SHAPES)})"
     rf"|(?P<size>{'|'.join(SIZES)})"
     rf"|(?P<place>{'|'.join(PLACE_WORDS)})"
-    rf"|(?P<word>{'|'.join(RELATIONS)}) an? (?P<to>(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)}))"
+    rf"|(?P<word>{'|'.join(SIDES)}) an? (?P<to>(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)}))"
     r")\."
 )
 

@@ -57,6 +57,10 @@ def group_items(items: Sequence[Item], with_size: bool) -> list[Group]:
     ]
 
 
+#: What :func:`relation` may say.
+SIDES = ("left of", "right of", "above", "below")
+
+
 def relation(a: Sequence[float], b: Sequence[float]) -> str | None:
     """Say where xyxy box `a` is, seen from `b`; None unless one axis clearly says so."""
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b

@@ -71,6 +71,13 @@ class Objects:
         boxes = tuple(instance["bbox"] for instance in instances)
         return cls(kinds, boxes, (row["width"], row["height"]))
 
+    def shuffled(self, rng: np.random.Generator) -> Objects:
+        """The same in another order."""
+        order = rng.permutation(len(self.kinds))
+        return Objects(
+            tuple(self.kinds[n] for n in order), tuple(self.boxes[n] for n in order), self.size
+        )
+
 
 def classify_questions(objects: Objects) -> list[Question]:
     """What each object is.

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llmdet.datasets.toy.captions import NUMBERS, relation
+from llmdet.datasets.toy.captions import NUMBERS, SIDES, relation
 from llmdet.datasets.toy.scene import Item, Scene
 from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES
 
-RELATIONS = ("left of", "right of", "above", "below")
 GROUPS = ("name", "relation", "negation", "counting")
 _MOST_COUNTED = 3
 
@@ -28,7 +27,7 @@ class Description:
     group: str  # of GROUPS
     colour: str
     shape: str
-    relation: str = ""  # of RELATIONS, of group "relation"
+    relation: str = ""  # of SIDES, of group "relation"
     other: tuple[str, str] = ("", "")  # colour and shape of what it relates to
     number: int = 0  # of group "counting"
 
@@ -106,7 +105,7 @@ def _altered_once(one: Description, rng: np.random.Generator) -> Description:
     if one.group == "relation":
         colour, shape = one.other
         ways += [
-            lambda: replace(one, relation=_other(RELATIONS, one.relation, rng)),
+            lambda: replace(one, relation=_other(SIDES, one.relation, rng)),
             lambda: replace(one, other=(_other(tuple(COLOURS), colour, rng), shape)),
         ]
     if one.group == "counting":

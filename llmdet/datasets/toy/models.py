@@ -53,6 +53,8 @@ _HEADERS = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 _MARK = re.compile(r"</?(image|region|mask|obj|p|ground|objects)(:?\d+)?>")
+#: Sizes of language models that are asked about regions.
+_SMALL = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=3, initializer_range=0.09)
 #: Captions that the language model's vocabulary is learned from; more of them add no new word.
 _CORPUS_ROWS = 500
 
@@ -99,8 +101,8 @@ def write_retrieval_language_model(folder: str | Path) -> None:
         folder: the toy set with its rows about candidates, see
             :func:`llmdet.datasets.toy.retrieval.write_retrieval_rows`.
     """
-    files = ["train_retrieval.jsonl"]
-    _write_language_model(Path(folder), "retrieval_language_model", files, num_key_value_heads=4)
+    files, layers = ["train_retrieval.jsonl"], 4  # three compare what they look up less well
+    _write_copying_model(Path(folder), "retrieval_language_model", files, num_hidden_layers=layers)
 
 
 def write_mask_language_model(folder: str | Path) -> None:
@@ -110,12 +112,16 @@ def write_mask_language_model(folder: str | Path) -> None:
         folder: the toy set with its questions about regions and its conversations with masks, see
             :func:`llmdet.datasets.toy.masks.write_mask_questions`.
     """
+    files = ["train_regions.jsonl", "train_masks.jsonl"]
+    _write_copying_model(Path(folder), "mask_language_model", files)
+
+
+def _write_copying_model(folder: Path, name: str, rows: Iterable[str], **changes: Any) -> None:
     from llmdet.datasets.toy.copying_heads import begin_with_copying_heads
 
-    files, name = ["train_regions.jsonl", "train_masks.jsonl"], "mask_language_model"
-    if not (Path(folder) / name / "config.json").is_file():
-        _write_language_model(Path(folder), name, files, num_key_value_heads=4)
-        begin_with_copying_heads(Path(folder) / name)
+    if not (folder / name / "config.json").is_file():
+        _write_language_model(folder, name, rows, num_key_value_heads=4, **changes)
+        begin_with_copying_heads(folder / name)
 
 
 def _write_language_model(folder: Path, name: str, rows: Iterable[str], **changes: Any) -> None:
@@ -125,11 +131,7 @@ def _write_language_model(folder: Path, name: str, rows: Iterable[str], **change
         tiny_qwen(
             target,
             corpus=[text for file in rows for text in _questions(folder, file)],
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            initializer_range=0.09,
-            **changes,
+            **(_SMALL | changes),
         )
         logger.info("wrote the language model %s", target)
 

@@ -1,7 +1,9 @@
 """Detection by retrieval on the toy set: words, and the objects of an image that they mean.
 
 Everything is read from a split's detection rows. Objects are named by their numbers among the
-row's boxes, as a model names candidates (:mod:`llmdet.prompts.objects`).
+row's boxes, as a model names candidates (:mod:`llmdet.prompts.objects`). Answers about kinds and
+sides begin with a thought: every object of the shape, what it is asked for, and whether it is meant
+(Rex-Thinker, arXiv 2506.04034, has models look at candidates one by one before they answer).
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from llmdet.datasets.toy.captions import relation
+from llmdet.datasets.candidates import overlapping
+from llmdet.datasets.toy.captions import SIDES, relation
 from llmdet.datasets.toy.conversations import Objects
 from llmdet.datasets.toy.vocabulary import COLOURS, HELD_OUT, SEEN, SHAPES, Kind
 from llmdet.errors import DataError
+from llmdet.prompts.object_questions import renumber_objects
 from llmdet.prompts.objects import ObjectGrammar, object_mark
 
 logger = logging.getLogger(__name__)
@@ -30,15 +34,17 @@ TASKS = ("detect", "several", "word", "relate", "count", "absent", "refuse")
 #: Few tokens: minutes are few.
 FIND = "Detect {phrase}."
 #: What a training conversation asks for: kinds that are there or absent, words that many objects
-#: share or none, and how many there are of a kind, places seen from a thing, two kinds at once, and
-#: what the object of a number is.
-TRAINED = ("kinds", "words", "places", "pairs", "names")
+#: share or none, and how many there are of a kind, places seen from a thing, where all others stand
+#: seen from it, two kinds at once, and what the object of a number is.
+TRAINED = ("kinds", "words", "places", "sides", "pairs", "names")
 _COUNT = "Count {phrase}."
 _NAME = "Name {region}."
+_RELATE = "Relate all to {region}."
 _SEED = 5
+_SAME = 0.5  # IoU from which on a proposal is an object
 _TURNS = 8  # most of a training conversation
-_PLACES = 4, 2  # asked in it that hold, and that do not
-_RELATIONS = 3, 3  # the same of a test image
+_PLACES = 3  # asked in it, each about two other shapes
+_RELATIONS = 3, 3  # asked of a test image: places that hold, and that do not
 _GRAMMAR = ObjectGrammar()
 
 
@@ -49,6 +55,7 @@ class Search:
     task: str  # of TASKS
     found: Mapping[str, tuple[int, ...]]  # phrase -> objects; none where it is absent
     unseen: bool = False  # whether it asks for a combination that training never shows
+    thought: str = ""  # said in front of the answer
 
     @property
     def phrase(self) -> str:
@@ -65,14 +72,15 @@ class Search:
         """The question and its answer."""
         answer = _GRAMMAR.write(self.found)
         if self.task == "count":
-            return _COUNT.format(phrase=self.phrase), f"The number is {len(self.objects)}: {answer}"
-        return FIND.format(phrase=self.phrase), answer
+            answer = f"The number is {len(self.objects)}: {answer}"
+            return _COUNT.format(phrase=self.phrase), f"{self.thought}{answer}"
+        return FIND.format(phrase=self.phrase), f"{self.thought}{answer}"
 
 
 def kind_searches(objects: Objects, task: str = "detect") -> list[Search]:
     """Each kind of the image."""
     return [
-        Search(task, {kind.name: _of(objects, kind)}, kind in HELD_OUT)
+        Search(task, {kind.name: _of(objects, kind)}, kind in HELD_OUT, _looked(objects, kind))
         for kind in dict.fromkeys(objects.kinds)
     ]
 
@@ -87,6 +95,7 @@ def several_searches(objects: Objects, rng: np.random.Generator) -> list[Search]
             "several",
             {kind.name: _of(objects, kind) for kind in pair},
             any(kind in HELD_OUT for kind in pair),
+            "".join(_looked(objects, kind) for kind in pair),
         )
         for pair in pairs
     ]
@@ -112,7 +121,7 @@ def absent_searches(
     shown = set(objects.kinds)
     missing = [kind for kind in kinds if kind not in shown]
     return [
-        Search("absent", {kind.name: ()}, kind in HELD_OUT)
+        Search("absent", {kind.name: ()}, kind in HELD_OUT, _looked(objects, kind))
         for kind in _drawn(missing, len(shown), rng)
     ]
 
@@ -123,7 +132,11 @@ def relation_searches(objects: Objects) -> list[Search]:
     Only of shapes that each stand clearly on a side of it: "relate" where some stand there,
     "refuse" where none do.
     """
-    searches = []
+    return [search for of_pair in _relations(objects) for search in of_pair]
+
+
+def _relations(objects: Objects) -> Iterator[list[Search]]:
+    """The four sides of a shape that another one may be on, for each two shapes."""
     shapes = [kind.shape for kind in objects.kinds]
     for reference, there in enumerate(shapes):
         if shapes.count(there) > 1:
@@ -131,13 +144,29 @@ def relation_searches(objects: Objects) -> list[Search]:
         for shape in dict.fromkeys(shapes):
             numbers = [n for n, other in enumerate(shapes) if other == shape]
             places = [relation(objects.boxes[n], objects.boxes[reference]) for n in numbers]
-            if shape == there or None in places:
-                continue
-            for word in ("left of", "right of", "above", "below"):
-                meant = tuple(n for n, place in zip(numbers, places, strict=True) if place == word)
-                phrase = f"the {shape} {word} the {there}"
-                searches.append(Search("relate" if meant else "refuse", {phrase: meant}))
-    return searches
+            if shape != there and None not in places:
+                found = dict(zip(numbers, map(str, places), strict=True))
+                yield [_related(shape, side, there, reference, found) for side in SIDES]
+
+
+def _related(
+    shape: str, side: str, there: str, reference: int, places: Mapping[int, str]
+) -> Search:
+    meant = tuple(number for number, place in places.items() if place == side)
+    return Search(
+        "relate" if meant else "refuse",
+        {f"the {shape} {side} the {there}": meant},
+        thought=f"{there}{object_mark(reference)}, {_judged(shape, places, side)}",
+    )
+
+
+def _judged(shape: str, objects: Mapping[int, str], meant: str) -> str:
+    """Objects of a shape, what is true of each, and whether this is what is meant."""
+    said = [
+        f"{shape}{object_mark(number)} {true} {'yes' if true == meant else 'no'}"
+        for number, true in objects.items()
+    ]
+    return f"{', '.join(said) or f'no {shape}'}. "
 
 
 def training_turns(
@@ -156,6 +185,8 @@ def training_turns(
     """
     if task == "names":
         return _drawn(_names(objects), _TURNS, rng)
+    if task == "sides":
+        return _drawn(_sides(objects), _PLACES, rng)
     found = _SEARCHES[task](objects, rng)
     asked = [search.turns for search in found if search.objects or rejection]
     return _drawn(asked, _TURNS, rng)
@@ -170,7 +201,12 @@ def _words(objects: Objects, rng: np.random.Generator) -> list[Search]:
 
 
 def _places(objects: Objects, rng: np.random.Generator) -> list[Search]:
-    return _of_relations(relation_searches(objects), *_PLACES, rng)
+    """One side of each two shapes, as often one that holds as one that does not."""
+    drawn = []
+    for searches in _relations(objects):
+        held = rng.random() < 0.5
+        drawn += _drawn([each for each in searches if bool(each.objects) == held], 1, rng)
+    return _drawn(drawn, _PLACES, rng)
 
 
 _SEARCHES: dict[str, Callable[[Objects, np.random.Generator], list[Search]]] = {
@@ -190,21 +226,67 @@ def _names(objects: Objects) -> list[tuple[str, str]]:
     ]
 
 
+def _sides(objects: Objects) -> list[tuple[str, str]]:
+    """On which side of each object the others are, those that stand clearly on one."""
+    turns = []
+    for reference, (kind, box) in enumerate(zip(objects.kinds, objects.boxes, strict=True)):
+        sides = [
+            f"{other.shape}{object_mark(number)} {side}"
+            for number, other in enumerate(objects.kinds)
+            if number != reference and (side := relation(objects.boxes[number], box)) is not None
+        ]
+        if sides:
+            mark = object_mark(reference)
+            said = f"{kind.shape}{mark}, {', '.join(sides)}."
+            turns.append((_RELATE.format(region=mark), said))
+    return turns
+
+
 def training_rows(
-    row: dict[str, Any], rng: np.random.Generator, rejection: bool = True
+    row: dict[str, Any],
+    rng: np.random.Generator,
+    rejection: bool = True,
+    proposals: Sequence[Sequence[float]] = (),
 ) -> Iterator[dict[str, Any]]:
     """Conversations about one training image, one of each task that it has questions for.
 
+    Objects and proposals that are none of them are the candidates, in another order each time;
+    thoughts name objects in that order.
+
     Args:
         row: its detection row.
-        rng: decides what is asked.
+        rng: decides what is asked, and the order.
         rejection: with False nothing is asked for that is not there.
+        proposals: boxes of a detector, xyxy and maybe a score.
     """
     objects = Objects.of_row(row)
+    boxes = np.array([box[:4] for box in proposals], np.float32).reshape(-1, 4)
+    others = boxes[~overlapping(boxes, np.array(objects.boxes, np.float32), _SAME)].tolist()
     for task in TRAINED:
-        turns = training_turns(task, objects, rng, rejection)
+        shown = objects.shuffled(rng)
+        turns = training_turns(task, shown, rng, rejection)
         if turns:
-            yield conversation_row(objects, turns, row["filename"]) | {"task": task}
+            told = conversation_row(shown, turns, row["filename"])
+            yield _put_among(told, others, rng) | {"task": task}
+
+
+def _put_among(
+    row: dict[str, Any], others: Sequence[Sequence[float]], rng: np.random.Generator
+) -> dict[str, Any]:
+    """The row with other boxes between its regions, whose order stays as it is."""
+    count = len(row["regions"]) + len(others)
+    places = sorted(rng.permutation(count)[: len(row["regions"])].tolist())
+    regions = dict(zip(places, row["regions"], strict=True))
+    rest = iter([{"bbox": list(box)} for box in others])
+    said = [
+        {**turn, "value": renumber_objects(turn["value"], dict(enumerate(places)))}
+        for turn in row["conversations"]
+    ]
+    return {
+        **row,
+        "regions": [regions[n] if n in regions else next(rest) for n in range(count)],
+        "conversations": said,
+    }
 
 
 def conversation_row(
@@ -250,6 +332,12 @@ def _of_relations(
     return [*_drawn(there, held, rng), *_drawn(empty, refused, rng)]
 
 
+def _looked(objects: Objects, kind: Kind) -> str:
+    """The objects of a kind's shape, and their colours."""
+    colours = {n: each.colour for n, each in enumerate(objects.kinds) if each.shape == kind.shape}
+    return _judged(kind.shape, colours, kind.colour)
+
+
 def _of(objects: Objects, kind: Kind) -> tuple[int, ...]:
     return tuple(number for number, other in enumerate(objects.kinds) if other == kind)
 
@@ -282,9 +370,10 @@ def write_retrieval_rows(
         return
     lines = []
     for number, row in enumerate(detection_rows(folder, "train")):
-        given = {} if proposals is None else {"proposals": proposals[row["filename"]]}
-        rows = training_rows(row, np.random.default_rng([_SEED, number]), rejection)
-        lines += [json.dumps(each | given, separators=(",", ":")) + "\n" for each in rows]
+        rng = np.random.default_rng([_SEED, number])
+        given = () if proposals is None else proposals[row["filename"]]
+        rows = training_rows(row, rng, rejection, given)
+        lines += [json.dumps(each, separators=(",", ":")) + "\n" for each in rows]
     out.write_text("".join(lines), encoding="utf-8")
     logger.info("%s: %d conversations", out, len(lines))
 

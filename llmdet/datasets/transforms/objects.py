@@ -136,7 +136,8 @@ class MixCandidates(BaseTransform):
         rule: by which the best proposals are taken, see
             :func:`~llmdet.datasets.candidates.choose_boxes`.
         overlap: IoU from which on a proposal is the object of a region.
-        shuffle: False for tests, where an order must not depend on chance.
+        shuffle: False for regions in their order and proposals behind them, where the rows'
+            order is random already.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class MixCandidates(BaseTransform):
             self.dropped.note(TOO_MANY)
             conversations, named = (), []
         others = [index for index in range(len(regions)) if index not in set(named)]
-        kept = [*named, *others[: self.most - len(named)]]
+        kept = sorted([*named, *others[: self.most - len(named)]])
         proposals = self._proposals(results.get("proposals"), regions, self.most - len(kept))
         boxes = np.concatenate([regions.boxes[kept], proposals]).astype(np.float32)
         order = list(range(len(boxes)))
