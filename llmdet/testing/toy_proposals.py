@@ -14,7 +14,7 @@ CONFIG = "configs/upn/toy_candidates.py"
 #: Best boxes of an image whose recall is measured.
 LIMITS = (10, 100)
 _OVERLAP = 0.3  # of candidates, above which the best stays
-_LEAST = 0.35  # of the best score of an image, below which boxes are no candidates
+_LEAST = 0.15  # of the best score of an image, below which boxes are no candidates
 
 
 @dataclass(frozen=True)
