@@ -40,6 +40,9 @@ class CaptionTrace:
         model = self.model
         assert model.lmm is not None
         decoder = model.lmm.causal_lm.get_decoder()
+        together = model.lmm.rows_together
+        model.lmm.rows_together = True  # what layers give shall be of whole batches
+        self._undo.append(lambda: setattr(model.lmm, "rows_together", together))
         assert model.image_captioner is not None
         assert model.region_captioner is not None
         self._watch(model.image_captioner.connector.projector, self._grid)
