@@ -28,7 +28,7 @@ class Scripted:
 
 
 def test_candidates_are_the_best_boxes_that_come_near_the_best_score():
-    proposer = Proposer(Scripted([0.5, 0.25, 0.125], [0.5, 0.5, 0.5], []))
+    proposer = Proposer(Scripted([0.5, 0.25, 0.0625], [0.5, 0.5, 0.5], []))
     kept = proposer.best(Path("images"), ["a.jpg", "b.jpg", "c.jpg"], most=2)
     assert kept == {
         "a.jpg": [[0, 1, 2, 3, 0.5], [4, 5, 6, 7, 0.25]],
