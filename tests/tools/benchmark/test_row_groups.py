@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 
-from llmdet.models.language import language_model
 from llmdet.testing.programs import load_program
 
 
-def test_both_ways_come_to_the_same_losses(root, capsys, monkeypatch):
-    monkeypatch.setattr(language_model, "group_rows", language_model.group_rows)  # put back
+def test_both_ways_come_to_the_same_losses(root, capsys):
     benchmark = load_program(root / "tools" / "benchmark" / "row_groups.py")
     words = "--rows 4 --shortest 5 --longest 400 --width 16 --layers 1 --repeat 2"
     assert benchmark.main(words.split()) == 0
