@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +44,7 @@ class SeededJobs:
     Attributes:
         program: the benchmark's file.
         short_sizes: what ``sizes`` is with ``--short``.
+        shared: names of jobs that serve all seeds.
         folder: has a folder for each job.
         sizes: how much is trained and asked.
         eye: checkpoint of a detector that is not to be trained.
@@ -51,6 +52,7 @@ class SeededJobs:
 
     program: ClassVar[str]
     short_sizes: ClassVar[Any]
+    shared: ClassVar[Sequence[str]] = ()
 
     folder: Path
     sizes: Any
@@ -79,7 +81,12 @@ class SeededJobs:
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a job."""
-        return self.folder / f"{name}_seed{seed}"
+        title = name if name in self.shared else f"{name}_seed{seed}"
+        return self.folder / title.replace(", ", "_").replace(" ", "_")
+
+    def needs(self, name: str) -> Sequence[str]:
+        """Jobs that a job needs, those that are shared or have its seed."""
+        return ()
 
     def result_file(self, name: str, seed: int) -> Path:
         """What a finished job came to."""
@@ -90,25 +97,37 @@ class SeededJobs:
         return json.loads(self.result_file(name, seed).read_text())
 
     def run_all(self, names: Sequence[str], seeds: Sequence[int], processes: int) -> None:
-        """Do what is not finished, in the order of names for each seed, some at once.
+        """Do what is not finished, some at once; a job begins when those that it needs are done.
+
+        Args:
+            names: of jobs, each behind those that it needs.
+            seeds: for which they are done; shared ones are done once, with seed 0.
+            processes: jobs at once.
 
         Raises:
             SystemExit: one failed; those that have not begun do not begin.
         """
-        missing = [
-            (name, seed)
-            for seed in seeds
-            for name in names
-            if not self.result_file(name, seed).is_file()
-        ]
+        begun: dict[Path, Future[None]] = {}
         with ThreadPoolExecutor(processes) as pool:
-            running = [pool.submit(self.run_apart, *job) for job in missing]
+            for name in names:
+                for seed in (0,) if name in self.shared else seeds:
+                    if self.result_file(name, seed).is_file():
+                        continue
+                    # They stand before it in the queue of the pool, and so never wait for it.
+                    places = [self.place(needed, seed) for needed in self.needs(name)]
+                    first = [begun[place] for place in places if place in begun]
+                    begun[self.place(name, seed)] = pool.submit(self._run_after, first, name, seed)
             try:
-                for job in running:
+                for job in begun.values():
                     job.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def _run_after(self, first: Sequence[Future[None]], name: str, seed: int) -> None:
+        for job in first:
+            job.result()
+        self.run_apart(name, seed)
 
     def run_apart(self, name: str, seed: int) -> None:
         """Do a job in a process of its own, with one thread; its words are in ``log.txt``.

@@ -44,6 +44,14 @@ MODELS = {
 #: What all of them start from: questions about regions, and what masks need to know; and before
 #: it lists of objects whose kinds and places are told.
 READING, WORDS = "reading", "words"
+#: What stands before the models, each behind what it needs itself; models need the words.
+NEEDS = {
+    "sam": (),
+    "eye": (),
+    "look": ("eye",),
+    READING: ("sam", "eye"),
+    WORDS: ("look", READING),
+}
 TASKS_OF_WORDS = {WORDS: 0.25, "where": 0.2, "describe": 0.15, "listed": 0.4}
 #: Of the tables; shares in percent.
 MASK_COLUMNS = ("refer seen", "refer unseen", "recall", "recall with phrase", "mIoU", "index")
@@ -105,15 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     bench.keep_to_one_eye()
     bench.make_data()
-    bench.run_all(["sam"], args.seeds, args.processes)
     if not args.models:
+        bench.run_all(["sam"], args.seeds, args.processes)
         return 0
-    if args.eye is None:
-        bench.run_all(["eye"], [0], args.processes)
-    bench.run_all(["look"], [0], args.processes)
-    bench.run_all([READING], args.seeds, args.processes)
-    bench.run_all([WORDS], args.seeds, args.processes)
-    bench.run_all(args.models, args.seeds, args.processes)
+    names = [name for name in (*NEEDS, *args.models) if name != "eye" or args.eye is None]
+    bench.run_all(names, args.seeds, args.processes)
     results = {name: [bench.result(name, seed) for seed in args.seeds] for name in args.models}
     write_result("\n".join(_tables(results)))
     return 0
@@ -123,13 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Bench(SeededJobs):
     """Trainings and their results in a folder."""
 
-    program, short_sizes = __file__, SHORT
+    program, short_sizes, shared = __file__, SHORT, ("eye", "look")
 
     sizes: Sizes
 
-    def place(self, name: str, seed: int) -> Path:
-        """The folder of a training; the eye and what it sees serve all seeds."""
-        return self.folder / (name if name in ("eye", "look") else f"{name}_seed{seed}")
+    def needs(self, name: str) -> Sequence[str]:
+        """See :class:`SeededJobs`."""
+        return NEEDS.get(name, (WORDS,))
 
     def make_data(self) -> None:
         """Write the toy set with its conversations and models, where it is not there."""

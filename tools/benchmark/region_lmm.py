@@ -137,9 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     eyes = dict.fromkeys(VARIANTS[name].eye for name in names)
     if args.eye is not None:
         eyes.pop("with language", None)
-    # A language model needs its eye first.
-    bench.run_all([f"eye {eye}" for eye in eyes], args.seeds, args.processes)
-    bench.run_all(names, args.seeds, args.processes)
+    bench.run_all([*(f"eye {eye}" for eye in eyes), *names], args.seeds, args.processes)
     for chosen in args.tables:
         rows = {
             title: [bench.result(name, seed) for seed in args.seeds]
@@ -161,8 +159,11 @@ class Bench(SeededJobs):
         """The folder of a training."""
         variant = VARIANTS.get(name)
         given = self.eye is not None and variant is not None and variant.eye == "with language"
-        words = f"{name} given eye" if given else name
-        return self.folder / f"{words.replace(', ', '_').replace(' ', '_')}_seed{seed}"
+        return super().place(f"{name} given eye" if given else name, seed)
+
+    def needs(self, name: str) -> Sequence[str]:
+        """A language model needs its eye."""
+        return [f"eye {VARIANTS[name].eye}"] if name in VARIANTS else []
 
     def make_data(self) -> None:
         """Write the toy set with its questions and models, where it is not there."""

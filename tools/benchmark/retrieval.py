@@ -34,9 +34,10 @@ from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import run_cli, write_result
 
 SPLITS = ("val_seen", "val_unseen")
-#: What serves all seeds, and jobs of a seed; each needs those before it.
-SHARED = ("eye", "look")
-JOBS = ("proposals", "with rejection", "without rejection")
+#: Jobs of all seeds, and of each -> those that they need.
+SHARED = {"eye": (), "look": ("eye",)}
+LEARNED = ("look", "proposals")
+JOBS = {"proposals": ("eye",), "with rejection": LEARNED, "without rejection": LEARNED}
 NOISE = 0.1  # of told tokens, of which a connector misses some
 #: Title of a row -> the language model, candidates, and whether its answers are constrained.
 ROWS = {
@@ -53,7 +54,7 @@ class Sizes:
     """How much is trained and asked."""
 
     eye_steps: int = 1400  # object queries of 800 know unseen combinations less well
-    proposal_steps: int = 600
+    proposal_steps: int = 300
     worse_steps: int = 50
     lists: int = 15000  # scenes that are told
     reading_steps: int = 3000
@@ -107,10 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     bench.keep_to_one_eye()
     bench.make_data()
-    for name in SHARED[1:] if args.eye else SHARED:
-        bench.run_all([name], [0], args.processes)
-    for name in JOBS:
-        bench.run_all([name], args.seeds, args.processes)
+    names = [name for name in (*SHARED, *JOBS) if name != "eye" or args.eye is None]
+    bench.run_all(names, args.seeds, args.processes)
     write_result("\n".join(tables([bench.results(seed) for seed in args.seeds])))
     return 0
 
@@ -119,13 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Bench(SeededJobs):
     """Trainings and their results in a folder."""
 
-    program, short_sizes = __file__, SHORT
+    program, short_sizes, shared = __file__, SHORT, tuple(SHARED)
 
     sizes: Sizes
 
-    def place(self, name: str, seed: int) -> Path:
-        """The folder of a job; the eye and what it sees serve all seeds."""
-        return self.folder / (name if name in SHARED else f"{name} seed{seed}".replace(" ", "_"))
+    def needs(self, name: str) -> Sequence[str]:
+        """See :class:`SeededJobs`."""
+        return (SHARED | JOBS)[name]
 
     def results(self, seed: int) -> dict[str, Any]:
         """What the jobs of a seed came to: title of a row -> its values."""
@@ -190,7 +189,9 @@ class Bench(SeededJobs):
         return look_at_files(tower.eval(), self.toy / "images", self.files()["train"], levels=0)
 
     def propose(self, folder: Path, seed: int) -> dict[str, Any]:
-        """Train detectors of proposals, keep their boxes of all images, and measure their recall.
+        """Train detectors of proposals, keep their boxes of images, and measure their recall.
+
+        Conversations about training images have boxes of the good one alone.
 
         Returns:
             Title -> recall on new shapes of the best so many boxes.
@@ -208,6 +209,7 @@ class Bench(SeededJobs):
             kept = {
                 split: proposer.best(self.toy / "images", files, self.sizes.candidates)
                 for split, files in self.files().items()
+                if name == "good" or split in SPLITS
             }
             (folder / f"{name}.json").write_text(json.dumps(kept))
             result[f"recall of {name}"] = proposer.recall(self.folder / "new_shapes")
