@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-#: "unseen" asks for one kind that training never shows, "several" for two that it does.
+#: "unseen" asks for one kind that training never shows, "several" for two that it does; "falsely
+#: rejected" is a share of all that is there, with its parts behind it.
 COLUMNS = (
     "detect P",
     "detect R",
@@ -21,6 +22,9 @@ COLUMNS = (
     "absent rejected",
     "empty relation rejected",
     "falsely rejected",
+    "known kinds rejected",
+    "unseen kinds rejected",
+    "relations rejected",
 )
 
 
@@ -41,8 +45,10 @@ def scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     ]
     found = {number: row["found"] for number, row in enumerate(rows)}
     domains = humanref_scores(records, found)["domain"]
-    missed = [not row["found"] for row in rows if row["meant"]]
-    values = {"falsely rejected": _share(missed)}
+    there = [(_part(row), not row["found"]) for row in rows if row["meant"]]
+    values = {"falsely rejected": _share([missed for _, missed in there])}
+    for part in ("known kinds", "unseen kinds", "relations"):
+        values[f"{part} rejected"] = _share([missed for of, missed in there if of == part])
     for task, name in (("absent", "absent"), ("refuse", "empty relation")):
         refused = [not row["found"] for row in rows if row["task"] == task]
         values[f"{name} rejected"] = _share(refused)
@@ -51,6 +57,13 @@ def scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
             values[f"{name} {letter}"] = 100 * domains.get(domain, {}).get(key, 0.0)
     values["relate DF1"] = 100 * domains.get("relate", {}).get("density_f1_50", 0.0)
     return {name: values[name] for name in COLUMNS}
+
+
+def _part(row: dict[str, Any]) -> str:
+    """What is asked for, as false rejections are told apart."""
+    if row["task"] == "relate":
+        return "relations"
+    return "unseen kinds" if row["unseen"] else "known kinds"
 
 
 def _share(values: Sequence[bool]) -> float:

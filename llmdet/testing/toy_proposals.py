@@ -9,8 +9,9 @@ from typing import Any
 
 from llmdet.testing.toy_trainings import ROOT
 
-#: Of detectors of proposals.
-CONFIG = "configs/upn/toy_candidates.py"
+#: Of detectors of proposals, which see images as they are and enlarged; the second begins behind
+#: the first.
+SMALL, LARGE = "configs/upn/toy_candidates.py", "configs/upn/toy_candidates_large.py"
 #: Best boxes of an image whose recall is measured.
 LIMITS = (10, 100)
 _OVERLAP = 0.3  # of candidates, above which the best stays
@@ -24,11 +25,11 @@ class Proposer:
     detector: Any
 
     @classmethod
-    def load(cls, weights: Path) -> Proposer:
-        """Of a training of :data:`CONFIG`."""
+    def load(cls, config: str, weights: Path) -> Proposer:
+        """Of a training of :data:`SMALL` or :data:`LARGE`."""
         from llmdet.apis import Detector
 
-        return cls(Detector.from_pretrained(ROOT / CONFIG, weights, device="cpu"))
+        return cls(Detector.from_pretrained(ROOT / config, weights, device="cpu"))
 
     def best(self, folder: Path, files: Sequence[str], most: int) -> dict[str, list[list[float]]]:
         """File -> its candidates, xyxy in pixels and a score: the best boxes, at most so many."""

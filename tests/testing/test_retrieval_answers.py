@@ -32,3 +32,6 @@ def test_values_keep_tasks_apart():
     assert values["relate DF1"] == pytest.approx(100 * 2 / 3 / 2)  # F1, halved for a box too many
     assert (values["absent rejected"], values["empty relation rejected"]) == (50, 100)
     assert values["falsely rejected"] == 20
+    parts = {name: values[f"{name} rejected"] for name in ("known kinds", "unseen kinds")}
+    assert parts == {"known kinds": 0, "unseen kinds": 100}
+    assert values["relations rejected"] == 0

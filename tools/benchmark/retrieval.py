@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from llmdet.testing.retrieval_answers import COLUMNS, as_boxes, scores
 from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
 from llmdet.testing.tables import over_seeds, table
-from llmdet.testing.toy_proposals import CONFIG, LIMITS, Proposer, shared_weights
+from llmdet.testing.toy_proposals import LARGE, LIMITS, SMALL, Proposer, shared_weights
 from llmdet.testing.toy_trainings import toy_config, train, trained_weights
 from llmdet.utils.cli import run_cli, write_result
 
@@ -53,11 +53,11 @@ ROWS = {
 class Sizes:
     """How much is trained and asked."""
 
-    eye_steps: int = 1400  # object queries of 800 know unseen combinations less well
-    proposal_steps: int = 300
-    worse_steps: int = 50
+    eye_steps: int = 1550  # object queries of 800 know unseen combinations less well
+    small_steps: int = 200  # of proposals on images as they are
+    proposal_steps: int = 300  # behind them, on enlarged ones
     lists: int = 15000  # scenes that are told
-    reading_steps: int = 3000
+    reading_steps: int = 2700
     first_steps: int = 700  # of them, of what is asked first
     connector_steps: int = 6000
     steps: int = 600  # of conversations about pictures
@@ -70,8 +70,8 @@ class Sizes:
 
 SHORT = Sizes(
     eye_steps=1,
+    small_steps=1,
     proposal_steps=1,
-    worse_steps=1,
     lists=20,
     reading_steps=2,
     first_steps=1,
@@ -189,9 +189,9 @@ class Bench(SeededJobs):
         return look_at_files(tower.eval(), self.toy / "images", self.files()["train"], levels=0)
 
     def propose(self, folder: Path, seed: int) -> dict[str, Any]:
-        """Train detectors of proposals, keep their boxes of images, and measure their recall.
+        """Train a detector of proposals, keep its boxes of images, and measure their recall.
 
-        Conversations about training images have boxes of the good one alone.
+        Half way it is the worse one, of whose boxes no conversations are learned.
 
         Returns:
             Title -> recall on new shapes of the best so many boxes.
@@ -199,15 +199,20 @@ class Bench(SeededJobs):
         import torch
 
         torch.manual_seed(seed)  # of what the eye's weights do not give
-        result = {}
-        for name, steps in (("worse", self.sizes.worse_steps), ("good", self.sizes.proposal_steps)):
-            config = toy_config(CONFIG, self.toy, steps)
-            begin = shared_weights(config.model, self.eye_weights, folder / "begin.pth")
+        sizes, result = self.sizes, {}
+        model = toy_config(SMALL, self.toy, 1).model
+        begin = shared_weights(model, self.eye_weights, folder / "begin.pth")
+        for name, file, steps in (
+            ("worse", SMALL, sizes.small_steps),
+            ("good", LARGE, sizes.proposal_steps),
+        ):
+            config = toy_config(file, self.toy, steps)
             config.load_from = str(begin)
             train(config, folder / name, seed)
-            proposer = Proposer.load(trained_weights(folder / name))
+            begin = trained_weights(folder / name)
+            proposer = Proposer.load(file, begin)
             kept = {
-                split: proposer.best(self.toy / "images", files, self.sizes.candidates)
+                split: proposer.best(self.toy / "images", files, sizes.candidates)
                 for split, files in self.files().items()
                 if name == "good" or split in SPLITS
             }
