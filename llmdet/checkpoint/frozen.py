@@ -24,6 +24,8 @@ StateDict = dict[str, Tensor]
 
 #: ``source_kind`` of what speaks; other kinds see.
 LANGUAGE_MODEL = "language model"
+#: Of an encoder whose weights are a file beside its settings.
+OPEN_CLIP = "ConvNeXt of open_clip"
 #: Types are compared in this one where they differ: every wider type rounds to it in one way.
 _COMMON = torch.bfloat16
 
@@ -142,7 +144,7 @@ def put_back_frozen(
             raise CheckpointError(
                 f"'{path}' leaves out the weights of the frozen {_kind(record)} "
                 f"'{record['source']}', and the model was not built from it: let "
-                f"{_setting(prefix)} of the config name it, with pretrained=True"
+                f"{_setting(prefix, record)} of the config name it, with pretrained=True"
             )
 
 
@@ -176,6 +178,7 @@ def complete(
         CheckpointError: the source cannot be read, or holds other weights.
     """
     from llmdet.models.language.causal_lm import build_causal_lm
+    from llmdet.models.vision.convnext import build_convnext, read_open_clip
     from llmdet.models.vision.sam import build_sam_encoder
     from llmdet.models.vision.transformers_tower import build_encoder
 
@@ -183,13 +186,17 @@ def complete(
         LANGUAGE_MODEL: build_causal_lm,
         "image encoder": build_encoder,
         "SAM": build_sam_encoder,
+        "ConvNeXt": build_convnext,
     }
     full = dict(state_dict)
     for prefix, record in (meta.get("frozen") or {}).items():
         speaks = _kind(record) == LANGUAGE_MODEL
         place = source if speaks and isinstance(source, str) else record["source"]
-        build = builders[_kind(record)]
-        base = build(place, dtype=getattr(torch, record["dtype"])).state_dict()
+        dtype = getattr(torch, record["dtype"])
+        if _kind(record) == OPEN_CLIP:
+            base = {name: value.to(dtype) for name, value in read_open_clip(place).items()}
+        else:
+            base = builders[_kind(record)](place, dtype=dtype).state_dict()
         verify(base, record, place, path, prefix)
         for name, value in base.items():
             stem, _, kind = name.rpartition(".")
@@ -231,7 +238,7 @@ def verify(
         raise CheckpointError(
             f"'{path}' was trained on the frozen {_kind(record)} '{record['source']}', and "
             f"'{source}' holds other weights today (their hash differs): give the model that it "
-            f"was trained with ({_setting(prefix)} of the config)"
+            f"was trained with ({_setting(prefix, record)} of the config)"
         )
 
 
@@ -240,9 +247,10 @@ def _kind(record: Mapping[str, Any]) -> str:
     return record.get("kind", LANGUAGE_MODEL)
 
 
-def _setting(prefix: str) -> str:
+def _setting(prefix: str, record: Mapping[str, Any]) -> str:
     """The setting of a config that names the source of the weights under a prefix."""
-    return f"{prefix.rstrip('.').rpartition('.')[0]}.model"
+    name = "weights" if _kind(record) == OPEN_CLIP else "model"
+    return f"{prefix.rstrip('.').rpartition('.')[0]}.{name}"
 
 
 def digest(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:

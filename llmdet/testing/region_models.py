@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,37 @@ TINY_CONVNEXT: dict[str, Any] = {
     "depths": [1, 1, 2, 1],
     "image_size": 64,
 }
+
+#: Names of tensors in transformers -> in open_clip.
+_OPEN_CLIP = (
+    (r"embeddings\.patch_embeddings\.", "stem.0."),
+    (r"embeddings\.layernorm\.", "stem.1."),
+    (r"encoder\.stages\.(\d)\.downsampling_layer\.", r"stages.\1.downsample."),
+    (r"encoder\.(stages\.\d)\.layers\.(\d)\.dwconv", r"\1.blocks.\2.conv_dw"),
+    (r"encoder\.(stages\.\d)\.layers\.(\d)\.layernorm", r"\1.blocks.\2.norm"),
+    (r"encoder\.(stages\.\d)\.layers\.(\d)\.pwconv", r"\1.blocks.\2.mlp.fc"),
+    (r"encoder\.(stages\.\d)\.layers\.(\d)\.layer_scale_parameter", r"\1.blocks.\2.gamma"),
+)
+
+
+def write_open_clip(encoder: Any, path: Path, lead: str = "visual.trunk.") -> dict[str, Any]:
+    """Write a ConvNeXt of transformers as a file of open_clip has it; returns its tensors.
+
+    Args:
+        encoder: the ConvNeXt.
+        path: of the file.
+        lead: stands in front of all names of the ConvNeXt; other tensors are there too.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    weights = {f"{lead}head.norm.weight": torch.ones(2), "text.proj": torch.ones(2)}
+    for name, value in encoder.state_dict().items():
+        for ours, theirs in _OPEN_CLIP:
+            name = re.sub(f"^{ours}", theirs, name)
+        weights[lead + name] = value.clone()
+    save_file(weights, path)
+    return weights
 
 
 def tiny_clip(folder: str | Path, seed: int = 0) -> str:

@@ -11,7 +11,13 @@ from llmdet.checkpoint import load_weights
 from llmdet.checkpoint.frozen import complete, leave_out_frozen
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.registry import MODELS
-from llmdet.testing.region_models import TINY_CLIP, tiny_clip, tiny_region_lmm
+from llmdet.testing.region_models import (
+    TINY_CLIP,
+    TINY_CONVNEXT,
+    tiny_clip,
+    tiny_region_lmm,
+    write_open_clip,
+)
 
 ENCODER = "towers.clip.tower.encoder."
 
@@ -89,3 +95,47 @@ def test_a_folder_that_is_gone_is_named_before_anything_is_loaded(qwen, clip, tm
     shutil.rmtree(gone)
     with pytest.raises(ConfigError, match=rf"tower\.model='{gone}' is no folder with a config"):
         build(qwen, str(gone))
+
+
+@pytest.fixture(params=["folder", "file of open_clip"])
+def convnext(request, tmp_path):
+    """Settings of a tower whose weights are published, as transformers or open_clip does."""
+    torch.manual_seed(4)
+    tower = MODELS.build({"type": "ConvNextTower", "model": TINY_CONVNEXT})
+    if request.param == "folder":
+        from transformers import AutoModel
+
+        AutoModel.from_config(tower.encoder.config).save_pretrained(tmp_path / "convnext")
+        return {"type": "ConvNextTower", "model": str(tmp_path / "convnext")}
+    file = tmp_path / "clip.safetensors"
+    write_open_clip(tower.encoder, file)
+    return {"type": "ConvNextTower", "model": TINY_CONVNEXT, "weights": str(file)}
+
+
+def dual(qwen, clip, fine, seed=0):
+    torch.manual_seed(seed)
+    settings = tiny_region_lmm(qwen, clip)
+    coarse = {"type": "TransformersTower", "model": clip}
+    tower = {"type": "DualTower", "coarse": coarse, "fine": {**fine, "dtype": "float32"}}
+    return MODELS.build(settings | {"towers": {"clip": tower}})
+
+
+def test_a_frozen_convnext_is_left_out_and_put_back(qwen, clip, convnext, tmp_path):
+    model = dual(qwen, clip, convnext)
+    checkpoint = {"state_dict": dict(model.state_dict()), "meta": {"processes": 1}}
+    leave_out_frozen(checkpoint, model)
+    encoder = "towers.clip.fine.encoder."
+    assert not any(name.startswith(encoder) for name in checkpoint["state_dict"])
+    torch.save(checkpoint, tmp_path / "slim.pth")
+    again = dual(qwen, clip, convnext, seed=1)
+    assert not load_weights(again, tmp_path / "slim.pth").kept
+    content = torch.load(tmp_path / "slim.pth")
+    whole = complete(content["state_dict"], content["meta"], "slim.pth")
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+        assert torch.equal(value, whole[key]), key
+    setting = "weights" if "weights" in convnext else "model"
+    message = rf"leaves out .* ConvNeXt.*let towers\.clip\.fine\.{setting} of the config"
+    random = {"type": "ConvNextTower", "model": TINY_CONVNEXT}
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(dual(qwen, clip, random), tmp_path / "slim.pth")

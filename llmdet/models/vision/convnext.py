@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from llmdet.checkpoint.files import read_part
+from llmdet.checkpoint.frozen import OPEN_CLIP, StateDict
 from llmdet.datasets.views import CLIP_MEAN, CLIP_STD, ViewSettings
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.hub_weights import read_model
@@ -55,6 +56,9 @@ class ConvNextTower(EncoderTower):
         CheckpointError: weights are missing, or of another size.
     """
 
+    #: Where the weights are that llmdet.checkpoint.frozen leaves out of checkpoints.
+    source_part = "encoder"
+
     def __init__(
         self,
         model: str | Mapping[str, Any],
@@ -67,10 +71,13 @@ class ConvNextTower(EncoderTower):
     ) -> None:
         super().__init__(frozen=frozen, dtype=dtype)
         read = model if pretrained and weights is None else None
-        self.encoder: Any = _build(model, read=isinstance(read, str), dtype=self.dtype)
-        self.encoder.layernorm = nn.Identity()  # of the pooled output, which nothing reads
+        self.encoder: Any = build_convnext(model, read=isinstance(read, str), dtype=self.dtype)
+        self.source = read if isinstance(read, str) else None
+        self.source_kind = "ConvNeXt"
         if pretrained and weights is not None:
             _load(self.encoder, weights)
+            self.source, self.source_kind = weights, OPEN_CLIP
+        self.source_names = tuple(self.encoder.state_dict())
         config = self.encoder.config
         side = int(config.image_size)
         self.view = ViewSettings(
@@ -110,20 +117,36 @@ def transformers_name(name: str) -> str | None:
     return None
 
 
-def _build(model: str | Mapping[str, Any], *, read: bool, dtype: torch.dtype) -> Any:
+def build_convnext(model: str | Mapping[str, Any], *, read: bool = True, dtype: torch.dtype) -> Any:
+    """A ConvNeXt of transformers without the norm of its pooled output, which nothing reads.
+
+    Args:
+        model: as of :class:`ConvNextTower`.
+        read: its weights; else they are random.
+        dtype: of the weights.
+    """
     from transformers import AutoModel
 
     config = read_vision_config(model)
     if config.model_type != "convnext":
         raise ConfigError(f"tower.model={model!r} is a {config.model_type}, no ConvNeXt")
-    if not read:
-        return AutoModel.from_config(config, dtype=dtype)
-    encoder, _ = read_model(AutoModel, str(model), config, setting="tower", keys={}, dtype=dtype)
+    if read:
+        name = str(model)
+        encoder, _ = read_model(AutoModel, name, config, setting="tower", keys={}, dtype=dtype)
+    else:
+        encoder = AutoModel.from_config(config, dtype=dtype)
+    encoder.layernorm = nn.Identity()
     return encoder
 
 
-def _load(encoder: nn.Module, weights: str) -> None:
+def read_open_clip(weights: str) -> StateDict:
+    """The tensors of a file of open_clip's that a :class:`ConvNextTower` has, by its names."""
     read = {transformers_name(name): value for name, value in read_part(weights, _PREFIXES).items()}
+    return {name: value for name, value in read.items() if name is not None}
+
+
+def _load(encoder: nn.Module, weights: str) -> None:
+    read = read_open_clip(weights)
     here = encoder.state_dict()
     problems = [
         f"{name} is {tuple(value.shape)} here and "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,21 +10,7 @@ from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.vision.convnext import transformers_name
 from llmdet.models.vision.views import Frame, View
 from llmdet.registry import MODELS
-from llmdet.testing.region_models import TINY_CONVNEXT
-
-#: Tensors of transformers' -> where open_clip's CLIP has them.
-OPEN_CLIP = (
-    (r"embeddings\.patch_embeddings\.", "visual.trunk.stem.0."),
-    (r"embeddings\.layernorm\.", "visual.trunk.stem.1."),
-    (r"encoder\.stages\.(\d)\.downsampling_layer\.", r"visual.trunk.stages.\1.downsample."),
-    (r"encoder\.(stages\.\d)\.layers\.(\d)\.dwconv", r"visual.trunk.\1.blocks.\2.conv_dw"),
-    (r"encoder\.(stages\.\d)\.layers\.(\d)\.layernorm", r"visual.trunk.\1.blocks.\2.norm"),
-    (r"encoder\.(stages\.\d)\.layers\.(\d)\.pwconv", r"visual.trunk.\1.blocks.\2.mlp.fc"),
-    (
-        r"encoder\.(stages\.\d)\.layers\.(\d)\.layer_scale_parameter",
-        r"visual.trunk.\1.blocks.\2.gamma",
-    ),
-)
+from llmdet.testing.region_models import TINY_CONVNEXT, write_open_clip
 
 
 def build(model=TINY_CONVNEXT, **settings):
@@ -59,23 +43,12 @@ def test_it_gives_what_the_stages_of_transformers_give(tmp_path):
     assert not seen.tokens.requires_grad
 
 
-def write_open_clip(tower, path, lead="visual.trunk."):
-    weights = {}
-    for name, value in tower.encoder.state_dict().items():
-        for ours, theirs in OPEN_CLIP:
-            name = re.sub(f"^{ours}", theirs, name)
-        weights[name.replace("visual.trunk.", lead)] = value.clone()
-    weights |= {f"{lead}head.norm.weight": torch.ones(2), "text.proj": torch.ones(2)}
-    save_file(weights, path)
-    return weights
-
-
 @pytest.mark.parametrize("lead", ["visual.trunk.", "model.vision_tower_aux.vision_"])
 def test_weights_of_open_clip_and_of_models_around_it_are_read_by_name(tmp_path, lead):
     tower = build()
     for parameter in tower.encoder.parameters():
         torch.nn.init.normal_(parameter)
-    write_open_clip(tower, tmp_path / "clip.safetensors", lead)
+    write_open_clip(tower.encoder, tmp_path / "clip.safetensors", lead)
     read = build(weights=str(tmp_path / "clip.safetensors"))
     view = view_of()
     torch.testing.assert_close(read(view).tokens, tower(view).tokens, rtol=0, atol=0)
@@ -95,7 +68,7 @@ def test_names_of_open_clip_are_those_of_the_published_file():
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path):
-    weights = write_open_clip(build(), tmp_path / "clip.safetensors")
+    weights = write_open_clip(build().encoder, tmp_path / "clip.safetensors")
     weights.pop("visual.trunk.stem.0.bias")
     save_file(weights, tmp_path / "cut.safetensors")
     with pytest.raises(CheckpointError, match=r"patch_embeddings\.bias .* missing there \(1 of"):

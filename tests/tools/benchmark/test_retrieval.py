@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from llmdet.datasets.candidates import overlapping
 from llmdet.errors import ConfigError
 from llmdet.testing import seeded_jobs
 from llmdet.testing.programs import load_program
+from llmdet.testing.toy_trainings import trained_weights
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,8 @@ def test_proposals_are_those_of_every_image_that_is_learned_or_asked_about(finis
         "val_seen": 2,
         "val_unseen": 2,
     }
+    worse = json.loads((finished.place("proposals", 0) / "worse.json").read_text())
+    assert set(worse) == {"val_seen", "val_unseen"}  # asked about alone
     rows = (finished.place("with rejection", 0) / "rows.jsonl").read_text().splitlines()
     first = json.loads(rows[0])
     shown = np.array([region["bbox"] for region in first["regions"]])
@@ -84,6 +88,12 @@ def test_the_eye_and_what_it_sees_serve_all_seeds(benchmark, tmp_path, monkeypat
     shared = ["look"] if given else ["eye", "look"]
     assert done[: len(shared)] == [(name, 0) for name in shared]
     assert done[len(shared) :] == [(name, seed) for name in benchmark.JOBS for seed in (3, 4)]
+
+
+def test_what_was_learned_small_is_where_enlarged_images_begin(finished):
+    folder = finished.place("proposals", 0)
+    settings = Config.fromfile(next((folder / "good" / "run").glob("*.py")))
+    assert settings.load_from == str(trained_weights(folder / "worse"))
 
 
 def test_a_folder_keeps_to_one_eye(benchmark, tmp_path):
