@@ -7,7 +7,7 @@ on all objects, of 3,024 a score that means nothing yet finds few, and learns sl
 
 _base_ = "./toy_candidates.py"
 
-load_from = "work_dirs/toy_candidates/iter_1400.pth"
+load_from = "work_dirs/toy_candidates/iter_1550.pth"
 scale = (384, 384)
 load = _base_.load
 load[-1]["scales"] = [scale]

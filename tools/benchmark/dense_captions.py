@@ -3,7 +3,7 @@
     python -m llmdet.datasets.toy data/toy
     python tools/train.py configs/quickstart/llmdet.py
     python tools/benchmark/dense_captions.py configs/quickstart/llmdet.py \\
-        work_dirs/llmdet/iter_1400.pth data/toy
+        work_dirs/llmdet/iter_1550.pth data/toy
 
 A writer says a true sentence about each object of a picture, and as many false ones: a shape of its
 own colour that is not there ("wrong colour"), and a shape that the picture does not show in any

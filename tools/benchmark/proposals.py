@@ -2,7 +2,7 @@
 
     python -m llmdet.datasets.toy data/toy
     python tools/train.py configs/upn/toy.py
-    python tools/benchmark/proposals.py configs/upn/toy.py work_dirs/toy/iter_1400.pth data/toy
+    python tools/benchmark/proposals.py configs/upn/toy.py work_dirs/toy/iter_1550.pth data/toy
 
 Average recall over IoU 0.5:0.05:0.95 of the best boxes of an image, in percent. The images show
 combinations of colour and shape that training never had. Large objects are those that the training
