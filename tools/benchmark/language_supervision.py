@@ -29,7 +29,13 @@ from llmdet.testing.tables import over_seeds, table
 from llmdet.utils.cli import run_cli
 
 if TYPE_CHECKING:
+    from llmdet import Detector
+    from llmdet.datasets.toy.judge import Tally
     from llmdet.datasets.toy.vocabulary import Kind
+
+    #: What is right in a description, kinds of the N boxes, and which words of their phrases are
+    #: right: colour and shape.
+    Judged = tuple[Tally, list[Kind], list[tuple[bool, bool]]]
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
@@ -153,48 +159,65 @@ def measure(config: str, checkpoint: Path, folder: Path) -> dict[str, float]:
 def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[str, float]:
     """Shares in 0..1 of what is right in captions of images and of their annotated boxes.
 
-    NaN where there was nothing to judge.
+    Of all images, and of those alone that have a photograph behind the objects. NaN where there
+    was nothing to judge.
     """
     path = folder / f"captions_{count}.json"  # the folder is emptied before a training
     if path.is_file():
         return json.loads(path.read_text())
-    import numpy as np
-
     from llmdet import Detector
-    from llmdet.datasets.toy.judge import Tally, judge_description, judge_phrase
-    from llmdet.datasets.toy.vocabulary import CLASS_NAMES, HELD_OUT, SEEN_NAMES
+    from llmdet.datasets.toy.vocabulary import CLASS_NAMES, SEEN_NAMES
+    from llmdet.datasets.toy.writer import read_scenes
 
     detector = Detector.from_pretrained(ROOT / config, checkpoint, captions=True)
-    shares = {}
+    shares: dict[str, float] = {}
     for split, title in SPLITS.items():
-        tally, phrases, kinds_of_boxes = Tally(), [], []
         names = list(SEEN_NAMES if split == "val_seen" else CLASS_NAMES)  # as for AP
-        for row in read_rows(f"{split}_detection.jsonl", count):
-            kinds, boxes = annotated(row)
-            said = detector.predict(
-                TOY / "images" / row["filename"],
-                names,
-                boxes=np.array(boxes, np.float32),
-                generation={"max_new_tokens": 200},
-            )
-            size = (row["width"], row["height"])
-            tally += judge_description(said.description, kinds, boxes, size)
-            kinds_of_boxes += kinds
-            phrases += [
-                judge_phrase(text, kind) for text, kind in zip(said.captions, kinds, strict=True)
-            ]
-        right = np.array(phrases)
-        right = np.column_stack([right, right.all(1)])
-        regions = {}
-        for kind, chosen in (("seen", False), ("unseen", True)):
-            rows = right[[(kind_of_box in HELD_OUT) == chosen for kind_of_box in kinds_of_boxes]]
-            shares_of_kind = rows.mean(0) if len(rows) else [float("nan")] * 3
-            for word, share in zip(("colour", "shape", "both"), shares_of_kind, strict=True):
-                regions[f"{kind} {word}"] = share
-        for key, share in {**tally.shares(), **regions}.items():
-            shares[f"{title}: {key}"] = float(share)
+        rows = read_rows(f"{split}_detection.jsonl", count)
+        judged = [judge(detector, row, names) for row in rows]
+        shares |= shares_of(title, judged)
+        scenes = zip(judged, read_scenes(TOY, split), strict=False)
+        before = [each for each, scene in scenes if scene.photograph]
+        shares |= shares_of(f"{title}, before photographs", before)
     path.write_text(json.dumps(shares))
     return shares
+
+
+def judge(detector: Detector, row: dict[str, Any], names: list[str]) -> Judged:
+    """What a detector says of an image, and of each of its N annotated boxes, beside the truth."""
+    import numpy as np
+
+    from llmdet.datasets.toy.judge import judge_description, judge_phrase
+
+    kinds, boxes = annotated(row)
+    said = detector.predict(
+        TOY / "images" / row["filename"],
+        names,
+        boxes=np.array(boxes, np.float32),
+        generation={"max_new_tokens": 200},
+    )
+    size = (row["width"], row["height"])
+    right = [judge_phrase(text, kind) for text, kind in zip(said.captions, kinds, strict=True)]
+    return judge_description(said.description, kinds, boxes, size), kinds, right
+
+
+def shares_of(title: str, judged: Sequence[Judged]) -> dict[str, float]:
+    """Shares in 0..1 of what was judged right, named ``title: what``."""
+    import numpy as np
+
+    from llmdet.datasets.toy.judge import Tally
+    from llmdet.datasets.toy.vocabulary import HELD_OUT
+
+    shares = sum((tally for tally, _, _ in judged), Tally()).shares()
+    kinds = [kind for _, each, _ in judged for kind in each]
+    right = np.array([each for _, _, phrases in judged for each in phrases]).reshape(-1, 2)
+    right = np.column_stack([right, right.all(1)])
+    unseen = np.array([kind in HELD_OUT for kind in kinds], bool)
+    for kind, chosen in (("seen", ~unseen), ("unseen", unseen)):
+        of_kind = right[chosen].mean(0) if chosen.any() else [nan] * 3
+        for word, share in zip(("colour", "shape", "both"), of_kind, strict=True):
+            shares[f"{kind} {word}"] = share
+    return {f"{title}: {key}": float(share) for key, share in shares.items()}
 
 
 def unrelated_descriptions(count: int) -> dict[str, float]:
@@ -270,14 +293,18 @@ def report(
     lines += _table("detection loss of the last decoder layer", losses, scale=1, digits=2)
     said = {}
     for title in SPLITS.values():
-        said[title] = [_of_split(run, title) for run in captions]
-        said[f"{title}, by chance"] = [_of_split(chance, title)]
+        said[title] = [_of(run, title) for run in captions]
+        said[f"{title}, by chance"] = [_of(chance, title)]
+    for title in SPLITS.values():
+        photographs = f"{title}, before photographs"
+        said[photographs] = [_of(run, photographs) for run in captions]
     lines += _table("captions of images", said)
     return "\n".join(lines) + "\n"
 
 
-def _of_split(shares: dict[str, float], title: str) -> dict[str, float]:
-    return {key.partition(": ")[2]: share for key, share in shares.items() if key.startswith(title)}
+def _of(shares: dict[str, float], title: str) -> dict[str, float]:
+    lead = f"{title}: "
+    return {key.removeprefix(lead): share for key, share in shares.items() if key.startswith(lead)}
 
 
 def _table(

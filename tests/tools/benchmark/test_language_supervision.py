@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
+from llmdet.datasets.toy.judge import Tally
+from llmdet.datasets.toy.vocabulary import HELD_OUT, Kind
 from llmdet.testing.programs import load_program
 
 
@@ -48,6 +51,25 @@ def test_finished_runs_are_reported_and_not_repeated(benchmark, tmp_path, capsys
     assert "| with unseen combinations |  |" in tables
     assert "| detector alone | 3.00 ± 1.41 | 2.00 ± 0.71 |" in tables
     assert (tmp_path / "losses.svg").read_text().startswith("<?xml")
+
+
+def test_shares_are_of_seen_and_unseen_combinations_apart(benchmark):
+    seen, unseen = Kind("red", "circle"), HELD_OUT[0]
+    judged = [
+        (
+            Tally(objects=2, named=2, found=1, placed=1),
+            [seen, unseen],
+            [(True, True), (True, False)],
+        ),
+        (Tally(objects=2, named=0), [seen], [(False, True)]),
+    ]
+    shares = benchmark.shares_of("title", judged)
+    assert shares["title: recall"] == 0.25
+    assert shares["title: seen both"] == 0.5
+    assert (shares["title: unseen colour"], shares["title: unseen both"]) == (1, 0)
+    nothing = benchmark.shares_of("title", judged[1:])
+    assert np.isnan(nothing["title: unseen both"])
+    assert np.isnan(benchmark.shares_of("title", [])["title: recall"])
 
 
 def test_the_detector_alone_can_be_left_out(benchmark, tmp_path, capsys, monkeypatch):
