@@ -2,7 +2,7 @@
 
 _base_ = ["./detector.py", "../_base_/models/lmm_tiny.py"]
 
-# What descriptions have more of, phrases of new combinations have less.
+# A larger weight beside that of phrases costs phrases of unseen combinations.
 image_captioner = _base_.image_captioner
 image_captioner["loss_weight"] = 0.5
 model = dict(

@@ -1,8 +1,9 @@
 """Proposals of the toy set from images enlarged three times.
 
-Objects are 26 to 60 pixels wide, and what is to be found exactly must be seen in detail. It begins
-behind ``toy_candidates.py``: of 336 pixels of the maps of a small image a hundred are nearly always
-on all objects, of 3,024 a score that means nothing yet finds few, and learns slowly.
+Objects are 26 to 60 pixels wide, and what is to be found exactly must be seen in detail. Training
+begins with what ``toy_candidates.py`` came to: queries begin at the hundred pixels with the best
+scores, of 336 in the maps of a small image and of 3,024 in those of a large one, where scores that
+mean nothing yet miss most objects. (``tools/benchmark/retrieval.py`` has fewer steps of both.)
 """
 
 _base_ = "./toy_candidates.py"

@@ -34,8 +34,8 @@ _COMMON = torch.bfloat16
 class SourcePart:
     """Weights of a model that were read from a published language model or image encoder.
 
-    The module that holds them says so by ``source`` (folder or hub id), ``source_names`` (their
-    names there), ``source_part`` (its attribute that has them) and ``source_kind``.
+    The module that holds them says so by ``source`` (folder, file or hub id), ``source_names``
+    (their names there), ``source_part`` (its attribute that has them) and ``source_kind``.
     """
 
     module: Any

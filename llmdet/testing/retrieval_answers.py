@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 #: "unseen" asks for one kind that training never shows, "several" for two that it does; "falsely
-#: rejected" is a share of all that is there, with its parts behind it.
+#: rejected" is a share of all that is there, and what follows the same of parts of it.
 COLUMNS = (
     "detect P",
     "detect R",
@@ -29,7 +30,7 @@ COLUMNS = (
 
 
 def scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Values of :data:`COLUMNS` in percent, at an overlap of 0.5; of nothing, 0."""
+    """Values of :data:`COLUMNS` in percent, at an overlap of 0.5; a share of nothing is NaN."""
     from llmdet.evaluation.humanref import REJECTION, HumanRefRecord, humanref_scores
 
     groups = {"absent": REJECTION, "refuse": REJECTION}
@@ -67,7 +68,7 @@ def _part(row: dict[str, Any]) -> str:
 
 
 def _share(values: Sequence[bool]) -> float:
-    return 100 * mean(values) if values else 0.0
+    return 100 * mean(values) if values else nan
 
 
 def as_boxes(values: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -111,18 +111,19 @@ class SeededJobs:
         with ThreadPoolExecutor(processes) as pool:
             for name in names:
                 for seed in (0,) if name in self.shared else seeds:
-                    if self.result_file(name, seed).is_file():
+                    if self.result_file(name, seed).is_file() or self.place(name, seed) in begun:
                         continue
                     # They stand before it in the queue of the pool, and so never wait for it.
                     places = [self.place(needed, seed) for needed in self.needs(name)]
                     first = [begun[place] for place in places if place in begun]
                     begun[self.place(name, seed)] = pool.submit(self._run_after, first, name, seed)
             try:
-                for job in begun.values():
-                    job.result()
-            except BaseException:
+                wait(begun.values(), return_when=FIRST_EXCEPTION)
+            finally:
                 pool.shutdown(cancel_futures=True)
-                raise
+        for job in begun.values():
+            if not job.cancelled():
+                job.result()
 
     def _run_after(self, first: Sequence[Future[None]], name: str, seed: int) -> None:
         for job in first:

@@ -112,22 +112,23 @@ def convnext(request, tmp_path):
     return {"type": "ConvNextTower", "model": TINY_CONVNEXT, "weights": str(file)}
 
 
-def dual(qwen, clip, fine, seed=0):
+def dual(qwen, clip, fine, seed=0, dtype="float32"):
     torch.manual_seed(seed)
     settings = tiny_region_lmm(qwen, clip)
     coarse = {"type": "TransformersTower", "model": clip}
-    tower = {"type": "DualTower", "coarse": coarse, "fine": {**fine, "dtype": "float32"}}
+    tower = {"type": "DualTower", "coarse": coarse, "fine": {**fine, "dtype": dtype}}
     return MODELS.build(settings | {"towers": {"clip": tower}})
 
 
-def test_a_frozen_convnext_is_left_out_and_put_back(qwen, clip, convnext, tmp_path):
-    model = dual(qwen, clip, convnext)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_frozen_convnext_is_left_out_and_put_back(qwen, clip, convnext, tmp_path, dtype):
+    model = dual(qwen, clip, convnext, dtype=dtype)
     checkpoint = {"state_dict": dict(model.state_dict()), "meta": {"processes": 1}}
     leave_out_frozen(checkpoint, model)
     encoder = "towers.clip.fine.encoder."
     assert not any(name.startswith(encoder) for name in checkpoint["state_dict"])
     torch.save(checkpoint, tmp_path / "slim.pth")
-    again = dual(qwen, clip, convnext, seed=1)
+    again = dual(qwen, clip, convnext, seed=1, dtype=dtype)
     assert not load_weights(again, tmp_path / "slim.pth").kept
     content = torch.load(tmp_path / "slim.pth")
     whole = complete(content["state_dict"], content["meta"], "slim.pth")
@@ -139,3 +140,20 @@ def test_a_frozen_convnext_is_left_out_and_put_back(qwen, clip, convnext, tmp_pa
     random = {"type": "ConvNextTower", "model": TINY_CONVNEXT}
     with pytest.raises(CheckpointError, match=message):
         load_weights(dual(qwen, clip, random), tmp_path / "slim.pth")
+
+
+def test_a_file_of_open_clip_that_has_changed_is_refused(qwen, clip, tmp_path):
+    file = tmp_path / "clip.safetensors"
+    fine = {"type": "ConvNextTower", "model": TINY_CONVNEXT, "weights": str(file)}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        tower = MODELS.build({"type": "ConvNextTower", "model": TINY_CONVNEXT})
+        write_open_clip(tower.encoder, file)
+        if seed == 0:
+            model = dual(qwen, clip, fine)
+            checkpoint = {"state_dict": dict(model.state_dict()), "meta": {"processes": 1}}
+            leave_out_frozen(checkpoint, model)
+            torch.save(checkpoint, tmp_path / "slim.pth")
+    message = r"holds other weights today .*\(towers\.clip\.fine\.weights of the config\)"
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(dual(qwen, clip, fine), tmp_path / "slim.pth")

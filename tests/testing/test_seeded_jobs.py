@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,11 +15,10 @@ NEEDS = {"look": (), "train": (), "ask": ("look", "train")}
 
 @dataclass(frozen=True)
 class Recorded(SeededJobs):
-    """Notes what begins and what has ended."""
+    """Notes what begins and what has ended, which takes its time for what others need."""
 
     program, short_sizes, shared = "none", None, ("look",)
 
-    broken: str = ""
     happened: list[tuple[str, str, int]] = field(default_factory=list)
 
     def needs(self, name):
@@ -26,8 +26,7 @@ class Recorded(SeededJobs):
 
     def run_apart(self, name, seed):
         self.happened.append(("begin", name, seed))
-        if name == self.broken:
-            raise SystemExit(f"'{name}' failed")
+        time.sleep(0.2 if name == "look" else 0.05)
         self.happened.append(("end", name, seed))
 
 
@@ -68,8 +67,22 @@ def test_finished_jobs_are_not_repeated(tmp_path):
     assert [event[1:] for event in jobs.happened] == [("ask", 3), ("ask", 3)]
 
 
+def test_the_same_seed_twice_is_one(tmp_path):
+    jobs = Recorded(tmp_path, None)
+    jobs.run_all(list(NEEDS), [3, 3], 4)
+    assert [event[1] for event in jobs.happened].count("train") == 2  # its begin and its end
+
+
 def test_nothing_begins_behind_a_job_that_failed(tmp_path):
-    jobs = Recorded(tmp_path, None, broken="train")
+    class Fails(Recorded):
+        def run_apart(self, name, seed):
+            if (name, seed) == ("train", 3):
+                raise SystemExit("'train' failed")
+            super().run_apart(name, seed)
+
+    jobs = Fails(tmp_path, None)
     with pytest.raises(SystemExit, match="'train' failed"):
-        jobs.run_all(list(NEEDS), [3, 4], 1)
+        jobs.run_all(list(NEEDS), [3, 4], 2)
+    # Nothing of the other seed needs what failed.
+    assert ("end", "look", 0) in jobs.happened
     assert not any(name == "ask" for _, name, _ in jobs.happened)

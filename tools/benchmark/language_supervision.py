@@ -162,7 +162,7 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
     Of all images, and of those alone that have a photograph behind the objects. NaN where there
     was nothing to judge.
     """
-    path = folder / f"captions_{count}.json"  # the folder is emptied before a training
+    path = folder / f"said_{count}.json"  # the folder is emptied before a training
     if path.is_file():
         return json.loads(path.read_text())
     from llmdet import Detector
@@ -173,11 +173,11 @@ def describe(config: str, checkpoint: Path, folder: Path, count: int) -> dict[st
     shares: dict[str, float] = {}
     for split, title in SPLITS.items():
         names = list(SEEN_NAMES if split == "val_seen" else CLASS_NAMES)  # as for AP
+        scenes = list(read_scenes(TOY, split))[:count]
         rows = read_rows(f"{split}_detection.jsonl", count)
         judged = [judge(detector, row, names) for row in rows]
         shares |= shares_of(title, judged)
-        scenes = zip(judged, read_scenes(TOY, split), strict=False)
-        before = [each for each, scene in scenes if scene.photograph]
+        before = [each for each, s in zip(judged, scenes, strict=True) if s.photograph]
         shares |= shares_of(f"{title}, before photographs", before)
     path.write_text(json.dumps(shares))
     return shares

@@ -191,7 +191,7 @@ class Bench(SeededJobs):
     def propose(self, folder: Path, seed: int) -> dict[str, Any]:
         """Train a detector of proposals, keep its boxes of images, and measure their recall.
 
-        Half way it is the worse one, of whose boxes no conversations are learned.
+        After the first part it is the worse one, of whose boxes no conversations are learned.
 
         Returns:
             Title -> recall on new shapes of the best so many boxes.

@@ -154,6 +154,7 @@ def _load(encoder: nn.Module, weights: str) -> None:
         for name, value in here.items()
         if name not in read or read[name].shape != value.shape
     ]
+    problems += [f"{name} is missing here" for name in read if name not in here]
     if problems:
         raise CheckpointError(
             f"tower.weights='{weights}' does not fit the ConvNeXt of tower.model: {problems[0]}"

@@ -73,6 +73,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     save_file(weights, tmp_path / "cut.safetensors")
     with pytest.raises(CheckpointError, match=r"patch_embeddings\.bias .* missing there \(1 of"):
         build(weights=str(tmp_path / "cut.safetensors"))
+    shallow = {**TINY_CONVNEXT, "depths": [1, 1, 1, 1]}
+    with pytest.raises(CheckpointError, match=r"stages\.2\.layers\.1\..* is missing here"):
+        build(shallow, weights=str(tmp_path / "clip.safetensors"))
     other = {**TINY_CONVNEXT, "hidden_sizes": [8, 8, 16, 24]}
     with pytest.raises(CheckpointError, match="does not fit"):
         build(other, weights=str(tmp_path / "clip.safetensors"))

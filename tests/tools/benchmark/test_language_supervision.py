@@ -33,7 +33,7 @@ def finished_run(folder, loss):
         fixed = {"values": {"APr": 0.5}}
         (folder / f"{split}_lvis-fixed-ap.json").write_text(json.dumps(fixed))
     said = {"seen in training: recall": 0.25, "with unseen combinations: recall": float("nan")}
-    (folder / "captions_100.json").write_text(json.dumps(said))
+    (folder / "said_100.json").write_text(json.dumps(said))
 
 
 def test_finished_runs_are_reported_and_not_repeated(benchmark, tmp_path, capsys, monkeypatch):
