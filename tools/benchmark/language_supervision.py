@@ -210,8 +210,8 @@ def shares_of(title: str, judged: Sequence[Judged]) -> dict[str, float]:
 
     shares = sum((tally for tally, _, _ in judged), Tally()).shares()
     kinds = [kind for _, each, _ in judged for kind in each]
-    right = np.array([each for _, _, phrases in judged for each in phrases]).reshape(-1, 2)
-    right = np.column_stack([right, right.all(1)])
+    words = np.array([each for _, _, phrases in judged for each in phrases]).reshape(-1, 2)
+    right = np.column_stack([words, words.all(1)])
     unseen = np.array([kind in HELD_OUT for kind in kinds], bool)
     for kind, chosen in (("seen", ~unseen), ("unseen", unseen)):
         of_kind = right[chosen].mean(0) if chosen.any() else [nan] * 3
@@ -225,7 +225,7 @@ def unrelated_descriptions(count: int) -> dict[str, float]:
     from llmdet.datasets.toy.judge import Tally, judge_description
 
     texts = [row["conversations"][1]["value"] for row in read_rows("train_grounding.jsonl", count)]
-    shares = {}
+    shares: dict[str, float] = {}
     for split, title in SPLITS.items():
         tally = Tally()
         for text, row in zip(texts, read_rows(f"{split}_detection.jsonl", count), strict=True):
