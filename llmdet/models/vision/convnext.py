@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from llmdet.checkpoint.files import read_part
-from llmdet.checkpoint.frozen import OPEN_CLIP, StateDict
 from llmdet.datasets.views import CLIP_MEAN, CLIP_STD, ViewSettings
 from llmdet.errors import CheckpointError, ConfigError
 from llmdet.models.hub_weights import read_model
@@ -76,7 +75,7 @@ class ConvNextTower(EncoderTower):
         self.source_kind = "ConvNeXt"
         if pretrained and weights is not None:
             _load(self.encoder, weights)
-            self.source, self.source_kind = weights, OPEN_CLIP
+            self.source, self.source_kind = weights, "ConvNeXt of open_clip"
         self.source_names = tuple(self.encoder.state_dict())
         config = self.encoder.config
         side = int(config.image_size)
@@ -139,7 +138,7 @@ def build_convnext(model: str | Mapping[str, Any], *, read: bool = True, dtype: 
     return encoder
 
 
-def read_open_clip(weights: str) -> StateDict:
+def read_open_clip(weights: str) -> dict[str, Tensor]:
     """The tensors of a file of open_clip's that a :class:`ConvNextTower` has, by its names."""
     read = {transformers_name(name): value for name, value in read_part(weights, _PREFIXES).items()}
     return {name: value for name, value in read.items() if name is not None}
