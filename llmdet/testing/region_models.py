@@ -86,6 +86,13 @@ _OPEN_CLIP = (
 )
 
 
+def open_clip_name(name: str) -> str:
+    """What a tensor of a ConvNeXt of transformers is called in open_clip."""
+    for ours, theirs in _OPEN_CLIP:
+        name = re.sub(f"^{ours}", theirs, name)
+    return name
+
+
 def write_open_clip(encoder: Any, path: Path, lead: str = "visual.trunk.") -> dict[str, Any]:
     """Write a ConvNeXt of transformers as a file of open_clip has it; returns its tensors.
 
@@ -99,9 +106,7 @@ def write_open_clip(encoder: Any, path: Path, lead: str = "visual.trunk.") -> di
 
     weights = {f"{lead}head.norm.weight": torch.ones(2), "text.proj": torch.ones(2)}
     for name, value in encoder.state_dict().items():
-        for ours, theirs in _OPEN_CLIP:
-            name = re.sub(f"^{ours}", theirs, name)
-        weights[lead + name] = value.clone()
+        weights[lead + open_clip_name(name)] = value.clone()
     save_file(weights, path)
     return weights
 

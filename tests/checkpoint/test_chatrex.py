@@ -15,7 +15,7 @@ from llmdet.checkpoint import load_weights
 from llmdet.errors import CheckpointError
 from llmdet.models.outputs import ObjectIndex
 from llmdet.registry import MODELS
-from llmdet.testing.region_models import TINY_CLIP, TINY_CONVNEXT
+from llmdet.testing.region_models import TINY_CLIP, TINY_CONVNEXT, open_clip_name
 
 OUTPUT = {"type": "ObjectIndex", "count": 4}
 #: Ours -> theirs.
@@ -24,19 +24,8 @@ NAMES = (
     (r"filler\.connectors\.image\.projector\.", "mm_projector."),
     (r"filler\.connectors\.region\.projector\.", "mm_object_projector."),
     (r"towers\.dual\.coarse\.encoder\.", "vision_tower.vision_tower.vision_model."),
-    (
-        r"towers\.dual\.fine\.encoder\.embeddings\.patch_embeddings",
-        "vision_tower_aux.vision_stem.0",
-    ),
-    (r"towers\.dual\.fine\.encoder\.embeddings\.layernorm", "vision_tower_aux.vision_stem.1"),
-    (r"towers\.dual\.fine\.encoder\.encoder\.stages", "vision_tower_aux.vision_stages"),
-    (r"downsampling_layer", "downsample"),
-    (r"(vision_stages\.\d\.)layers", r"\1blocks"),
-    (r"(vision_stages\..*)dwconv", r"\1conv_dw"),
-    (r"(vision_stages\..*)layernorm", r"\1norm"),
-    (r"(vision_stages\..*)pwconv", r"\1mlp.fc"),
-    (r"(vision_stages\..*)layer_scale_parameter", r"\1gamma"),
 )
+FINE = "towers.dual.fine.encoder."
 
 
 def settings(folder):
@@ -92,6 +81,8 @@ def rexseek(tmp_path_factory):
     for name, value in ours.items():
         for mine, other in NAMES:
             name = re.sub(mine, other, name)
+        if name.startswith(FINE):
+            name = f"vision_tower_aux.vision_{open_clip_name(name.removeprefix(FINE))}"
         theirs[name] = value.clone()
     theirs.pop("lm_head.weight")  # tied
     theirs["vision_tower_aux.head.norm.weight"] = torch.ones(2)
