@@ -1,4 +1,9 @@
-"""Proposals of the toy set for a language model that chooses among them."""
+"""Proposals of the toy set for a language model that chooses among them.
+
+Fine ones alone: what the coarse prompt takes for no object would teach the same queries less. Beside
+the shapes of the toy set lie objects of any outline, so that a shape that was never seen is not
+taken for one of six; ``python -m llmdet.datasets.toy.outlines data/toy_outlines`` makes them.
+"""
 
 _base_ = "./toy.py"
 
@@ -9,3 +14,11 @@ model = dict(
     bbox_head=dict(loss_bbox=dict(loss_weight=10.0), loss_iou=dict(loss_weight=4.0)),
     test_cfg=dict(max_per_img=100),
 )
+
+outlines_part = dict(_base_.fine_part)
+outlines_part.update(
+    data_root="data/toy_outlines/",
+    ann_file="annotations/proposals_train.jsonl",
+    label_map_file="annotations/proposals_train_label_map.json",
+)
+train_dataloader = dict(dataset=dict(datasets=[_base_.fine_part, outlines_part]))

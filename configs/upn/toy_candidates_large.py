@@ -12,10 +12,10 @@ load_from = "work_dirs/toy_candidates/iter_1550.pth"
 scale = (384, 384)
 load = _base_.load
 load[-1]["scales"] = [scale]
-fine_part = dict(_base_.fine_part, pipeline=[*load, _base_.fine, _base_.pack])
-large = dict(_base_.large, min_gt_bbox_wh=(108, 108))  # pixels of the enlarged image
-coarse_part = dict(_base_.coarse_part, pipeline=[*load, large, _base_.coarse, _base_.pack])
-train_dataloader = dict(dataset=dict(datasets=[fine_part, coarse_part]))
+pipeline = [*load, _base_.fine, _base_.pack]
+fine_part = dict(_base_.fine_part, pipeline=pipeline)
+outlines_part = dict(_base_.outlines_part, pipeline=pipeline)
+train_dataloader = dict(dataset=dict(datasets=[fine_part, outlines_part]))
 test_pipeline = _base_.test_pipeline
 test_pipeline[1]["scale"] = scale
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

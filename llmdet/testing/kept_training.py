@@ -130,8 +130,15 @@ def save_trained(model: Any, path: Path) -> None:
     torch.save(checkpoint, path)
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """A step's share of the highest rate: warm-up, then cosine almost to zero."""
+def learning_rate(step: int, steps: int, level: float = 0.0) -> float:
+    """A step's share of the highest rate: warm-up, then cosine almost to zero.
+
+    Args:
+        step: of training.
+        steps: all of them.
+        level: share of them, warm-up included, before the rate falls.
+    """
     warmup = min(_WARMUP, steps // 10 + 1)
-    rest = max(0.0, (step - warmup) / max(1, steps - warmup))
+    falls = max(warmup, level * steps)
+    rest = max(0.0, (step - falls) / max(1, steps - falls))
     return min(1.0, (step + 1) / warmup) * (0.51 + 0.49 * math.cos(math.pi * rest))

@@ -172,7 +172,14 @@ def draw_objects(
     return MaskedObjects(objects.items[:count], objects.size)
 
 
-def read_lists(model: Any, told: Teller, lesson: Lesson, seed: int, noise: float = 0.0) -> None:
+def read_lists(
+    model: Any,
+    told: Teller,
+    lesson: Lesson,
+    seed: int,
+    noise: float = 0.0,
+    level: float = 0.0,
+) -> None:
     """Train the language model of a ``RegionLMM``, in place, to look up what it was told.
 
     Tokens of the image say nothing.
@@ -183,12 +190,13 @@ def read_lists(model: Any, told: Teller, lesson: Lesson, seed: int, noise: float
         lesson: what is asked, and for how many steps.
         seed: of lists and questions.
         noise: of tokens, in their own spread: a connector never makes them exactly.
+        level: share of the steps before the learning rate falls.
     """
     rng = np.random.default_rng(seed)
     lmm, steps = model.lmm, lesson.steps
     weights = [*(w for w in lmm.parameters() if w.requires_grad), *told.parameters()]
     optimizer = torch.optim.AdamW(weights, _RATE, betas=(0.9, 0.98), weight_decay=1e-4)
-    schedule = LambdaLR(optimizer, partial(learning_rate, steps=steps))
+    schedule = LambdaLR(optimizer, partial(learning_rate, steps=steps, level=level))
     lmm.train()
     for step in range(1, steps + 1):
         loss = _loss(model, told, lesson(step, rng), noise)

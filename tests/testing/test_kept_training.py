@@ -6,9 +6,10 @@ import random
 import re
 
 import numpy as np
+import pytest
 
 from llmdet.datasets.transforms.objects import MixCandidates
-from llmdet.testing.kept_training import sample_of
+from llmdet.testing.kept_training import learning_rate, sample_of
 
 ROW = {
     "filename": "a.jpg",
@@ -40,3 +41,15 @@ def test_proposals_that_are_no_region_become_candidates_and_numbers_follow_their
         assert np.array_equal(boxes[int(number)], [40, 30, 70, 55])
         places.add(number)
     assert places == {"0", "1", "2"}
+
+
+def test_the_rate_warms_up_stays_and_falls_almost_to_zero():
+    plain = [learning_rate(step, 1000) for step in range(1001)]
+    level = [learning_rate(step, 1000, level=0.5) for step in range(1001)]
+    assert plain[:100] == level[:100] == [(step + 1) / 100 for step in range(100)]
+    assert plain[550] == pytest.approx(0.51)
+    assert level[100:501] == [1.0] * 401
+    assert level[750] == pytest.approx(0.51)
+    assert plain[1000] == pytest.approx(0.02)
+    assert level[1000] == pytest.approx(0.02)
+    assert all(later <= rate for rate, later in zip(level[100:], level[101:], strict=False))

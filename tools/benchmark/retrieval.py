@@ -39,6 +39,7 @@ SHARED = {"eye": (), "look": ("eye",)}
 LEARNED = ("look", "proposals")
 JOBS = {"proposals": ("eye",), "with rejection": LEARNED, "without rejection": LEARNED}
 NOISE = 0.1  # of told tokens, of which a connector misses some
+LEVEL = 0.5  # of the steps of reading, before the rate falls: sides are learned late and at once
 #: Title of a row -> the language model, candidates, and whether its answers are constrained.
 ROWS = {
     "proposals": ("with rejection", "good", True),
@@ -64,6 +65,7 @@ class Sizes:
     batch_size: int = 16  # conversations
     images: int = 60  # asked about, of each split
     train: int = 1200
+    outlines: int = 1200  # images of objects of any outline, for proposals
     val: int = 100
     candidates: int = 8  # proposals of an image
 
@@ -80,6 +82,7 @@ SHORT = Sizes(
     batch_size=4,
     images=2,
     train=8,
+    outlines=8,
     val=4,
 )
 
@@ -138,6 +141,7 @@ class Bench(SeededJobs):
         from llmdet.datasets.toy import ToySettings, generate
         from llmdet.datasets.toy.models import write_retrieval_language_model, write_toy_models
         from llmdet.datasets.toy.new_shapes import generate_new_shapes
+        from llmdet.datasets.toy.outlines import generate_outlines
         from llmdet.datasets.toy.retrieval import write_retrieval_rows
 
         generate(self.toy, ToySettings(train=self.sizes.train, val=self.sizes.val))
@@ -146,6 +150,10 @@ class Bench(SeededJobs):
         write_retrieval_language_model(self.toy)
         if not (self.folder / "new_shapes").exists():
             generate_new_shapes(self.folder / "new_shapes", train=1, val=self.sizes.val)
+        # Configs call it data/toy_outlines, beside data/toy.
+        outlines = self.toy.with_name(f"{self.toy.name}_outlines")
+        if not outlines.exists():
+            generate_outlines(outlines, train=self.sizes.outlines)
 
     def run(self, name: str, seed: int) -> None:
         """Do one of the jobs and write ``result.json``."""
@@ -260,7 +268,7 @@ class Bench(SeededJobs):
         rejection = name == "with rejection"
         lists = draw_scenes(sizes.lists, seed)
         lesson = Searches(lists, sizes.reading_steps, sizes.first_steps, rejection)
-        read_lists(model, told, lesson, seed, noise=NOISE)
+        read_lists(model, told, lesson, seed, noise=NOISE, level=LEVEL)
         kept = torch.load(self.place("look", seed) / "kept.pt", weights_only=False)
         images = [
             (kept[file], MaskedObjects.of_scene(scene))

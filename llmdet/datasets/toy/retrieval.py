@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ _RELATE = "Relate all to {region}."
 _SEED = 5
 _SAME = 0.5  # IoU from which on a proposal is an object
 _TURNS = 8  # most of a training conversation
+_THERE = 3  # kinds that are there, for one in it that is not
 _PLACES = 3  # asked in it, each about two other shapes
 _RELATIONS = 3, 3  # asked of a test image: places that hold, and that do not
 _GRAMMAR = ObjectGrammar()
@@ -193,7 +195,9 @@ def training_turns(
 
 
 def _kinds(objects: Objects, rng: np.random.Generator) -> list[Search]:
-    return [*kind_searches(objects), *absent_searches(objects, rng)]
+    """Each kind, and few that are absent: asked often in vain, a model says no where it doubts."""
+    absent = absent_searches(objects, rng)
+    return [*kind_searches(objects), *absent[: math.ceil(len(absent) / _THERE)]]
 
 
 def _words(objects: Objects, rng: np.random.Generator) -> list[Search]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -24,6 +24,9 @@ _MAX_ROTATION = np.deg2rad(15)  # far from the 45 degrees that would make a cros
 _REPEAT_PROBABILITY = 0.25  # that an object repeats a kind of its image
 _PATCH = (0.4, 1.0)  # of the largest patch of a photograph that has the scene's shape
 _CONTRAST = (0.4, 1.0)  # of a photograph's patch
+
+#: Shape -> its outline as :func:`unit_outline` gives it.
+OutlineOf = Callable[[str], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,7 @@ def sample_scene(
     required: Sequence[Kind] = (),
     size: int = 128,
     photographs: Sequence[str] = (),
+    outline_of: OutlineOf | None = None,
 ) -> Scene:
     """Draw a random scene of one to six objects that do not touch.
 
@@ -69,9 +73,10 @@ def sample_scene(
         required: kinds that certainly appear.
         size: nominal side of the image in pixels; both sides vary by a quarter around it.
         photographs: names of those that may lie behind the objects.
+        outline_of: gives objects of a shape their outline; default: :func:`unit_outline`.
     """
     width, height = (int(v) for v in rng.integers(round(size * 0.75), round(size * 1.25) + 1, 2))
-    items = sample_items(rng, kinds, weights, required, (width, height))
+    items = sample_items(rng, kinds, weights, required, (width, height), outline_of)
     if photographs and rng.random() < PHOTOGRAPH_SHARE:
         name = photographs[int(rng.integers(len(photographs)))]
         return Scene(width, height, "photograph", items, name)
@@ -85,6 +90,7 @@ def sample_items(
     weights: np.ndarray,
     required: Sequence[Kind],
     size: tuple[int, int],
+    outline_of: OutlineOf | None = None,
 ) -> tuple[Item, ...]:
     """One to six objects in an image of ``size`` (width, height); see :func:`sample_scene`."""
     wanted = list(required)
@@ -96,14 +102,19 @@ def sample_items(
             wanted.append(kinds[int(rng.choice(len(kinds), p=weights))])
     items: list[Item] = []
     for kind in wanted:
-        item = _place(rng, kind, *size, items)
+        item = _place(rng, kind, *size, items, outline_of or unit_outline)
         if item is not None:
             items.append(item)
     return tuple(items)
 
 
 def _place(
-    rng: np.random.Generator, kind: Kind, width: int, height: int, others: Sequence[Item]
+    rng: np.random.Generator,
+    kind: Kind,
+    width: int,
+    height: int,
+    others: Sequence[Item],
+    outline_of: OutlineOf,
 ) -> Item | None:
     """Find a free place for an object, or None in a crowded image."""
     size = ("small", "large")[int(rng.integers(2))]
@@ -113,7 +124,7 @@ def _place(
         low, high = SIZES[size]
         radius = rng.uniform(low, high) * min(width, height) / 2
         angle = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
-        outline = tuple(radius * _rotate(part, angle) for part in unit_outline(kind.shape))
+        outline = tuple(radius * _rotate(part, angle) for part in outline_of(kind.shape))
         low_corner, high_corner = outline[0].min(0), outline[0].max(0)
         free = np.array([width, height]) - 2 * _MARGIN - (high_corner - low_corner)
         shift = _MARGIN - low_corner + rng.random(2) * free

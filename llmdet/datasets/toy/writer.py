@@ -35,7 +35,7 @@ from llmdet.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same settings would give other files, or the set other models, than before.
-VERSION = 13
+VERSION = 14
 PROMPT = "<image>\nDescribe the image in detail."
 #: Those that are drawn, in the order of their streams of random numbers.
 SPLITS = ("train", "val_seen", "val_unseen")
