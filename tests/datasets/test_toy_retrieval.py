@@ -85,6 +85,14 @@ def test_what_is_absent_is_not_in_the_image(rng):
     assert other.turns[1] == f"no circle. {ABSENT}"
 
 
+def test_training_asks_for_every_kind_that_is_there_and_for_a_third_as_many_that_are_not(rng):
+    answers = [answer for _, answer in training_turns("kinds", OBJECTS, rng)]
+    assert len(answers) == 3 + 1
+    assert [answer.endswith(ABSENT) for answer in answers].count(True) == 1
+    without = training_turns("kinds", OBJECTS, rng, rejection=False)
+    assert not any(answer.endswith(ABSENT) for _, answer in without)
+
+
 def test_words_alone_are_there_as_often_as_not(rng):
     found = meant(word_searches(OBJECTS, rng))
     assert (found["ring"], found["blue one"]) == ((1, 2), (1, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -52,4 +53,4 @@ def test_the_rate_warms_up_stays_and_falls_almost_to_zero():
     assert level[750] == pytest.approx(0.51)
     assert plain[1000] == pytest.approx(0.02)
     assert level[1000] == pytest.approx(0.02)
-    assert all(later <= rate for rate, later in zip(level[100:], level[101:], strict=False))
+    assert all(later <= rate for rate, later in pairwise(level[100:]))

@@ -2,7 +2,7 @@
 
     python -m llmdet.datasets.toy.outlines data/toy_outlines
 
-A detector that knows six shapes takes another one for that which is most like it, and places its box
+A detector that knows six shapes takes another one for the most similar of them, and places its box
 so. Sets of masks of everything, as SA-1B is, are against that. This is the like for the toy set:
 images with boxes and without names, in the layout of ``configs/_base_/datasets/proposals.py``.
 """
@@ -44,13 +44,14 @@ def random_outline(rng: np.random.Generator) -> tuple[np.ndarray]:
     corners = int(rng.integers(_CORNERS[0], _CORNERS[1] + 1))
     if rng.random() < 0.5:
         shifts = rng.uniform(-0.35, 0.35, corners)
-        angles = 2 * np.pi * (np.arange(corners) + shifts) / corners
+        angles: np.ndarray = 2 * np.pi * (np.arange(corners) + shifts) / corners
         radii = rng.uniform(_LEAST, 1, corners)
     else:
         angles = np.linspace(0, 2 * np.pi, _SMOOTH, endpoint=False)
         waves = np.arange(1, _WAVES + 1)[:, None]
-        heights, phases = rng.uniform(-0.5, 0.5, waves.shape), rng.uniform(0, 2 * np.pi, waves.shape)
-        radii = 1 + (heights / np.sqrt(waves) * np.cos(waves * angles + phases)).sum(0)
+        heights = rng.uniform(-0.5, 0.5, waves.shape) / np.sqrt(waves)
+        phases = rng.uniform(0, 2 * np.pi, waves.shape)
+        radii = 1 + (heights * np.cos(waves * angles + phases)).sum(0)
         radii = np.maximum(radii, _LEAST)
     points = radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
     turn = rng.uniform(0, np.pi)
@@ -86,13 +87,8 @@ def generate_outlines(
         (out / folder).mkdir(parents=True, exist_ok=True)
     lines = []
     for index in range(train):
-        rng = np.random.default_rng([seed, 6, index])
-        weights = np.full(len(_KINDS), 1 / len(_KINDS))
-        scene = sample_scene(
-            rng, _KINDS, weights, size=size, outline_of=lambda _, rng=rng: random_outline(rng)
-        )
         name = f"train_{index:04d}.jpg"
-        pixels = draw_scene(scene, rng)[..., ::-1]
+        scene, pixels = _draw(np.random.default_rng([seed, 6, index]), size)
         cv2.imwrite(str(out / "images" / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
         lines.append(json.dumps(_row(name, scene)) + "\n")
     annotations = out / "annotations" / "proposals_train.jsonl"
@@ -100,6 +96,13 @@ def generate_outlines(
     annotations.write_text("".join(lines), encoding="utf-8")
     logger.info("%s: %d images", annotations, train)
     return out
+
+
+def _draw(rng: np.random.Generator, size: int) -> tuple[Scene, np.ndarray]:
+    """A scene and its pixels, BGR."""
+    weights = np.full(len(_KINDS), 1 / len(_KINDS))
+    scene = sample_scene(rng, _KINDS, weights, size=size, outline_of=lambda _: random_outline(rng))
+    return scene, draw_scene(scene, rng)[..., ::-1]
 
 
 def _row(name: str, scene: Scene) -> dict[str, object]:
