@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from llmdet.datasets.toy.folders import begin_images, write_image
 from llmdet.datasets.toy.scene import Scene, draw_scene, sample_scene
 from llmdet.datasets.toy.vocabulary import COLOURS, Kind
 from llmdet.errors import DataError
@@ -81,28 +81,24 @@ def generate_outlines(
         DataError: the folder holds other images.
     """
     out = Path(out)
-    if (out / "images").exists():
-        raise DataError(f"outlines: {out / 'images'} exists; name another folder")
-    for folder in ("images", "annotations"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    images = begin_images(out, "outlines")
     lines = []
     for index in range(train):
-        name = f"train_{index:04d}.jpg"
-        scene, pixels = _draw(np.random.default_rng([seed, 6, index]), size)
-        cv2.imwrite(str(out / "images" / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        name, rng = f"train_{index:04d}.jpg", np.random.default_rng([seed, 6, index])
+        scene = _sample(rng, size)
+        write_image(images / name, draw_scene(scene, rng))
         lines.append(json.dumps(_row(name, scene)) + "\n")
     annotations = out / "annotations" / "proposals_train.jsonl"
+    annotations.parent.mkdir(exist_ok=True)
     annotations.with_name("proposals_train_label_map.json").write_text(json.dumps({"0": _NAME}))
     annotations.write_text("".join(lines), encoding="utf-8")
     logger.info("%s: %d images", annotations, train)
     return out
 
 
-def _draw(rng: np.random.Generator, size: int) -> tuple[Scene, np.ndarray]:
-    """A scene and its pixels, BGR."""
+def _sample(rng: np.random.Generator, size: int) -> Scene:
     weights = np.full(len(_KINDS), 1 / len(_KINDS))
-    scene = sample_scene(rng, _KINDS, weights, size=size, outline_of=lambda _: random_outline(rng))
-    return scene, draw_scene(scene, rng)[..., ::-1]
+    return sample_scene(rng, _KINDS, weights, size=size, outline_of=lambda _: random_outline(rng))
 
 
 def _row(name: str, scene: Scene) -> dict[str, object]:

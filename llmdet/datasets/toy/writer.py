@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from llmdet.datasets.toy.captions import grounding_caption, long_caption
+from llmdet.datasets.toy.folders import write_image
 from llmdet.datasets.toy.photographs import (
     HELD_OUT_PHOTOGRAPHS,
     TRAINING_PHOTOGRAPHS,
@@ -166,7 +166,7 @@ def _write_images(out: Path, split: str, settings: ToySettings, stream: int) -> 
     for index in range(settings.train if split == "train" else settings.val):
         scene, rng = _sample(split, settings, stream, index)
         name = f"{split}/{index:06d}.jpg"
-        _write_image(out / "images" / name, draw_scene(scene, rng))
+        write_image(out / "images" / name, draw_scene(scene, rng))
         records.append(Record(index + 1, name, scene, _grounding(scene, rng)))
     return records
 
@@ -217,13 +217,9 @@ def _write_photographs(out: Path, settings: ToySettings) -> list[Record]:
         items = sample_items(rng, SEEN, _kind_weights(len(SEEN)), held_out + seen, (width, height))
         scene = Scene(width, height, "photograph", items, photograph)
         name = f"photographs/{Path(photograph).stem}.jpg"
-        _write_image(out / "images" / name, paint_items(canvas, items, rng))
+        write_image(out / "images" / name, paint_items(canvas, items, rng))
         records.append(Record(index + 1, name, scene, _grounding(scene, rng)))
     return records
-
-
-def _write_image(path: Path, pixels: np.ndarray) -> None:
-    cv2.imwrite(str(path), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
 def _kind_weights(count: int) -> np.ndarray:
