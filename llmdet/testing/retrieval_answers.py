@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 #: "unseen" asks for one kind that training never shows, "several" for two that it does; "falsely
-#: rejected" is a share of all that is there, and what follows the same of parts of it.
+#: rejected" is a share of all that is there, and what follows the same of parts of it; "trained"
+#: are known kinds and relations.
 COLUMNS = (
     "detect P",
     "detect R",
@@ -23,6 +24,7 @@ COLUMNS = (
     "absent rejected",
     "empty relation rejected",
     "falsely rejected",
+    "trained rejected",
     "known kinds rejected",
     "unseen kinds rejected",
     "relations rejected",
@@ -50,6 +52,8 @@ def scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     values = {"falsely rejected": _share([missed for _, missed in there])}
     for part in ("known kinds", "unseen kinds", "relations"):
         values[f"{part} rejected"] = _share([missed for of, missed in there if of == part])
+    trained = [missed for of, missed in there if of != "unseen kinds"]
+    values["trained rejected"] = _share(trained)
     for task, name in (("absent", "absent"), ("refuse", "empty relation")):
         refused = [not row["found"] for row in rows if row["task"] == task]
         values[f"{name} rejected"] = _share(refused)

@@ -36,5 +36,6 @@ def test_values_keep_tasks_apart():
     assert values["relate DF1"] == pytest.approx(100 * 2 / 3 / 2 / 2)
     assert (values["absent rejected"], values["empty relation rejected"]) == (50, 100)
     assert values["falsely rejected"] == 50
+    assert values["trained rejected"] == pytest.approx(100 / 3)
     parts = ("known kinds", "unseen kinds", "relations")
     assert [values[f"{part} rejected"] for part in parts] == [25, 100, 50]
