@@ -1,12 +1,14 @@
 """HumanRef: referring to people, with a factor that punishes boxing everybody."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from llmdet.errors import DataError
 from llmdet.evaluation.boxes import pairwise_iou
 from llmdet.utils.files import read_jsonl, require
 
@@ -46,13 +48,23 @@ def read_humanref(path: str | Path) -> list[HumanRefRecord]:
 
 
 def read_humanref_predictions(path: str | Path) -> dict[int, list[Any]]:
-    """Predicted boxes (xyxy) by record id from ``{id, extracted_predictions}`` lines."""
-    return {
-        require(record, "id", f"{path}:{number}"): require(
-            record, "extracted_predictions", f"{path}:{number}"
-        )
-        for number, record in read_jsonl(path)
-    }
+    """Predicted boxes (xyxy) by record id from ``{id, extracted_predictions}`` lines.
+
+    Raises:
+        DataError: a prediction is no box; points, which RexSeek's program takes too, are none.
+    """
+    predictions = {}
+    for number, record in read_jsonl(path):
+        where = f"{path}:{number}"
+        boxes = require(record, "extracted_predictions", where)
+        for box in boxes:
+            if not isinstance(box, list) or len(box) not in (0, 4):
+                raise DataError(
+                    f"{where}: extracted_predictions has {json.dumps(box)}; a box is four numbers "
+                    "(x1, y1, x2, y2), and points are not scored"
+                )
+        predictions[require(record, "id", where)] = boxes
+    return predictions
 
 
 def humanref_scores(

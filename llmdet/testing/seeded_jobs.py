@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -64,17 +65,19 @@ class SeededJobs:
         return self.folder / "toy"
 
     def keep_to_one_eye(self) -> None:
-        """Note which eye the jobs of the folder have.
+        """Note which eye the jobs of the folder have, by its content.
 
         Raises:
-            ConfigError: those that are there have another one.
+            ConfigError: those that are there have another one, or it is missing.
         """
+        if self.eye is not None and not self.eye.is_file():
+            raise ConfigError(f"--eye: there is no file {self.eye}")
         note = self.folder / "eye.txt"
-        eye = "its own" if self.eye is None else str(self.eye)
+        eye = "its own" if self.eye is None else hashlib.sha256(self.eye.read_bytes()).hexdigest()
         if note.is_file() and note.read_text() != eye:
             raise ConfigError(
-                f"what is in {self.folder} was made with another eye ({note.read_text()}, not "
-                f"{eye}): name another --work-dir"
+                f"what is in {self.folder} was made with another eye than "
+                f"{self.eye or 'one of its own'}: name another --work-dir"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         note.write_text(eye)

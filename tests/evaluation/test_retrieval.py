@@ -5,10 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from llmdet.errors import ConfigError
+from llmdet.errors import ConfigError, DataError
 from llmdet.evaluation.detections import DetectionTable
 from llmdet.evaluation.ground_truth import parse_coco, parse_lvis
-from llmdet.evaluation.humanref import HumanRefRecord, humanref_scores
+from llmdet.evaluation.humanref import (
+    HumanRefRecord,
+    humanref_scores,
+    read_humanref_predictions,
+)
 from llmdet.evaluation.phrase_similarity import phrase_similarity, pooling_of
 from llmdet.evaluation.prediction_writer import PredictionWriter
 from llmdet.evaluation.predictions import PredictionHeader, prediction_row
@@ -83,6 +87,20 @@ def test_the_average_of_humanref_is_over_domains_and_rejections_are_a_share():
     assert values["average"]["recall_50"] == values["average"]["density_f1_mean"] == 0.5
     assert (values["rejection_score"], values["rejection_score_count"]) == (0.5, 1)
     assert humanref_scores(records[:1], {})["rejection_score"] == -1
+
+
+@pytest.mark.parametrize("prediction", [[10, 10], 3, [1, 2, 3, 4, 0.5]])
+def test_predictions_of_humanref_that_are_no_boxes_are_refused_with_their_line(
+    tmp_path, prediction
+):
+    path = tmp_path / "preds.jsonl"
+    good = json.dumps({"id": 1, "extracted_predictions": [BOX, []]})
+    path.write_text(f"{good}\n")
+    assert read_humanref_predictions(path) == {1: [BOX, []]}
+    bad = json.dumps({"id": 2, "extracted_predictions": [prediction]})
+    path.write_text(f"{good}\n{bad}\n")
+    with pytest.raises(DataError, match=r"preds\.jsonl:2: .* points are not scored"):
+        read_humanref_predictions(path)
 
 
 def test_a_report_of_humanref_says_whose_candidates_were_chosen_from(tmp_path):

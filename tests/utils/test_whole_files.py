@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmdet.utils.whole_files import whole_file, written_whole
+from llmdet.utils.whole_files import whole_file, whole_folder, written_whole
 
 
 class Killed(BaseException):
@@ -35,3 +35,20 @@ def test_two_writers_of_one_file_do_not_write_into_each_other(tmp_path):
         second.write(b"second, longer")
     assert path.read_bytes() == b"first"  # whose block ended last
     assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+
+def test_a_folder_is_there_once_it_is_whole(tmp_path):
+    path = tmp_path / "folder"
+
+    def write_half() -> None:
+        with whole_folder(path) as temporary:
+            (temporary / "first").write_text("half")
+            raise Killed
+
+    with pytest.raises(Killed):
+        write_half()
+    assert not path.exists()
+    with whole_folder(path) as temporary:
+        assert not list(temporary.iterdir())
+        (temporary / "second").write_text("whole")
+    assert [file.name for file in tmp_path.rglob("*")] == ["folder", "second"]

@@ -148,11 +148,11 @@ class Bench(SeededJobs):
         write_toy_models(self.toy)
         write_retrieval_rows(self.toy, self.toy / "annotations" / "train_retrieval.jsonl")
         write_retrieval_language_model(self.toy)
-        if not (self.folder / "new_shapes").exists():
+        if not (self.folder / "new_shapes" / "images").exists():
             generate_new_shapes(self.folder / "new_shapes", train=1, val=self.sizes.val)
         # Configs call it data/toy_outlines, beside data/toy.
         outlines = self.toy.with_name(f"{self.toy.name}_outlines")
-        if not outlines.exists():
+        if not (outlines / "images").exists():
             generate_outlines(outlines, train=self.sizes.outlines)
 
     def run(self, name: str, seed: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from llmdet.datasets.toy.captions import relation
+from llmdet.datasets.toy.folders import write_rows
 from llmdet.datasets.toy.vocabulary import (
     ALL_KINDS,
     COLOURS,
@@ -277,6 +278,5 @@ def write_region_questions(folder: str | Path) -> None:
             else:
                 kinds = ALL_KINDS if split == "val_unseen" else SEEN
                 rows += list(question_rows(json.loads(line), rng, kinds))
-        text = "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in rows)
-        path.write_text(text, encoding="utf-8")
+        write_rows(path, rows)
         logger.info("%s: %d conversations about regions", split, len(rows))

@@ -6,7 +6,6 @@ be added to one at any time.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from llmdet.datasets.masks import encode_mask
 from llmdet.datasets.toy.captions import PLACES, position, relation
+from llmdet.datasets.toy.folders import write_rows
 from llmdet.datasets.toy.scene import Item, Scene, item_mask
 from llmdet.datasets.toy.vocabulary import HELD_OUT, Kind
 from llmdet.datasets.toy.writer import SPLITS, read_scenes
@@ -284,6 +284,5 @@ def write_mask_questions(folder: str | Path) -> None:
             rng = np.random.default_rng([_SEED, stream, number])
             name = {"filename": f"{split}/{number:06d}.jpg"}
             rows += [name | row for row in make(scene, rng)]
-        text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
-        path.write_text(text, encoding="utf-8")
+        write_rows(path, rows)
         logger.info("%s: %d conversations with masks", split, len(rows))

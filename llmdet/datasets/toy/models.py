@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmdet.datasets.toy.vocabulary import COLOURS, SHAPES
+from llmdet.utils.whole_files import whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -68,19 +69,21 @@ def write_toy_models(folder: str | Path) -> None:
     folder = Path(folder)
     if not (folder / "bert" / "config.json").is_file():
         words = dict.fromkeys((*WORDS, *COLOURS, *SHAPES, *SHAPES.values()))
-        tiny_bert(folder / "bert", words)
+        with whole_folder(folder / "bert") as target:
+            tiny_bert(target, words)
         logger.info("wrote the text encoder %s", folder / "bert")
     if not (folder / "language_model" / "config.json").is_file():
         # Half as wide, or twice as deep, it learns the captions more slowly than the quickstart
         # lasts.
-        tiny_qwen(
-            folder / "language_model",
-            corpus=[*CORPUS, *_captions(folder)],
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=2,
-            initializer_range=0.09,
-        )
+        with whole_folder(folder / "language_model") as target:
+            tiny_qwen(
+                target,
+                corpus=[*CORPUS, *_captions(folder)],
+                hidden_size=128,
+                intermediate_size=256,
+                num_hidden_layers=2,
+                initializer_range=0.09,
+            )
         logger.info("wrote the language model %s", folder / "language_model")
 
 
@@ -117,23 +120,23 @@ def write_mask_language_model(folder: str | Path) -> None:
 
 
 def _write_copying_model(folder: Path, name: str, rows: Iterable[str], **changes: Any) -> None:
+    _write_language_model(folder, name, rows, copying=True, num_key_value_heads=4, **changes)
+
+
+def _write_language_model(
+    folder: Path, name: str, rows: Iterable[str], copying: bool = False, **changes: Any
+) -> None:
+    """A language model whose vocabulary is that of conversations, without their marks."""
     from llmdet.datasets.toy.copying_heads import begin_with_copying_heads
 
-    if not (folder / name / "config.json").is_file():
-        _write_language_model(folder, name, rows, num_key_value_heads=4, **changes)
-        begin_with_copying_heads(folder / name)
-
-
-def _write_language_model(folder: Path, name: str, rows: Iterable[str], **changes: Any) -> None:
-    """A language model whose vocabulary is that of conversations, without their marks."""
-    target = folder / name
-    if not (target / "config.json").is_file():
-        tiny_qwen(
-            target,
-            corpus=[text for file in rows for text in _questions(folder, file)],
-            **(_SMALL | changes),
-        )
-        logger.info("wrote the language model %s", target)
+    if (folder / name / "config.json").is_file():
+        return
+    corpus = [text for file in rows for text in _questions(folder, file)]
+    with whole_folder(folder / name) as target:
+        tiny_qwen(target, corpus=corpus, **(_SMALL | changes))
+        if copying:
+            begin_with_copying_heads(target)
+    logger.info("wrote the language model %s", folder / name)
 
 
 def _captions(folder: Path) -> Iterator[str]:

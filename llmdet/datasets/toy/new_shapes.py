@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from llmdet.datasets.toy.folders import begin_images, write_image
+from llmdet.datasets.toy.folders import new_images, write_image
 from llmdet.datasets.toy.scene import Scene, draw_scene, sample_scene
 from llmdet.datasets.toy.vocabulary import COLOURS, SEEN, Kind
 from llmdet.errors import DataError
@@ -58,17 +58,18 @@ def generate_new_shapes(
         DataError: the folder holds other images.
     """
     out = Path(out)
-    images = begin_images(out, "new shapes")
-    for stream, (split, number) in enumerate({"train": train, "val": val}.items()):
-        scenes = {}
-        for index in range(number):
-            rng = np.random.default_rng([seed, 4, stream, index])
-            scene = _sample(rng, size, colours)
-            name = f"{split}_{index:04d}.jpg"
-            write_image(images / name, draw_scene(scene, rng))
-            scenes[name] = scene
-        (out / f"instances_{split}.json").write_text(json.dumps(_coco(scenes)), encoding="utf-8")
-        logger.info("%s: %d images", out / f"instances_{split}.json", number)
+    with new_images(out, "new shapes") as images:
+        for stream, (split, number) in enumerate({"train": train, "val": val}.items()):
+            scenes = {}
+            for index in range(number):
+                rng = np.random.default_rng([seed, 4, stream, index])
+                scene = _sample(rng, size, colours)
+                name = f"{split}_{index:04d}.jpg"
+                write_image(images / name, draw_scene(scene, rng))
+                scenes[name] = scene
+            path = out / f"instances_{split}.json"
+            path.write_text(json.dumps(_coco(scenes)), encoding="utf-8")
+            logger.info("%s: %d images", path, number)
     return out
 
 

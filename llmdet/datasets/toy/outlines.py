@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llmdet.datasets.toy.folders import begin_images, write_image
+from llmdet.datasets.toy.folders import new_images, write_image, write_rows
 from llmdet.datasets.toy.scene import Scene, draw_scene, sample_scene
 from llmdet.datasets.toy.vocabulary import COLOURS, Kind
 from llmdet.errors import DataError
@@ -81,17 +81,16 @@ def generate_outlines(
         DataError: the folder holds other images.
     """
     out = Path(out)
-    images = begin_images(out, "outlines")
-    lines = []
-    for index in range(train):
-        name, rng = f"train_{index:04d}.jpg", np.random.default_rng([seed, 6, index])
-        scene = _sample(rng, size)
-        write_image(images / name, draw_scene(scene, rng))
-        lines.append(json.dumps(_row(name, scene)) + "\n")
-    annotations = out / "annotations" / "proposals_train.jsonl"
-    annotations.parent.mkdir(exist_ok=True)
-    annotations.with_name("proposals_train_label_map.json").write_text(json.dumps({"0": _NAME}))
-    annotations.write_text("".join(lines), encoding="utf-8")
+    with new_images(out, "outlines") as images:
+        rows = []
+        for index in range(train):
+            name, rng = f"train_{index:04d}.jpg", np.random.default_rng([seed, 6, index])
+            scene = _sample(rng, size)
+            write_image(images / name, draw_scene(scene, rng))
+            rows.append(_row(name, scene))
+        annotations = out / "annotations" / "proposals_train.jsonl"
+        write_rows(annotations, rows)
+        annotations.with_name("proposals_train_label_map.json").write_text(json.dumps({"0": _NAME}))
     logger.info("%s: %d images", annotations, train)
     return out
 

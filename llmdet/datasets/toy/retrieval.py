@@ -21,6 +21,7 @@ import numpy as np
 from llmdet.datasets.candidates import overlapping
 from llmdet.datasets.toy.captions import SIDES, relation
 from llmdet.datasets.toy.conversations import Objects
+from llmdet.datasets.toy.folders import write_rows
 from llmdet.datasets.toy.vocabulary import COLOURS, HELD_OUT, SEEN, SHAPES, Kind
 from llmdet.errors import DataError
 from llmdet.prompts.object_questions import renumber_objects
@@ -372,14 +373,13 @@ def write_retrieval_rows(
     out = Path(out)
     if out.is_file():
         return
-    lines = []
+    rows = []
     for number, row in enumerate(detection_rows(folder, "train")):
         rng = np.random.default_rng([_SEED, number])
         given = () if proposals is None else proposals[row["filename"]]
-        rows = training_rows(row, rng, rejection, given)
-        lines += [json.dumps(each, separators=(",", ":")) + "\n" for each in rows]
-    out.write_text("".join(lines), encoding="utf-8")
-    logger.info("%s: %d conversations", out, len(lines))
+        rows += list(training_rows(row, rng, rejection, given))
+    write_rows(out, rows)
+    logger.info("%s: %d conversations", out, len(rows))
 
 
 def detection_rows(folder: str | Path, split: str) -> Iterator[dict[str, Any]]:

@@ -82,6 +82,7 @@ def test_the_eye_and_what_it_sees_serve_all_seeds(benchmark, tmp_path, monkeypat
     monkeypatch.setattr(benchmark.Bench, "run_apart", lambda _, *job: done.append(job))
     monkeypatch.setattr(benchmark, "tables", lambda _: [])
     monkeypatch.setattr(benchmark.Bench, "results", lambda *_: {})
+    (tmp_path / "eye.pth").touch()
     eye = ["--eye", str(tmp_path / "eye.pth")] if given else []
     options = ["--work-dir", str(tmp_path), "--short", "--seeds", "3", "4", "--processes", "1"]
     benchmark.main([*options, *eye])
@@ -97,11 +98,29 @@ def test_what_was_learned_small_is_where_enlarged_images_begin(finished):
 
 
 def test_a_folder_keeps_to_one_eye(benchmark, tmp_path):
-    given = benchmark.Bench(tmp_path, benchmark.SHORT, tmp_path / "eye.pth")
+    eye = tmp_path / "eye.pth"
+    given = benchmark.Bench(tmp_path / "work", benchmark.SHORT, eye)
+    with pytest.raises(ConfigError, match=r"--eye: there is no file .*eye\.pth"):
+        given.keep_to_one_eye()
+    eye.write_bytes(b"one")
     given.keep_to_one_eye()
     given.keep_to_one_eye()
-    with pytest.raises(ConfigError, match=r"eye\.pth, not its own\): name another --work-dir"):
-        benchmark.Bench(tmp_path, benchmark.SHORT).keep_to_one_eye()
+    with pytest.raises(ConfigError, match="than one of its own: name another --work-dir"):
+        benchmark.Bench(tmp_path / "work", benchmark.SHORT).keep_to_one_eye()
+    eye.write_bytes(b"another that was trained since")
+    with pytest.raises(ConfigError, match=r"another eye than .*eye\.pth"):
+        given.keep_to_one_eye()
+
+
+def test_a_set_that_was_not_finished_is_made_anew(benchmark, tmp_path):
+    bench = benchmark.Bench(tmp_path, benchmark.SHORT)
+    for name in ("new_shapes", "toy_outlines"):
+        (tmp_path / name / "images.tmp").mkdir(parents=True)
+    bench.make_data()
+    bench.make_data()
+    assert len(list((tmp_path / "toy_outlines" / "images").iterdir())) == benchmark.SHORT.outlines
+    assert (tmp_path / "new_shapes" / "instances_val.json").is_file()
+    assert not list(tmp_path.glob("*/images.tmp"))
 
 
 def test_means_and_deviations_are_over_seeds(benchmark):
