@@ -56,13 +56,20 @@ TARGETS = ("grounding", "odvg", "coco", "yolo", "voc", "regions", "objects")
 #: Of --to regions, and of --to objects.
 TASKS = ("classify", "caption", "refer", "choose", "segment", "gcg", "describe")
 OBJECT_TASKS = ("detect", "many", "count", "refer", "name", "describe", "caption")
-#: Options that one of the two has alone.
-ALONE = {
-    "regions": ("per_class", "none_share", "vocabulary", "masks"),
-    "objects": ("proposals", "proposals_of", "absent", "prompts"),
+#: Options that no other targets read.
+OF_TARGETS = {
+    ("regions",): ("per_class", "none_share", "vocabulary", "masks"),
+    ("objects",): ("proposals", "proposals_of", "absent", "prompts"),
+    ("regions", "objects"): (
+        *("per_image", "turns", "candidates", "one_wording"),
+        *("objects", "objects_from", "folder", "seed"),
+    ),
 }
-#: Options that of --to regions only some tasks have.
+#: Options that of --to regions only some tasks read; without a task conversations are kept.
 OF_TASKS = {
+    **dict.fromkeys(("per_class", "per_image", "one_wording", "seed"), TASKS),
+    **dict.fromkeys(("objects", "objects_from"), TASKS),
+    "turns": ("classify", "caption", "refer", "choose", "segment"),
     "candidates": ("choose",),
     "none_share": ("choose",),
     "vocabulary": ("classify",),
@@ -121,11 +128,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     _add_region_arguments(parser)
     args = parser.parse_args(argv)
-    _check_options(parser, args)
+    _check_options(parser, args, _given_options(parser, args, argv))
     return args
 
 
-def _check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def _given_options(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, argv: Sequence[str] | None
+) -> set[str]:
+    """Names of what the command line says itself, though it be the default."""
+    absent = object()
+    marked = argparse.Namespace(**dict.fromkeys(vars(args), absent))
+    parser.parse_args(argv, marked)
+    return {name for name, value in vars(marked).items() if value is not absent}
+
+
+def _check_options(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]
+) -> None:
     """End with a sentence about an option that would not do anything, or one that is missing."""
     if not args.check and not (args.output and args.source and args.target):
         parser.error("give OUTPUT, --from and --to, or --check")
@@ -135,11 +154,13 @@ def _check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         parser.error(known if tasks else "--task is for --to regions and --to objects")
     if args.target == "objects" and not args.task:
         parser.error(f"--to objects needs --task: {', '.join(OBJECT_TASKS)}")
-    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
-    for target, names in ALONE.items():
-        for name in names if args.target != target else ():
+    if "picture_folders" in given and not args.check:
+        parser.error("--picture-folders is for --check")
+    for targets, names in OF_TARGETS.items():
+        for name in names if args.target not in targets else ():
             if name in given:
-                parser.error(f"--{name.replace('_', '-')} is for --to {target}")
+                known = " and --to ".join(targets)
+                parser.error(f"--{name.replace('_', '-')} is for --to {known}")
     for name, choices in OF_TASKS.items() if args.target == "regions" else ():
         if name in given and args.task not in choices:
             parser.error(f"--{name.replace('_', '-')} is for --task {', '.join(choices)}")

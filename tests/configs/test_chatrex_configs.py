@@ -124,8 +124,10 @@ def check_training(name, model, config, connectors):
 
 def test_chatrex_reads_tokens_of_the_published_widths(tokenizer):
     config = Config.fromfile(CONFIGS / "chatrex/stage1.py")
-    steps = config.stage_three[0].pipeline
-    kinds = [type(TRANSFORMS.build(dict(step))).__name__ for step in steps]
+    (referring,) = (
+        data for data in config.stage_three if data.ann_file == "rexverse_referring.jsonl"
+    )
+    kinds = [type(TRANSFORMS.build(dict(step))).__name__ for step in referring.pipeline]
     assert kinds[1:3] == ["AskForObjects", "MixCandidates"]
     slots = config.model.slots
     assert slots.image.encoder["size"] ** 2 == 576

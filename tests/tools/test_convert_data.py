@@ -104,11 +104,35 @@ def test_the_program_offers_every_format_and_task():
         (["--to", "regions", "--absent", "0.5"], "--absent is for --to objects"),
         (["--to", "regions", "--task", "segment", "--masks"], "--masks is for --task classify, "),
         (["--to", "regions", "--task", "refer", "--candidates", "2"], "is for --task choose"),
+        (["--to", "regions", "--seed", "1"], "--seed is for --task classify, caption, "),
+        (["--to", "regions", "--task", "gcg", "--turns", "2"], "--turns is for --task classify, "),
+        (["--to", "odvg", "--picture-folders", "a"], "--picture-folders is for --check"),
     ],
 )
 def test_options_of_another_target_or_task_are_refused(options, problem, capsys):
     with pytest.raises(SystemExit):
         convert_data.main(["in.json", "out.jsonl", "--from", "coco", *options])
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["odvg", "grounding", "coco", "yolo", "voc"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--folder", "train2017/"],
+        ["--seed", "0"],  # as by default, and yet without an effect
+        ["--turns", "10"],
+        ["--per-image", "1"],
+        ["--candidates", "9"],
+        ["--objects", "instances.json"],
+        ["--objects-from", "coco"],
+        ["--one-wording"],
+    ],
+)
+def test_options_of_conversations_are_refused_where_none_are_written(option, target, capsys):
+    with pytest.raises(SystemExit):
+        convert_data.main(["in.json", "out", "--from", "coco", "--to", target, *option])
+    problem = f"{option[0]} is for --to regions and --to objects"
     assert problem in capsys.readouterr().err
 
 

@@ -40,19 +40,21 @@ boxes = dict(**part, filter_cfg=dict(filter_empty_gt=True), pipeline=box_pipelin
 
 stage_one = [dict(**captions, ann_file="allava_caption.jsonl")]
 stage_two = [
-    dict(**boxes, ann_file="coco.jsonl", label_map_file="coco_label_map.json"),
-    dict(**boxes, ann_file="objects365.jsonl", label_map_file="objects365_label_map.json"),
-    # LVIS and PACO say of few classes that they are absent: questions are made beforehand.
+    # Questions about classes are made beforehand: rows of boxes tell neither which classes have a
+    # crowd nor which ones LVIS and PACO say are absent.
+    dict(**talks, ann_file="coco.jsonl"),
+    dict(**talks, ann_file="objects365.jsonl"),
     dict(**talks, ann_file="lvis.jsonl"),
-    dict(**boxes, ann_file="refcoco.jsonl"),
-    dict(**boxes, ann_file="refcoco+.jsonl"),
-    dict(**boxes, ann_file="refcocog.jsonl"),
+    # So are those of RefCOCO, whose rows of boxes lack the objects that an expression excludes.
+    dict(**talks, ann_file="refcoco.jsonl"),
+    dict(**talks, ann_file="refcoco+.jsonl"),
+    dict(**talks, ann_file="refcocog.jsonl"),
     dict(**boxes, ann_file="rexverse_referring.jsonl"),
     dict(**talks, ann_file="rexverse_descriptions.jsonl"),
 ]
 stage_three = [
     *stage_two,
-    dict(**boxes, ann_file="crowdhuman.jsonl", label_map_file="crowdhuman_label_map.json"),
+    dict(**talks, ann_file="crowdhuman.jsonl"),
     dict(**talks, ann_file="paco.jsonl"),
     dict(**talks, ann_file="mvdp.jsonl"),
     dict(**talks, ann_file="osprey.jsonl"),

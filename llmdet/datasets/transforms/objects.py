@@ -37,13 +37,16 @@ _GRAMMAR = ObjectGrammar()
 class AskForObjects(BaseTransform):
     """Makes a conversation of one task of an image's boxes and their names.
 
+    Phrases are asked to detect alone: an expression such as "man in red on the left" names no
+    category and cannot be counted.
+
     Required keys: instances, and text (label map) or phrases, as data sets give them. Changed keys:
     regions (the boxes), conversations (the one that was made). A sample without boxes, or without
     names, stays as it is.
 
     Args:
         wordings: task -> settings of :class:`Wordings`.
-        shares: task -> how often it is chosen, of "detect", "count" and "name".
+        shares: task -> how often it is chosen for classes, of "detect", "count" and "name".
         absent: how often a question to detect or count is about a class of the label map that the
             image does not show.
         most_names: of a question to detect.
@@ -62,11 +65,16 @@ class AskForObjects(BaseTransform):
         }
         self.shares = dict(shares or {"detect": 0.7, "count": 0.1, "name": 0.2})
         self.absent, self.most_names = absent, most_names
-        unknown = [task for task in self.shares if task not in TASKS or task not in self.wordings]
+        unknown = [task for task in self.shares if task not in TASKS]
         if unknown:
             raise ConfigError(
-                f"AskForObjects: nothing can be asked for {unknown[0]!r}: shares may name "
-                f"{', '.join(TASKS)}, each of which needs its wordings"
+                f"AskForObjects.shares: {unknown[0]!r} cannot be asked; use {', '.join(TASKS)}"
+            )
+        unworded = [task for task in ("detect", *self.shares) if task not in self.wordings]
+        if unworded:
+            raise ConfigError(
+                f"AskForObjects.wordings has no {unworded[0]!r}: give wordings of every task of "
+                "shares, and of 'detect', which phrases are asked in"
             )
         if not 0 <= absent <= 1 or most_names < 1:
             raise ConfigError(
@@ -83,7 +91,9 @@ class AskForObjects(BaseTransform):
         objects: dict[str, list[int]] = {}
         for index, instance in enumerate(instances):
             objects.setdefault(names[int(instance["bbox_label"])], []).append(index)
-        (task,) = random.choices(list(self.shares), list(self.shares.values()))
+        task = "detect"
+        if "phrases" not in results:
+            (task,) = random.choices(list(self.shares), list(self.shares.values()))
         results["conversations"] = (
             self._conversation(task, objects, self._absent(results, names)),
         )

@@ -84,6 +84,17 @@ def test_what_is_not_there_is_refused_as_often_as_said():
     assert all("cow" in question for question in refused)
 
 
+def test_expressions_are_neither_counted_nor_taught_as_categories():
+    random.seed(0)
+    phrases = {0: {"phrase": "man in red on the left"}, 1: {"phrase": "the cat"}}
+    ask_for = AskForObjects(WORDINGS, {"count": 0.5, "name": 0.5})
+    for _ in range(40):
+        question, answer, read = asked(ask_for.transform(detection(phrases=phrases)))
+        assert question.endswith(WORDINGS["detect"]["form"])
+        assert "The number is" not in answer
+        assert all(named.phrase in question for named in read.phrases)
+
+
 def test_phrases_are_asked_for_and_samples_without_boxes_left_alone():
     phrases = {0: {"phrase": "a dog"}, 1: {"phrase": ["the cat", "a cat"]}}
     ask_for = AskForObjects(WORDINGS, {"detect": 1.0}, absent=1.0)
@@ -169,8 +180,10 @@ def test_rows_may_have_proposals(tmp_path):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ConfigError, match="'describe'"):
+    with pytest.raises(ConfigError, match="'describe' cannot be asked; use detect, count, name"):
         AskForObjects(WORDINGS, {"describe": 1.0})
+    with pytest.raises(ConfigError, match="wordings has no 'detect'"):
+        AskForObjects({"name": WORDINGS["name"]}, {"name": 1.0})
     with pytest.raises(DataError, match="<obj3>, but there are 3 regions"):
         MixCandidates().transform(
             {"regions": Regions(BOXES), "conversations": (ask("What is <obj3>?"),)}
