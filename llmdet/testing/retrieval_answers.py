@@ -10,65 +10,70 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-#: "unseen" asks for one kind that training never shows, "several" for two that it does; "falsely
-#: rejected" is a share of all that is there, and what follows the same of parts of it; "trained"
-#: are known kinds and relations.
-COLUMNS = (
-    "detect P",
-    "detect R",
-    "unseen P",
-    "unseen R",
-    "several P",
-    "several R",
-    "relate DF1",
-    "absent rejected",
-    "empty relation rejected",
-    "falsely rejected",
-    "trained rejected",
-    "known kinds rejected",
-    "unseen kinds rejected",
-    "relations rejected",
+_VALUES = {"P": "precision_50", "R": "recall_50", "DF1": "density_f1_50"}
+_MEASURED = {"detect": ("P", "R"), "several": ("P", "R"), "relate": ("DF1",)}
+#: What was found; "unseen" is about a combination that training never shows.
+FOUND = tuple(
+    f"{group}{task} {value}"
+    for group in ("", "unseen ")
+    for task, values in _MEASURED.items()
+    for value in values
+)
+#: What was rejected: absent kinds and sides on which nothing stands, as they should be; all that is
+#: there, and parts of it: of combinations that training shows, and of others.
+REJECTED = (
+    "absent kinds",
+    "empty sides",
+    "all that is there",
+    "trained",
+    "trained kinds",
+    "trained relations",
+    "unseen kinds",
+    "unseen relations",
 )
 
 
 def scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Values of :data:`COLUMNS` in percent, at an overlap of 0.5; a share of nothing is NaN."""
-    from llmdet.evaluation.humanref import REJECTION, HumanRefRecord, humanref_scores
+    """Values of :data:`FOUND`, at an overlap of 0.5, and :data:`REJECTED` in percent.
 
-    groups = {"absent": REJECTION, "refuse": REJECTION}
+    Those of nothing are NaN.
+    """
+    from llmdet.evaluation.humanref import HumanRefRecord, humanref_scores
+
     records = [
         HumanRefRecord(
             id=number,
-            domain=groups.get(row["task"], f"{row['task']}{' unseen' if row['unseen'] else ''}"),
+            domain=f"{'unseen ' if row['unseen'] else ''}{row['task']}",
             subdomain=row["task"],
             answers=as_boxes(row["meant"]),
             persons=0,
         )
         for number, row in enumerate(rows)
+        if row["meant"]
     ]
     found = {number: row["found"] for number, row in enumerate(rows)}
     domains = humanref_scores(records, found)["domain"]
-    there = [(_part(row), not row["found"]) for row in rows if row["meant"]]
-    values = {"falsely rejected": _share([missed for _, missed in there])}
-    for part in ("known kinds", "unseen kinds", "relations"):
-        values[f"{part} rejected"] = _share([missed for of, missed in there if of == part])
-    trained = [missed for of, missed in there if of != "unseen kinds"]
-    values["trained rejected"] = _share(trained)
-    for task, name in (("absent", "absent"), ("refuse", "empty relation")):
-        refused = [not row["found"] for row in rows if row["task"] == task]
-        values[f"{name} rejected"] = _share(refused)
-    for domain, name in (("detect", "detect"), ("detect unseen", "unseen"), ("several", "several")):
-        for key, letter in (("precision_50", "P"), ("recall_50", "R")):
-            values[f"{name} {letter}"] = 100 * domains.get(domain, {}).get(key, 0.0)
-    values["relate DF1"] = 100 * domains.get("relate", {}).get("density_f1_50", 0.0)
-    return {name: values[name] for name in COLUMNS}
+    values = {}
+    for name in FOUND:
+        group, _, value = name.rpartition(" ")
+        values[name] = 100 * domains.get(group, {}).get(_VALUES[value], nan)
+    return values | _rejected(rows)
 
 
-def _part(row: dict[str, Any]) -> str:
-    """What is asked for, as false rejections are told apart."""
-    if row["task"] == "relate":
-        return "relations"
-    return "unseen kinds" if row["unseen"] else "known kinds"
+def _rejected(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Title of :data:`REJECTED` -> share of its searches that were answered with nothing."""
+    groups: dict[str, list[bool]] = {name: [] for name in REJECTED}
+    empty = {"absent": "absent kinds", "refuse": "empty sides"}
+    for row in rows:
+        if row["meant"]:
+            what = "relations" if row["task"] == "relate" else "kinds"
+            parts = [f"unseen {what}"] if row["unseen"] else ["trained", f"trained {what}"]
+            titles = ["all that is there", *parts]
+        else:
+            titles = [empty[row["task"]]]
+        for title in titles:
+            groups[title].append(not row["found"])
+    return {title: _share(missed) for title, missed in groups.items()}
 
 
 def _share(values: Sequence[bool]) -> float:

@@ -24,7 +24,7 @@ from llmdet.datasets.toy.retrieval import (
     word_searches,
     write_retrieval_rows,
 )
-from llmdet.datasets.toy.vocabulary import SEEN, Kind
+from llmdet.datasets.toy.vocabulary import HELD_OUT, SEEN, Kind
 from llmdet.errors import DataError
 from llmdet.prompts.objects import ABSENT, ObjectGrammar
 
@@ -112,6 +112,8 @@ def test_relations_hold_of_all_that_they_mean_and_of_nothing_else():
         )
         assert search.objects == holds
         assert (search.task == "refuse") == (not holds)
+        about = [kind for kind in OBJECTS.kinds if kind.shape in (shape, there)]
+        assert search.unseen == any(kind in HELD_OUT for kind in about)
     assert not any("the ring" in search.phrase.partition(" of ")[2] for search in searches)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 # What runs with `python tools/benchmark/retrieval.py` finds the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from llmdet.testing.retrieval_answers import COLUMNS, as_boxes, scores
+from llmdet.testing.retrieval_answers import FOUND, REJECTED, as_boxes, scores
 from llmdet.testing.seeded_jobs import SeededJobs, add_arguments, folder_and_eye
 from llmdet.testing.tables import over_seeds, table
 from llmdet.testing.toy_proposals import LARGE, LIMITS, SMALL, Proposer, shared_weights
@@ -294,7 +294,7 @@ class Bench(SeededJobs):
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     def ask(self, model: Any, name: str, seed: int) -> dict[str, Any]:
-        """Title of a row -> values of :data:`COLUMNS`, of the rows of a language model."""
+        """Title of a row -> what :func:`scores` gives, of the rows of a language model."""
         from llmdet.apis import RegionChat
 
         chat = RegionChat(model)
@@ -346,10 +346,13 @@ class Bench(SeededJobs):
 
 def tables(results: Sequence[dict[str, Any]]) -> list[str]:
     """Means and standard deviations over seeds in Markdown."""
-    rows = {
-        title: [over_seeds(result[title][column] for result in results) for column in COLUMNS]
-        for title in ROWS
-    }
+
+    def rows(columns: Sequence[str]) -> dict[str, list[str]]:
+        return {
+            title: [over_seeds(result[title][column] for result in results) for column in columns]
+            for title in ROWS
+        }
+
     names = [f"{letters}@{limit}" for letters in ("AR", "R") for limit in LIMITS]
     recalls = {
         title: [
@@ -359,7 +362,8 @@ def tables(results: Sequence[dict[str, Any]]) -> list[str]:
     }
     spent = over_seeds(result["with rejection, training"] for result in results)
     return [
-        *table("percent", COLUMNS, rows),
+        *table("found, percent", FOUND, rows(FOUND)),
+        *table("rejected, percent", REJECTED, rows(REJECTED)),
         *table("proposals of new shapes", names, recalls),
         "",
         f"Seconds of the processor for the training of a language model: {spent}",

@@ -57,7 +57,7 @@ class Search:
 
     task: str  # of TASKS
     found: Mapping[str, tuple[int, ...]]  # phrase -> objects; none where it is absent
-    unseen: bool = False  # whether it asks for a combination that training never shows
+    unseen: bool = False  # whether it is about a combination that training never shows
     thought: str = ""  # said in front of the answer
 
     @property
@@ -149,16 +149,18 @@ def _relations(objects: Objects) -> Iterator[list[Search]]:
             places = [relation(objects.boxes[n], objects.boxes[reference]) for n in numbers]
             if shape != there and None not in places:
                 found = dict(zip(numbers, map(str, places), strict=True))
-                yield [_related(shape, side, there, reference, found) for side in SIDES]
+                unseen = any(objects.kinds[n] in HELD_OUT for n in (reference, *numbers))
+                yield [_related(shape, side, there, reference, found, unseen) for side in SIDES]
 
 
 def _related(
-    shape: str, side: str, there: str, reference: int, places: Mapping[int, str]
+    shape: str, side: str, there: str, reference: int, places: Mapping[int, str], unseen: bool
 ) -> Search:
     meant = tuple(number for number, place in places.items() if place == side)
     return Search(
         "relate" if meant else "refuse",
         {f"the {shape} {side} the {there}": meant},
+        unseen,
         thought=f"{there}{object_mark(reference)}, {_judged(shape, places, side)}",
     )
 

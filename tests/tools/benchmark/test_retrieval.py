@@ -71,7 +71,8 @@ def test_finished_jobs_are_reported_and_not_repeated(benchmark, finished, capsys
     options = ["--work-dir", str(finished.folder.parent), "--short", "--seeds", "0"]
     assert benchmark.main(options) == 0
     printed = capsys.readouterr().out
-    assert "| percent | detect P | detect R |" in printed
+    assert "| found, percent | detect P | detect R |" in printed
+    assert "| rejected, percent | absent kinds | empty sides |" in printed
     assert "| trained without rejection |" in printed
 
 
