@@ -33,14 +33,22 @@ class NumberedBoxes:
         chat: the model, in this process or behind an endpoint, see :mod:`llmdet.chat`.
         most: candidates that are drawn.
         question: in the place of our own, with ``{count}`` and ``{phrase}``.
+        temperature: answers are sampled at; 0 takes the likeliest.
 
     Raises:
         ConfigError: the question does not say what is looked for.
     """
 
-    def __init__(self, chat: ChatModel, most: int = MOST, question: str = QUESTION) -> None:
+    def __init__(
+        self,
+        chat: ChatModel,
+        most: int = MOST,
+        question: str = QUESTION,
+        temperature: float = 0.0,
+    ) -> None:
         check_wording(question)
         self.chat, self.most, self.question = chat, most, question
+        self.temperature = temperature
 
     def find(
         self, image: Any, phrase: str, boxes: Any, scores: Any = None, keep: str = "score"
@@ -63,7 +71,10 @@ class NumberedBoxes:
         scores: Any = None,
         keep: str = "score",
     ) -> list[FoundObjects]:
-        """As :meth:`find` for each of several phrases, each of which is asked for by itself."""
+        """As :meth:`find` for each of several phrases, each of which is asked for by itself.
+
+        Without candidates nothing is asked, and each phrase is absent.
+        """
         picture = _picture(image)
         candidates = ShownCandidates.choose(boxes, scores, self.most, keep)
         shown = candidates.boxes[candidates.shown]
@@ -71,9 +82,8 @@ class NumberedBoxes:
         if not len(shown):
             return [candidates.found(picture, each, {}, "", absent=True) for each in phrases]
         drawn = Image.fromarray(draw_numbered_boxes(picture.pixels(), shown))
-        requests = [
-            ask(ask_for_numbers(phrase, len(shown), self.question), drawn) for phrase in phrases
-        ]
+        questions = [ask_for_numbers(phrase, len(shown), self.question) for phrase in phrases]
+        requests = [ask(each, drawn, temperature=self.temperature) for each in questions]
         step = self.chat.pace.batch_size * self.chat.pace.concurrency
         found = []
         for start in range(0, len(requests), step):

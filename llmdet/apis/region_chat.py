@@ -219,7 +219,10 @@ class RegionChat:
         wording: str = FIND,
         **generation: Any,
     ) -> list[FoundObjects]:
-        """As :meth:`find` for each of several phrases, which are asked for side by side."""
+        """As :meth:`find` for each of several phrases, which are asked for side by side.
+
+        Without candidates nothing is asked, and each phrase is absent.
+        """
         output = output_of(self.model.output, ObjectIndex)
         if output is None:
             raise ConfigError(
@@ -228,6 +231,9 @@ class RegionChat:
             )
         check_wording(wording)
         candidates = ShownCandidates.choose(boxes, scores, output.grammar.count, keep)
+        if not len(candidates.shown):
+            picture, _ = self._read(image)
+            return [candidates.found(picture, each, {}, "", absent=True) for each in phrases]
         looked = self._look(image, candidates.boxes[candidates.shown])
         questions = [wording.replace("{phrase}", phrase) for phrase in phrases]
         said = self._ask_all(looked, questions, **generation)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,10 +129,8 @@ def run(args: argparse.Namespace) -> None:
     boxes, scores, source = _candidates(args)
     write_notice(f"{len(boxes)} candidates ({source})")
     if not len(boxes):
-        write_notice(
-            f"Nothing is asked: there is no box with a score of {args.score_thr} or more to choose "
-            "from (--score-thr)."
-        )
+        worse = "" if scores is None else f" with a score of {args.score_thr} or more (--score-thr)"
+        write_notice(f"Nothing is asked: there is no box{worse} to choose from.")
     found = _finder(args)(args.image, args.refer, boxes, scores)
     picture = found[0].picture
     masks = None
@@ -163,12 +162,40 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("Where do candidates come from? Give --detector or --boxes, not both.")
     if args.boxes is not None and (args.objects or args.granularity):
         raise ConfigError("--objects and --granularity are for a --detector, and not for --boxes.")
+    if args.boxes is not None and args.detector_weights:
+        raise ConfigError("--detector-weights are of a --detector, and --boxes take its place.")
     if args.objects and args.granularity:
         raise ConfigError("--objects are names, and --granularity is for boxes without: give one.")
     if not all(words.strip() for words in args.refer):
         raise ConfigError("--refer is empty: say what to find, such as 'person that waves'.")
     if args.chat_model is None and (args.url or args.most):
         raise ConfigError("--url and --most belong to --chat-model.")
+    if args.chat_model is not None and args.cfg_options:
+        raise ConfigError("--cfg-options change CONFIG, in the place of which is --chat-model.")
+    _check_outputs(args)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse to write the result over the image or the candidates."""
+    from llmdet.errors import ConfigError
+
+    # By os.path, which takes boxes that are given by themselves for a file that there is not.
+    inputs = [given for given in (args.image, args.boxes or "") if os.path.exists(given)]
+    for output in filter(Path.exists, _outputs(args)):
+        for given in inputs:
+            if output.samefile(given):
+                raise ConfigError(
+                    f"The result would replace {given}: give another folder as --out-dir than "
+                    f"{args.out_dir}."
+                )
+
+
+def _outputs(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The files that get the picture and the JSON."""
+    from llmdet.apis.output_names import picture_suffix
+
+    stem = args.image.stem
+    return args.out_dir / f"{stem}{picture_suffix(args.image)}", args.out_dir / f"{stem}.json"
 
 
 def _candidates(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None, str]:
@@ -208,12 +235,14 @@ def _chat_finder(args: argparse.Namespace) -> Any:
     from llmdet.apis.building import choose_device
     from llmdet.apis.numbered_boxes import MOST, NumberedBoxes
     from llmdet.data_engines.models import ModelSettings
+    from llmdet.prompts.numbered_boxes import QUESTION
 
     backend = "openai" if args.url else "transformers"
     device = "cpu" if args.url else str(choose_device(args.device))
     settings = ModelSettings(backend, args.chat_model, args.url, device, args.max_new_tokens or 512)
-    wording = {"question": args.wording} if args.wording else {}
-    numbered = NumberedBoxes(settings.build(), args.most or MOST, **wording)
+    numbered = NumberedBoxes(
+        settings.build(), args.most or MOST, args.wording or QUESTION, args.temperature or 0.0
+    )
 
     def find(image: Path, phrases: Sequence[str], boxes: Any, scores: Any) -> list[FoundObjects]:
         return numbered.find_each(
@@ -268,7 +297,6 @@ def _save(
     import numpy as np
 
     from llmdet.apis.found_objects import join_results
-    from llmdet.apis.output_names import picture_suffix
     from llmdet.visualization.drawing import tint_masks
     from llmdet.visualization.palette import detection_colors
     from llmdet.visualization.pictures import save_picture
@@ -278,10 +306,10 @@ def _save(
         colors = detection_colors(results.names, results.labels.tolist(), classes=results.classes)
         pixels = tint_masks(picture.pixels(), np.concatenate(masks), colors)
         results = replace(results, picture=replace(picture, source=pixels))
-    out = args.out_dir
-    save_picture(np.asarray(results.plot()), out / f"{args.image.stem}{picture_suffix(args.image)}")
-    (out / f"{args.image.stem}.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    write_notice(f"Saved in {out}.")
+    drawn, listed = _outputs(args)
+    save_picture(np.asarray(results.plot()), drawn)
+    listed.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    write_notice(f"Saved in {args.out_dir}.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

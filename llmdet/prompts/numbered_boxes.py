@@ -13,11 +13,28 @@ QUESTION = (
 )
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|$)", re.DOTALL | re.IGNORECASE)
 _LIST = re.compile(r"\[[^\[\]]*\]")
-_CONCLUSION = re.compile(r"\b(?:final )?answer\b(?: is)?\s*:?", re.IGNORECASE)
+_CONCLUSION = re.compile(r"\banswers?\b[\s*_\"']*(?::|(?:is|are)\b)", re.IGNORECASE)
+#: Behind which reasons may follow: of a sentence, unless it is the "1." of a list, of a paragraph,
+#: and of what stands above a heading such as "Reason:".
+_END = re.compile(
+    r"(?<!^\d)(?<!^\d\d)[.!?]\s+(?=[A-Z])|\n\s*\n|\n(?=\W{0,4}[A-Z][a-z]+\W{0,4}:)", re.MULTILINE
+)
+#: First lines with nothing but numbers, as they are asked for.
+_PLAIN = re.compile(r"(?:[\W\d]|\b(?:box(?:es)?|numbers?|no|and|to)\b)+(?:\n|$)", re.IGNORECASE)
+#: "4 and 5" stand behind the colon of "There are 2 people: 4 and 5"; one behind a number is the
+#: box's: "4: a dog".
+_COLON = re.compile(r"(?<!\d)(?<!\d[\"'*)\]>])(?<!\d\*\*):")
 _REFUSAL = re.compile(
     r"^\W*(?:none|nothing|zero|empty|null|0(?!\.\d)|no(?!\W*\d))\b"
     r"|\[\s*\]"
     r"|\b(?:none|no such|no box|not (?:present|visible|shown|there|in the (?:picture|image)))\b",
+    re.IGNORECASE,
+)
+#: In front of the boxes that a refusal leaves: "none of them except 2", "no box but 2".
+_EXCEPTION = re.compile(
+    r"^\W*(?:none|nothing|no)\b"
+    r"(?:[^.;:\n]*\bexcept(?:ing)?\b|(?: box(?:es)?)?(?: of (?:them|these|the boxes))? but\b)"
+    r"(?=[^.;:\n]*\d)",
     re.IGNORECASE,
 )
 #: A whole number or a range of two; parts of decimals, percentages and longer numbers are none.
@@ -43,19 +60,22 @@ def ask_for_numbers(phrase: str, count: int, question: str = QUESTION) -> str:
 def read_numbers(text: str, count: int) -> NumberedAnswer:
     """What any answer says, however it is worded.
 
-    Thoughts are passed over; what follows the last "answer:" counts alone, and in it the last list
-    in brackets, where there are any. Numbers of no box are left out.
+    Thoughts are passed over; the sentence behind the last "answer:" or "answer is" counts alone.
+    In it, the last list in brackets counts, or else first lines of numbers alone, or else what
+    follows the last colon, where there are any. Numbers of no box are left out. Other numbers of
+    free sentences, such as counts, may be taken for boxes.
 
     Args:
         text: of any model, be it cut or no answer at all.
         count: of boxes.
     """
     said = _conclusion(_THOUGHT.sub(" ", text))
-    if _REFUSAL.match(said):
+    if excepted := _EXCEPTION.match(said):
+        said = said[excepted.end() :]
+    elif _REFUSAL.match(said):
         return NumberedAnswer((), True, text)
-    lists = [found for found in _LIST.findall(said) if _NUMBER.search(found)]
     named: dict[int, None] = {}
-    for first, last in _NUMBER.findall(lists[-1] if lists else said):
+    for first, last in _NUMBER.findall(_numbers_part(said)):
         low, high = int(first), int(last or first)
         named |= dict.fromkeys(range(max(low, 1), min(high, count) + 1))
     absent = not named and _REFUSAL.search(said) is not None
@@ -63,7 +83,21 @@ def read_numbers(text: str, count: int) -> NumberedAnswer:
 
 
 def _conclusion(text: str) -> str:
-    """What stands behind the last word "answer", or all of it."""
-    parts = _CONCLUSION.split(text)
-    behind = parts[-1]
-    return behind if _NUMBER.search(behind) or _REFUSAL.search(behind) else text
+    """The sentence that says something behind the last "answer:" or "answer is", or all of it."""
+    for part in reversed(_CONCLUSION.split(text)[1:]):
+        for sentence in _END.split(part):
+            if _NUMBER.search(sentence) or _REFUSAL.search(sentence):
+                return sentence
+    return text
+
+
+def _numbers_part(said: str) -> str:
+    """The part of a conclusion whose numbers are boxes, all of it where none stands out."""
+    lists = [found for found in _LIST.findall(said) if _NUMBER.search(found)]
+    if lists:
+        return lists[-1]
+    plain = _PLAIN.match(said)
+    if plain and _NUMBER.search(plain[0]):
+        return plain[0]
+    behind = _COLON.split(said)[-1]
+    return behind if _NUMBER.search(behind) else said

@@ -153,10 +153,47 @@ def test_the_program_asks_an_endpoint_about_given_boxes(photos, tmp_path, chat_s
     asked = ["--refer", "the cat", "--boxes", "[[0, 0, 50, 50], [60, 0, 200, 140]]"]
     model = ["--chat-model", "any", "--url", chat_server.url]
     out = ["--out-dir", str(tmp_path), "--print-result"]
-    main([str(photos / "cat.jpg"), *asked, *model, *out])
+    main([str(photos / "cat.jpg"), *asked, *model, *out, "--temperature", "0.5"])
     row = json.loads(capsys.readouterr().out)
     assert row["found"][0]["bboxes"] == [[60, 0, 200, 140]]
     assert "masks" not in row["found"][0]
+    ((_, request),) = chat_server.requests
+    assert request["temperature"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ("[]", "there is no box to choose from"),
+        ("[[0, 0, 50, 50, 0.1]]", "no box with a score of 0.25 or more (--score-thr) to choose"),
+    ],
+)
+def test_without_candidates_the_program_says_why_it_asks_nothing(
+    boxes, words, photos, tmp_path, chat_server, capsys
+):
+    (tmp_path / "boxes.json").write_text(boxes)
+    model = ["--chat-model", "any", "--url", chat_server.url]
+    asked = ["--refer", "the cat", "--boxes", str(tmp_path / "boxes.json")]
+    main([str(photos / "cat.jpg"), *asked, *model, "--out-dir", str(tmp_path)])
+    assert words in capsys.readouterr().err
+    assert not chat_server.requests
+    assert json.loads((tmp_path / "cat.json").read_text())["found"][0]["absent"]
+
+
+def test_neither_the_image_nor_the_candidates_are_overwritten(photos, tmp_path, monkeypatch):
+    photo, boxes = tmp_path / "cat.jpg", tmp_path / "cat.json"
+    photo.write_bytes((photos / "cat.jpg").read_bytes())
+    boxes.write_text("[[0, 0, 50, 50]]")
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = ["--chat-model", "no/such", "--refer", "a cat"]
+    for out in (".", "link", str(tmp_path)):
+        with pytest.raises(ConfigError, match=r"would replace cat\.jpg: give another folder"):
+            main(["cat.jpg", *model, "--boxes", "[[0, 0, 5, 5]]", "--out-dir", out])
+    elsewhere = str(photos / "cat.jpg")
+    photo.unlink()
+    with pytest.raises(ConfigError, match=r"would replace cat\.json"):
+        main([elsewhere, *model, "--boxes", "cat.json", "--out-dir", "."])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +203,9 @@ def test_the_program_asks_an_endpoint_about_given_boxes(photos, tmp_path, chat_s
         (["--boxes", "[]"], "Who chooses"),
         (["config.py", "--chat-model", "m", "--boxes", "[]"], "not both"),
         (["config.py", "--boxes", "[]", "--objects", "person"], "are for a --detector"),
+        (["config.py", "--boxes", "[]", "--detector-weights", "w"], "are of a --detector"),
         (["config.py", "--boxes", "[]", "--url", "http://x"], "belong to --chat-model"),
+        (["--chat-model", "m", "--boxes", "[]", "--cfg-options", "a=1"], "change CONFIG"),
         (
             ["config.py", "--detector", "d.py", "--objects", "person", "--granularity", "fine"],
             "boxes without: give one",

@@ -7,7 +7,23 @@ from hypothesis import strategies as st
 from llmdet.prompts.numbered_boxes import ask_for_numbers, read_numbers
 
 WORDS = st.sampled_from(
-    ["1", "3-5", "99", "none", "[", "]", ",", "box", "<think>", "answer:", "0.9", "7%", "\n", "²"]
+    [
+        "1",
+        "3-5",
+        "99",
+        "none",
+        "[",
+        "]",
+        ",",
+        "box",
+        "except",
+        "<think>",
+        "answer:",
+        "0.9",
+        "7%",
+        "\n",
+        "²",
+    ]
 )
 
 
@@ -25,6 +41,17 @@ WORDS = st.sampled_from(
         ("<obj2>", [2]),
         ("No. 2", [2]),
         ("3, 3, 3", [3]),
+        ("There are 2 people: 4 and 5", [4, 5]),
+        ('{"boxes": [1, 2], "count": 3}', [1, 2]),
+        ("1: yes\n3: yes, with 2 hats", [1, 3, 2]),
+        ('{"1": "man", "3": "woman"}', [1, 3]),
+        ("The answer is box 2. It is the answer because 3 is a dog.", [2]),
+        ("Answer: 2. I am sure that this answer is right.", [2]),
+        ("**Answer**: 2\nReason: box 3 is a dog", [2]),
+        ("Answer:\n1. The man\n3. The woman", [1, 3]),
+        ("1, 3\n\nExplanation: box 2 is a dog", [1, 3]),
+        ("None of the boxes except 2", [2]),
+        ("No box but 3.", [3]),
         ("0, 6, 12345", []),
         ("", []),
     ],
@@ -39,6 +66,9 @@ def test_numbers_are_read_from_any_wording(text, numbers):
     [
         "none",
         "None of the boxes 1-3 shows it.",
+        "None, but box 1 is similar.",
+        "None except the dog.",
+        "None: box 1 is a dog",
         "No.",
         "[]",
         "0",

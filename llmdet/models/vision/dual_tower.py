@@ -43,6 +43,13 @@ class DualTower(nn.Module):
                 f"DualTower: views of {sides[0]} (coarse) and {sides[1]} (fine) pixels; both are "
                 "squares, and the fine one is no smaller"
             )
+        # Both see one view, and what fits "inside" is no square that shrinks to a square.
+        for name, tower in {"coarse": self.coarse, "fine": self.fine}.items():
+            if tower.view.fit != "pad":
+                raise ConfigError(
+                    f"DualTower: the view of {name} has fit={tower.view.fit!r}; leave it out, or "
+                    "set it to 'pad'"
+                )
         self.dims = self.coarse.dims + self.fine.dims
         fine_dims = getattr(self.fine, "map_dims", (self.fine.dims,))
         #: Width of each map.

@@ -212,6 +212,16 @@ def test_of_too_many_candidates_the_best_are_shown_and_the_others_counted(chat, 
         chat.ask(image, "What is <obj0>?", boxes)
 
 
+def test_without_candidates_nothing_is_asked_and_all_is_absent(chat, monkeypatch):
+    def answer(*_, **__):
+        pytest.fail("the model was asked")
+
+    monkeypatch.setattr(chat.model, "answer", answer)
+    red, dog = chat.find_each(halves("red", "blue"), ["red", "dog"], np.zeros((0, 4)), [])
+    assert (red.phrase, red.boxes.shape, red.absent, red.answer) == ("red", (0, 4), True, "")
+    assert (dog.phrase, dog.absent, dog.picture.width) == ("dog", True, 40)
+
+
 def test_finding_needs_a_model_that_names_objects(qwen):
     chat = RegionChat(MODELS.build(tiny_region_lmm(qwen)))
     with pytest.raises(ConfigError, match="Text; finding objects needs"):

@@ -120,5 +120,7 @@ def test_what_cannot_see_one_view_is_named():
         build(view={"size": (64, 32)})
     with pytest.raises(ConfigError, match="no smaller"):
         build(view={"size": (14, 14)})
+    with pytest.raises(ConfigError, match="view of fine has fit='inside'"):
+        build(view={"fit": "inside"})
     with pytest.raises(ConfigError, match="level 4 is read, but the tower has 4 maps"):
         RoIAlign((0, 4)).out_dims((8, 8, 8, 8))
