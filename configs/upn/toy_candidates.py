@@ -1,8 +1,8 @@
 """Proposals of the toy set for a language model that chooses among them.
 
-Fine ones alone: what the coarse prompt takes for no object would teach the same queries less. Beside
-the shapes of the toy set lie objects of any outline, so that a shape that was never seen is not
-taken for one of six; ``python -m llmdet.datasets.toy.outlines data/toy_outlines`` makes them.
+Fine ones alone, as all objects are candidates; the coarse prompt is not learned. Beside the shapes
+of the toy set lie objects of any outline, so that a shape that was never seen is not taken for one
+of six; ``python -m llmdet.datasets.toy.outlines data/toy_outlines`` makes them.
 """
 
 _base_ = "./toy.py"

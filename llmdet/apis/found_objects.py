@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from llmdet.apis.images import expand
 from llmdet.apis.reading import any_boxes
 from llmdet.apis.results import Picture, Results
 from llmdet.datasets.candidates import choose_boxes
+from llmdet.datasets.pictures import read_picture
 from llmdet.errors import ConfigError, DataError
 from llmdet.prompts.parse import shorten
 
@@ -143,3 +145,23 @@ class ShownCandidates:
             left_out=len(self.boxes) - len(self.shown),
             picture=picture,
         )
+
+
+def nothing_to_choose(picture: Picture, phrases: Sequence[str]) -> list[FoundObjects]:
+    """What phrases mean where there are no candidates: no model has to be asked."""
+    none = ShownCandidates(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    return [none.found(picture, each, {}, "", absent=True) for each in phrases]
+
+
+def read_one(image: Any) -> Picture:
+    """A file, an array [H, W, 3] uint8 RGB or a PIL image, once it has been read.
+
+    Raises:
+        DataError: it stands for several images, or for none.
+    """
+    sources = list(expand(image))
+    if len(sources) != 1:
+        raise DataError(f"{image} stands for {len(sources)} images; give one")
+    (source,) = sources
+    pixels = source if isinstance(source, np.ndarray) else np.asarray(read_picture(source))
+    return Picture(source, pixels.shape[1], pixels.shape[0])

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from llmdet.apis.captions import check_inside
-from llmdet.apis.found_objects import FoundObjects, ShownCandidates, check_wording
-from llmdet.apis.images import expand
-from llmdet.apis.results import Picture
+from llmdet.apis.found_objects import (
+    FoundObjects,
+    ShownCandidates,
+    check_wording,
+    nothing_to_choose,
+    read_one,
+)
 from llmdet.chat import ChatModel, ask
-from llmdet.datasets.pictures import read_picture
-from llmdet.errors import DataError
 from llmdet.prompts.numbered_boxes import QUESTION, ask_for_numbers, read_numbers
 from llmdet.visualization.drawing import draw_numbered_boxes
 
@@ -75,12 +76,12 @@ class NumberedBoxes:
 
         Without candidates nothing is asked, and each phrase is absent.
         """
-        picture = _picture(image)
+        picture = read_one(image)
         candidates = ShownCandidates.choose(boxes, scores, self.most, keep)
         shown = candidates.boxes[candidates.shown]
         check_inside(shown, picture)
         if not len(shown):
-            return [candidates.found(picture, each, {}, "", absent=True) for each in phrases]
+            return nothing_to_choose(picture, phrases)
         drawn = Image.fromarray(draw_numbered_boxes(picture.pixels(), shown))
         questions = [ask_for_numbers(phrase, len(shown), self.question) for phrase in phrases]
         requests = [ask(each, drawn, temperature=self.temperature) for each in questions]
@@ -93,13 +94,3 @@ class NumberedBoxes:
                 named = dict.fromkeys(answer.indices)
                 found.append(candidates.found(picture, phrase, named, text, answer.absent))
         return found
-
-
-def _picture(image: Any) -> Picture:
-    """A file, an array [H, W, 3] uint8 RGB or a PIL image, once it has been read."""
-    sources = list(expand(image))
-    if len(sources) != 1:
-        raise DataError(f"{image} stands for {len(sources)} images; give one")
-    (source,) = sources
-    pixels = source if isinstance(source, np.ndarray) else np.asarray(read_picture(source))
-    return Picture(source, pixels.shape[1], pixels.shape[0])

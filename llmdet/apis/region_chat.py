@@ -14,7 +14,13 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
 from llmdet.apis.building import choose_device
-from llmdet.apis.found_objects import FoundObjects, ShownCandidates, check_wording
+from llmdet.apis.found_objects import (
+    FoundObjects,
+    ShownCandidates,
+    check_wording,
+    nothing_to_choose,
+    read_one,
+)
 from llmdet.apis.images import expand
 from llmdet.apis.region_talk import RegionTalk, read_regions
 from llmdet.apis.results import Picture
@@ -232,8 +238,7 @@ class RegionChat:
         check_wording(wording)
         candidates = ShownCandidates.choose(boxes, scores, output.grammar.count, keep)
         if not len(candidates.shown):
-            picture, _ = self._read(image)
-            return [candidates.found(picture, each, {}, "", absent=True) for each in phrases]
+            return nothing_to_choose(read_one(image), phrases)
         looked = self._look(image, candidates.boxes[candidates.shown])
         questions = [wording.replace("{phrase}", phrase) for phrase in phrases]
         said = self._ask_all(looked, questions, **generation)

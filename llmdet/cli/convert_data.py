@@ -67,8 +67,9 @@ OF_TARGETS = {
 }
 #: Options that of --to regions only some tasks read; without a task conversations are kept.
 OF_TASKS = {
-    **dict.fromkeys(("per_class", "per_image", "one_wording", "seed"), TASKS),
-    **dict.fromkeys(("objects", "objects_from"), TASKS),
+    **dict.fromkeys(
+        ("per_class", "per_image", "one_wording", "seed", "objects", "objects_from"), TASKS
+    ),
     "turns": ("classify", "caption", "refer", "choose", "segment"),
     "candidates": ("choose",),
     "none_share": ("choose",),

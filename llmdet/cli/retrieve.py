@@ -125,13 +125,17 @@ def _add_chat_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Find candidates, let the model choose, and save and say what was found."""
+    from llmdet.apis.found_objects import nothing_to_choose, read_one
+
     _check(args)
     boxes, scores, source = _candidates(args)
     write_notice(f"{len(boxes)} candidates ({source})")
     if not len(boxes):
         worse = "" if scores is None else f" with a score of {args.score_thr} or more (--score-thr)"
         write_notice(f"Nothing is asked: there is no box{worse} to choose from.")
-    found = _finder(args)(args.image, args.refer, boxes, scores)
+        found = nothing_to_choose(read_one(args.image), args.refer)
+    else:
+        found = _finder(args)(args.image, args.refer, boxes, scores)
     picture = found[0].picture
     masks = None
     if args.sam is not None:

@@ -178,6 +178,8 @@ def test_without_candidates_the_program_says_why_it_asks_nothing(
     assert words in capsys.readouterr().err
     assert not chat_server.requests
     assert json.loads((tmp_path / "cat.json").read_text())["found"][0]["absent"]
+    # No model is built to say so.
+    main([str(photos / "cat.jpg"), "no_config.py", "no.pth", *asked, "--out-dir", str(tmp_path)])
 
 
 def test_neither_the_image_nor_the_candidates_are_overwritten(photos, tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ SHARED = {"eye": (), "look": ("eye",)}
 LEARNED = ("look", "proposals")
 JOBS = {"proposals": ("eye",), "with rejection": LEARNED, "without rejection": LEARNED}
 NOISE = 0.1  # of told tokens, of which a connector misses some
-LEVEL = 0.5  # of the steps of reading, before the rate falls: sides are learned late and at once
+LEVEL = 0.5  # of the steps of reading, before the rate falls: sides are learned late
 #: Title of a row -> the language model, candidates, and whether its answers are constrained.
 ROWS = {
     "proposals": ("with rejection", "good", True),
@@ -151,9 +151,9 @@ class Bench(SeededJobs):
         if not (self.folder / "new_shapes" / "images").exists():
             generate_new_shapes(self.folder / "new_shapes", train=1, val=self.sizes.val)
         # Configs call it data/toy_outlines, beside data/toy.
-        outlines = self.toy.with_name(f"{self.toy.name}_outlines")
+        outlines = self.folder / "toy_outlines"
         if not (outlines / "images").exists():
-            generate_outlines(outlines, train=self.sizes.outlines)
+            generate_outlines(outlines, self.sizes.outlines)
 
     def run(self, name: str, seed: int) -> None:
         """Do one of the jobs and write ``result.json``."""

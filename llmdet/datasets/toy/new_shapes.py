@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 from llmdet.datasets.toy.folders import new_images, write_image
 from llmdet.datasets.toy.scene import Scene, draw_scene, sample_scene
 from llmdet.datasets.toy.vocabulary import COLOURS, SEEN, Kind
-from llmdet.errors import DataError
+from llmdet.utils.cli import run_cli
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +106,8 @@ def _coco(scenes: dict[str, Scene]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program on a command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program on a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m llmdet.datasets.toy.new_shapes",
         description="Write a small set of shapes that the toy set has no name for.",
@@ -122,15 +121,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        generate_new_shapes(
-            args.out, train=args.train, val=args.val, seed=args.seed, colours=args.colours
-        )
-    except DataError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    generate_new_shapes(
+        args.out, train=args.train, val=args.val, seed=args.seed, colours=args.colours
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

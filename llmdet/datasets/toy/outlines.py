@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 from llmdet.datasets.toy.folders import new_images, write_image, write_rows
 from llmdet.datasets.toy.scene import Scene, draw_scene, sample_scene
 from llmdet.datasets.toy.vocabulary import COLOURS, Kind
-from llmdet.errors import DataError
+from llmdet.utils.cli import run_cli
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +62,12 @@ def random_outline(rng: np.random.Generator) -> tuple[np.ndarray]:
     return (points / np.linalg.norm(points, axis=1).max(),)
 
 
-def generate_outlines(
-    out: str | Path, *, train: int = 1200, size: int = 128, seed: int = 0
-) -> Path:
+def generate_outlines(out: str | Path, train: int = 1200) -> Path:
     """Write the set below ``out``; equal arguments write equal files.
 
     Args:
         out: a folder without images/.
         train: images, of one to six objects.
-        size: nominal side of an image in pixels.
-        seed: of everything that is random.
 
     Returns:
         ``out``.
@@ -84,8 +79,8 @@ def generate_outlines(
     with new_images(out, "outlines") as images:
         rows = []
         for index in range(train):
-            name, rng = f"train_{index:04d}.jpg", np.random.default_rng([seed, 6, index])
-            scene = _sample(rng, size)
+            name, rng = f"train_{index:04d}.jpg", np.random.default_rng([0, 6, index])
+            scene = _sample(rng)
             write_image(images / name, draw_scene(scene, rng))
             rows.append(_row(name, scene))
         annotations = out / "annotations" / "proposals_train.jsonl"
@@ -95,9 +90,9 @@ def generate_outlines(
     return out
 
 
-def _sample(rng: np.random.Generator, size: int) -> Scene:
+def _sample(rng: np.random.Generator) -> Scene:
     weights = np.full(len(_KINDS), 1 / len(_KINDS))
-    return sample_scene(rng, _KINDS, weights, size=size, outline_of=lambda _: random_outline(rng))
+    return sample_scene(rng, _KINDS, weights, outline_of=lambda _: random_outline(rng))
 
 
 def _row(name: str, scene: Scene) -> dict[str, object]:
@@ -110,24 +105,18 @@ def _row(name: str, scene: Scene) -> dict[str, object]:
     return {**size, "detection": {"instances": instances}}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program on a command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program on a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m llmdet.datasets.toy.outlines",
         description="Write images of objects of any outline, with boxes and without names.",
     )
     parser.add_argument("out", help="folder to write, for example data/toy_outlines")
     parser.add_argument("--train", type=int, default=1200, help="images (default 1200)")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        generate_outlines(args.out, train=args.train, seed=args.seed)
-    except DataError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    generate_outlines(args.out, args.train)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

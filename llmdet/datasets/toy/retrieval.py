@@ -198,7 +198,7 @@ def training_turns(
 
 
 def _kinds(objects: Objects, rng: np.random.Generator) -> list[Search]:
-    """Each kind, and few that are absent: asked often in vain, a model says no where it doubts."""
+    """Each kind, and a third as many that are absent."""
     absent = absent_searches(objects, rng)
     return [*kind_searches(objects), *absent[: math.ceil(len(absent) / _THERE)]]
 
