@@ -160,6 +160,6 @@ def test_the_language_model_knows_the_words_of_the_questions(toy):
 
 def test_the_command_line_writes_them_too(tmp_path):
     options = ["--train", "3", "--val", "8", "--no-photographs", "--regions"]
-    assert main([str(tmp_path / "toy"), *options]) == 0
+    main([str(tmp_path / "toy"), *options])
     assert (tmp_path / "toy" / "annotations" / "train_regions.jsonl").is_file()
     assert (tmp_path / "toy" / "region_language_model" / "config.json").is_file()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 
 from llmdet.datasets.toy.conversations import write_region_questions
@@ -17,11 +16,11 @@ from llmdet.datasets.toy.models import (
 )
 from llmdet.datasets.toy.retrieval import write_retrieval_rows
 from llmdet.datasets.toy.writer import ToySettings, generate
-from llmdet.errors import DataError
+from llmdet.utils.cli import run_cli
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Generate the toy set; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Generate the toy set."""
     defaults = ToySettings()
     parser = argparse.ArgumentParser(
         prog="python -m llmdet.datasets.toy",
@@ -54,12 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        settings = ToySettings(args.seed, args.train, args.val, args.size, not args.no_photographs)
-        folder = generate(args.out, settings)
-    except DataError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    settings = ToySettings(args.seed, args.train, args.val, args.size, not args.no_photographs)
+    folder = generate(args.out, settings)
     write_toy_models(folder)
     if args.regions:
         write_region_questions(folder)
@@ -70,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_region_questions(folder)
         write_mask_questions(folder)
         write_mask_language_model(folder)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)
